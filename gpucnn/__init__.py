@@ -1,0 +1,40 @@
+"""gpucnn: a CNN engine with CUDA kernels of its own, a thin autograd layer, and array code that runs everywhere."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from gpucnn import functional, nn, optim
+from gpucnn.autograd import Function, enable_grad, is_grad_enabled, no_grad
+from gpucnn.backend import use_backend
+from gpucnn.creation import from_dlpack, ones, tensor, zeros
+from gpucnn.random import manual_seed
+from gpucnn.tensor import Tensor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Function",
+    "Tensor",
+    "enable_grad",
+    "from_dlpack",
+    "functional",
+    "is_grad_enabled",
+    "manual_seed",
+    "nn",
+    "no_grad",
+    "ones",
+    "optim",
+    "tensor",
+    "use_backend",
+    "zeros",
+]
+
+_ON_FIRST_USE = ("data", "models", "testing", "train", "vis")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _ON_FIRST_USE:
+        return importlib.import_module(f"gpucnn.{name}")
+    raise AttributeError(f"module 'gpucnn' has no attribute {name!r}")

@@ -1,0 +1,96 @@
+"""Differentiable functions over arrays, and the switch that turns recording off.
+
+A `Function` computes on arrays; it never sees a Tensor. Whoever wraps arrays (gpucnn.tensor.Tensor) announces itself by
+a class attribute `__record__`, a callable that runs a Function and notes it in the graph.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gpucnn.backend import Array
+
+
+class Context:
+    """What a Function's forward leaves for its backward.
+
+    Arrays go through `save_for_backward`, so that the graph can drop them once used; anything small (shapes, problem
+    descriptions) may be set as an attribute.
+    """
+
+    needs_input_grad: tuple[bool, ...]
+    """For each positional input: will its gradient be asked for?"""
+
+    def __init__(self, needs_input_grad: tuple[bool, ...]) -> None:
+        self.needs_input_grad = needs_input_grad
+        self.saved: tuple[Array | None, ...] = ()
+
+    def save_for_backward(self, *arrays: Array | None) -> None:
+        self.saved = arrays
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"backward reads ctx.{name}, which forward did not set")
+
+
+class Function:
+    """A differentiable operation: two static methods over arrays.
+
+    `forward(ctx, *arrays, **parameters)` returns an array or a tuple of arrays; `backward(ctx, *gradients)`, given one
+    gradient for each output (None for an output that nothing used), returns one gradient for each positional input of
+    forward (None where the input is no array or `ctx.needs_input_grad` says that none is needed). Neither may change
+    an array that it was given.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any, **parameters: Any) -> Any:
+        raise NotImplementedError("a Function defines the static method forward(ctx, *arrays, **parameters)")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise NotImplementedError("a Function that takes part in backward() defines backward(ctx, *gradients)")
+
+    @classmethod
+    def apply(cls, *inputs: Any, **parameters: Any) -> Any:
+        """Runs the function on Tensors, recording it where a gradient will be needed.
+
+        Raises TypeError if no input is a Tensor.
+        """
+        for value in inputs:
+            record: Callable[..., Any] | None = getattr(type(value), "__record__", None)
+            if record is not None:
+                return record(cls, inputs, parameters)
+        raise TypeError(f"{cls.__name__}.apply needs at least one Tensor, got {[type(v).__name__ for v in inputs]}")
+
+
+class _GradMode(threading.local):
+    enabled = True
+
+
+_mode = _GradMode()
+
+
+def is_grad_enabled() -> bool:
+    """Whether this thread records operations for backward."""
+    return _mode.enabled
+
+
+@contextmanager
+def _set_grad_enabled(enabled: bool) -> Iterator[None]:
+    previous, _mode.enabled = _mode.enabled, enabled
+    try:
+        yield
+    finally:
+        _mode.enabled = previous
+
+
+def no_grad() -> Any:
+    """Records nothing inside: `with no_grad(): ...`, or as a decorator `@no_grad()`. Per thread."""
+    return _set_grad_enabled(False)
+
+
+def enable_grad() -> Any:
+    """Records inside a `no_grad` block."""
+    return _set_grad_enabled(True)

@@ -1,0 +1,267 @@
+"""Where arrays live, in which order they lie in memory, and which backend computes on them.
+
+The lowest room: everything above asks here for an array library, a device, memory, or the backend in use.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gpucnn import extension
+
+Array = Any
+"""A numpy.ndarray or a cupy.ndarray; no third kind reaches an op."""
+
+FLOAT_DTYPES = (np.dtype("float32"), np.dtype("float64"), np.dtype("float16"))
+BACKENDS = ("reference", "cuda", "simt")
+"""Every backend that a kernel can be registered for. A compiled CPU backend is one more name here, and its kernels."""
+
+CUPY_REMEDY = "pip install 'gpucnn[cuda13]' (driver for CUDA 13) or 'gpucnn[cuda12]' (driver for CUDA 12)"
+
+
+# ---------------------------------------------------------------------------------------------- array libraries
+
+
+def cupy() -> ModuleType:
+    """The cupy module. Raises RuntimeError with the remedy where it is not installed."""
+    try:
+        import cupy as module
+    except ImportError as error:
+        raise RuntimeError(f"arrays on a GPU need cupy, which is not installed: {CUPY_REMEDY}") from error
+    return module  # type: ignore[no-any-return]
+
+
+def namespace(array: Array) -> Any:
+    """The library (numpy or cupy) that `array` belongs to."""
+    if isinstance(array, np.ndarray):
+        return np
+    loaded = sys.modules.get("cupy")
+    if loaded is not None and isinstance(array, loaded.ndarray):
+        return loaded
+    raise TypeError(f"expected a numpy or cupy array, got {type(array).__name__}")
+
+
+def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that sums over `dtype` are kept in: float32 for 16-bit numbers, else the dtype itself."""
+    return np.dtype("float32") if dtype.itemsize == 2 else dtype
+
+
+# ------------------------------------------------------------------------------------------------------ devices
+
+
+def parse_device(device: str) -> tuple[str, int]:
+    """'cpu' -> ('cpu', 0); 'cuda' and 'cuda:1' -> ('cuda', index). Raises ValueError for any other string."""
+    kind, colon, index = str(device).partition(":")
+    if kind == "cpu" and not colon:
+        return "cpu", 0
+    if kind == "cuda" and (not colon or index.isdecimal()):
+        return "cuda", int(index or 0)
+    raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<index>', got {device!r}")
+
+
+def device_of(array: Array) -> str:
+    return "cpu" if isinstance(array, np.ndarray) else f"cuda:{array.device.id}"
+
+
+def to_device(array: Array, device: str) -> Array:
+    """`array` on `device`, itself if it is there already; the order of its axes in memory is kept."""
+    kind, index = parse_device(device)
+    if device_of(array) == ("cpu" if kind == "cpu" else f"cuda:{index}"):
+        return array
+    order = memory_order(array)
+    laid_out = array.transpose(order) if order else array
+    if kind == "cpu":
+        moved = cupy().asnumpy(laid_out)
+    else:
+        library = cupy()
+        count = gpu_count()
+        if index >= count:
+            raise RuntimeError(f"device 'cuda:{index}' asked for, but {count} GPU(s) are usable; see `gpucnn info`")
+        with library.cuda.Device(index):
+            moved = library.asarray(laid_out)
+    return moved.transpose(np.argsort(order)) if order else moved
+
+
+@functools.cache
+def gpu_count() -> int:
+    """How many GPUs cupy can use; 0 without cupy, without a driver and without a device."""
+    try:
+        library = cupy()
+        return int(library.cuda.runtime.getDeviceCount()) if library.cuda.is_available() else 0
+    except RuntimeError:
+        return 0
+
+
+# ------------------------------------------------------------------------------------------------------- memory
+
+
+def empty(shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
+    """Uninitialised C-contiguous memory in the library and on the device of `like`: all allocation of ops is here."""
+    return namespace(like).empty(shape, dtype)
+
+
+def zeros(shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
+    return namespace(like).zeros(shape, dtype)
+
+
+class _Workspace(threading.local):
+    buffer = np.empty(0, np.uint8)
+
+
+_workspace = _Workspace()
+
+
+def workspace(shape: tuple[int, ...], dtype: np.dtype[Any], like: Array) -> Array:
+    """Uninitialised scratch memory that the thread's next call gives out again: it must not leave the kernel.
+
+    On the CPU fresh memory costs a page fault for every 4 KiB, as much as filling it; cupy's pool recycles by itself.
+    """
+    if not isinstance(like, np.ndarray):
+        return empty(shape, dtype, like)
+    size = math.prod(shape) * dtype.itemsize
+    if size > _workspace.buffer.nbytes:
+        _workspace.buffer = np.empty(size, np.uint8)
+    return _workspace.buffer[:size].view(dtype).reshape(shape)
+
+
+NHWC = (0, 2, 3, 1)
+NCHW = (0, 3, 1, 2)
+
+
+class CopyCount(threading.local):
+    """How often this thread had to copy an array to bring its axes into the order an op works in."""
+
+    value = 0
+
+
+_copies = CopyCount()
+
+
+@contextmanager
+def count_layout_copies() -> Iterator[CopyCount]:
+    """Counts layout conversions that copied: `with count_layout_copies() as copies: ...; copies.value`."""
+    before, _copies.value = _copies.value, 0
+    try:
+        yield _copies
+    finally:
+        _copies.value += before
+
+
+def memory_order(array: Array) -> tuple[int, ...] | None:
+    """NHWC if `array` (logically N,C,H,W) lies channels-last in memory and not also C-contiguous, else None."""
+    if array.ndim == 4 and not array.flags.c_contiguous and array.transpose(NHWC).flags.c_contiguous:
+        return NHWC
+    return None
+
+
+def contiguous(array: Array) -> Array:
+    """`array` itself if C-contiguous, else a counted copy."""
+    if array.flags.c_contiguous:
+        return array
+    _copies.value += 1
+    return namespace(array).ascontiguousarray(array)
+
+
+def to_nhwc(array: Array) -> Array:
+    """Logical N,C,H,W -> C-contiguous N,H,W,C: a free view where memory is channels-last, else a counted copy."""
+    return contiguous(array.transpose(NHWC))
+
+
+def from_nhwc(array: Array) -> Array:
+    """C-contiguous N,H,W,C -> logical N,C,H,W, always a view."""
+    return array.transpose(NCHW)
+
+
+def reshape(array: Array, shape: tuple[int, ...]) -> Array:
+    """`array.reshape(shape)` in logical order; a copy that this needs is counted."""
+    reshaped = array.reshape(shape)
+    if reshaped.size and not _shares_memory(reshaped, array):
+        _copies.value += 1
+    return reshaped
+
+
+def _shares_memory(view: Array, array: Array) -> bool:
+    if isinstance(array, np.ndarray):
+        return np.may_share_memory(view, array)
+    return bool(view.data.ptr == array.data.ptr)
+
+
+# ---------------------------------------------------------------------------------------------- backend in use
+
+
+class _Choice(threading.local):
+    name: str | None = None
+    strict: bool = False
+
+
+_choice = _Choice()
+
+
+def unavailable(name: str) -> str | None:
+    """Why backend `name` can't be used here, with the remedy; None if it can. Raises ValueError for unknown names."""
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}; there are {', '.join(BACKENDS)}")
+    if name == "cuda":
+        if reason := extension.why_missing():
+            return reason
+        if gpu_count() == 0:
+            return "no usable GPU: a driver, a device of compute capability 8.0+ and cupy are needed; see `gpucnn info`"
+    if name == "simt":
+        return "the CUDA kernels have not been built for the CPU in this installation"
+    return None
+
+
+@functools.cache
+def default_backend() -> str:
+    """$GPUCNN_BACKEND if set; else 'cuda' where the extension and a GPU are there; else 'reference'."""
+    name = os.environ.get("GPUCNN_BACKEND")
+    if name:
+        if reason := unavailable(name):
+            raise RuntimeError(f"GPUCNN_BACKEND={name}: {reason}")
+        return name
+    return "reference" if unavailable("cuda") else "cuda"
+
+
+def current_backend() -> str:
+    """The backend that this thread's ops run on."""
+    return _choice.name or default_backend()
+
+
+def is_strict() -> bool:
+    """True where an op that the backend lacks raises instead of falling to `reference`."""
+    return _choice.strict
+
+
+class use_backend:
+    """Chooses this thread's backend: call it to set, use it in a `with` to scope.
+
+    Args:
+        name: 'reference' (numpy, cupy), 'cuda' (the kernels) or 'simt' (the same kernels on the CPU).
+        strict: raise where an op has no kernel on the backend, instead of falling to 'reference' with a logged line.
+
+    Raises:
+        ValueError: no such backend.
+        RuntimeError: it can't be used here; the message says why and what to do.
+    """
+
+    def __init__(self, name: str, *, strict: bool = False) -> None:
+        if reason := unavailable(name):
+            raise RuntimeError(f"backend {name!r} can't be used: {reason}")
+        self._previous = (_choice.name, _choice.strict)
+        _choice.name, _choice.strict = name, strict
+
+    def __enter__(self) -> use_backend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _choice.name, _choice.strict = self._previous

@@ -1,0 +1,47 @@
+"""y = alpha * x, the op to copy for a new one: csrc/_template, reference/_template.py, this file and tests/test_template.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn import extension
+from gpucnn.autograd import Function
+from gpucnn.backend import Array, contiguous, empty, namespace
+from gpucnn.ops.registry import KernelTable
+from gpucnn.reference import _template as reference
+
+
+def _float32_only(problem: ScaleProblem) -> str | None:
+    return None if problem.dtype == "float32" else f"needs float32, got {problem.dtype}"
+
+
+def _cuda(problem: ScaleProblem, x: Array) -> Array:
+    y = empty(x.shape, x.dtype, x)
+    stream = namespace(x).cuda.get_current_stream().ptr
+    extension.require().scale(x, y, problem.alpha, stream)
+    return y
+
+
+ScaleProblem = reference.ScaleProblem
+
+forward = KernelTable("scale", "forward")
+forward.add("grid_stride", "cuda", _cuda, _float32_only)
+forward.add("array", "reference", reference.scale)
+
+
+class Scale(Function):
+    """x of any shape -> alpha * x; the gradient is alpha * dy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, *, alpha: float) -> Array:
+        ctx.alpha = alpha
+        return _scale(x, alpha)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        return _scale(dy, ctx.alpha)
+
+
+def _scale(x: Array, alpha: float) -> Array:
+    x = contiguous(x)
+    return forward(ScaleProblem(alpha, x.dtype.name), x, like=x)  # type: ignore[no-any-return]

@@ -1,0 +1,50 @@
+"""2-D convolution: forward (fprop), input gradient (dgrad), weight gradient (wgrad), bias gradient (bgrad)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.autograd import Function
+from gpucnn.backend import Array, from_nhwc, to_nhwc
+from gpucnn.ops.registry import KernelTable
+from gpucnn.problem import Conv2dProblem
+from gpucnn.reference import conv2d as reference
+
+fprop = KernelTable("conv2d", "fprop")
+fprop.add("depthwise", "reference", reference.fprop_depthwise, reference.depthwise_only)
+fprop.add("im2col", "reference", reference.fprop_im2col)
+
+dgrad = KernelTable("conv2d", "dgrad")
+dgrad.add("flipped", "reference", reference.dgrad_flipped, reference.flippable)
+dgrad.add("taps", "reference", reference.dgrad_taps)
+
+wgrad = KernelTable("conv2d", "wgrad")
+wgrad.add("depthwise", "reference", reference.wgrad_depthwise, reference.depthwise_only)
+wgrad.add("im2col", "reference", reference.wgrad_im2col)
+
+bgrad = KernelTable("conv2d", "bgrad")
+bgrad.add("rows", "reference", reference.bgrad)
+
+
+class Conv2d(Function):
+    """x (N,C,H,W), w (K,C/groups,R,S), bias (K,) or None -> y (N,K,P,Q)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Array, w: Array, bias: Array | None, *, problem: Conv2dProblem, kernel: str | None = None
+    ) -> Array:
+        x, w = to_nhwc(x), to_nhwc(w)
+        ctx.problem = problem
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None)
+        return from_nhwc(fprop(problem, x, w, bias, kernel=kernel, like=x))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
+        x, w = ctx.saved
+        p: Conv2dProblem = ctx.problem
+        dy = to_nhwc(dy)
+        return (
+            from_nhwc(dgrad(p, dy, w, like=dy)) if ctx.needs_input_grad[0] else None,
+            from_nhwc(wgrad(p, x, dy, like=dy)) if ctx.needs_input_grad[1] else None,
+            bgrad(p, dy, like=dy) if ctx.needs_input_grad[2] else None,
+        )

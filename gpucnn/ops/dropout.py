@@ -1,0 +1,35 @@
+"""Dropout, each element or each channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.autograd import Function
+from gpucnn.backend import Array, memory_order
+from gpucnn.ops.registry import KernelTable
+from gpucnn.reference import dropout as reference
+from gpucnn.reference.dropout import DropoutProblem
+
+mask = KernelTable("dropout", "mask")
+mask.add("philox", "reference", reference.mask)
+
+apply_mask = KernelTable("dropout", "apply")
+apply_mask.add("select", "reference", reference.apply)
+
+
+class Dropout(Function):
+    """x / (1 - p) where the mask keeps, else 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, *, problem: DropoutProblem) -> Array:
+        keep = mask(problem, x, like=x)
+        if order := memory_order(x):  # the mask is drawn in logical order and laid out like x
+            from_order = tuple(sorted(range(4), key=order.__getitem__))
+            keep = keep.transpose(order).copy().transpose(from_order)
+        ctx.problem = problem
+        ctx.save_for_backward(keep)
+        return apply_mask(problem, x, keep, like=x)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        return apply_mask(ctx.problem, dy, ctx.saved[0], like=dy)

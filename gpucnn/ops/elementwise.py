@@ -1,0 +1,169 @@
+"""Arithmetic with broadcasting, and activations; all in the order that memory has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpucnn.autograd import Function
+from gpucnn.backend import NHWC, Array, contiguous, from_nhwc, memory_order
+from gpucnn.ops.registry import KernelTable
+from gpucnn.reference import elementwise as reference
+
+
+def in_memory_order(run: Callable[..., Array], problem: Any, *arrays: Array) -> Array:
+    """run(problem, *arrays) on the arrays' views in memory order; arrays may broadcast.
+
+    Where one image array is channels-last all are seen as N,H,W,C, so that the result is channels-last too whatever
+    order the array library would answer in.
+    """
+    if not any(memory_order(array) for array in arrays):
+        return run(problem, *arrays, like=arrays[0])
+    views = [contiguous(a.reshape((1,) * (4 - a.ndim) + a.shape).transpose(NHWC)) for a in arrays]
+    return from_nhwc(run(problem, *views, like=views[0]))
+
+
+def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """Sums `gradient` over the axes along which an array of `shape` was repeated."""
+    if gradient.shape == shape:
+        return gradient
+    extra = gradient.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(i + extra for i, size in enumerate(shape) if size == 1)
+    return gradient.sum(axis=axes, keepdims=True).reshape(shape)
+
+
+def _table(name: str) -> KernelTable:
+    table = KernelTable(name, "forward")
+    table.add("array", "reference", getattr(reference, name))
+    return table
+
+
+add, subtract, multiply, divide = (_table(name) for name in ("add", "subtract", "multiply", "divide"))
+negative, power, exp, log = (_table(name) for name in ("negative", "power", "exp", "log"))
+relu, sigmoid, tanh = (_table(name) for name in ("relu", "sigmoid", "tanh"))
+relu_grad, sigmoid_grad, tanh_grad = (_table(name) for name in ("relu_grad", "sigmoid_grad", "tanh_grad"))
+
+
+def _unbroadcast_both(ctx: Any, da: Array | None, db: Array | None) -> tuple[Array | None, Array | None]:
+    return (
+        None if da is None else unbroadcast(da, ctx.shapes[0]),
+        None if db is None else unbroadcast(db, ctx.shapes[1]),
+    )
+
+
+class Add(Function):
+    @staticmethod
+    def forward(ctx: Any, a: Array, b: Array) -> Array:
+        ctx.shapes = a.shape, b.shape
+        return in_memory_order(add, None, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> tuple[Array | None, Array | None]:
+        return _unbroadcast_both(ctx, dy, dy)
+
+
+class Subtract(Function):
+    @staticmethod
+    def forward(ctx: Any, a: Array, b: Array) -> Array:
+        ctx.shapes = a.shape, b.shape
+        return in_memory_order(subtract, None, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> tuple[Array | None, Array | None]:
+        return _unbroadcast_both(ctx, dy, in_memory_order(negative, None, dy) if ctx.needs_input_grad[1] else None)
+
+
+class Multiply(Function):
+    @staticmethod
+    def forward(ctx: Any, a: Array, b: Array) -> Array:
+        ctx.shapes = a.shape, b.shape
+        ctx.save_for_backward(a, b)
+        return in_memory_order(multiply, None, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> tuple[Array | None, Array | None]:
+        a, b = ctx.saved
+        return _unbroadcast_both(
+            ctx,
+            in_memory_order(multiply, None, dy, b) if ctx.needs_input_grad[0] else None,
+            in_memory_order(multiply, None, dy, a) if ctx.needs_input_grad[1] else None,
+        )
+
+
+class Divide(Function):
+    @staticmethod
+    def forward(ctx: Any, a: Array, b: Array) -> Array:
+        ctx.shapes = a.shape, b.shape
+        y = in_memory_order(divide, None, a, b)
+        ctx.save_for_backward(b, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> tuple[Array | None, Array | None]:
+        b, y = ctx.saved
+        da = in_memory_order(divide, None, dy, b)
+        db = in_memory_order(negative, None, in_memory_order(multiply, None, da, y)) if ctx.needs_input_grad[1] else None
+        return _unbroadcast_both(ctx, da, db)
+
+
+class Negative(Function):
+    @staticmethod
+    def forward(ctx: Any, a: Array) -> Array:
+        return in_memory_order(negative, None, a)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        return in_memory_order(negative, None, dy)
+
+
+class Power(Function):
+    """a ** exponent for a number as exponent."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Array, *, exponent: float) -> Array:
+        ctx.exponent = exponent
+        ctx.save_for_backward(a)
+        return in_memory_order(power, exponent, a)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        (a,) = ctx.saved
+        if ctx.exponent == 0:
+            return dy * dy.dtype.type(0)
+        slope = in_memory_order(power, ctx.exponent - 1, a) * dy.dtype.type(ctx.exponent)
+        return in_memory_order(multiply, None, dy, slope)
+
+
+class Log(Function):
+    @staticmethod
+    def forward(ctx: Any, a: Array) -> Array:
+        ctx.save_for_backward(a)
+        return in_memory_order(log, None, a)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        return in_memory_order(divide, None, dy, ctx.saved[0])
+
+
+def _from_output(name: str, run: KernelTable, gradient: KernelTable) -> type[Function]:
+    """A Function of one input whose gradient follows from its output alone, so that only that is saved."""
+
+    class FromOutput(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Array) -> Array:
+            y = in_memory_order(run, None, x)
+            ctx.save_for_backward(y)
+            return y
+
+        @staticmethod
+        def backward(ctx: Any, dy: Array) -> Array:
+            return in_memory_order(gradient, None, dy, ctx.saved[0])
+
+    FromOutput.__name__ = FromOutput.__qualname__ = name
+    return FromOutput
+
+
+Exp = _from_output("Exp", exp, multiply)
+ReLU = _from_output("ReLU", relu, relu_grad)
+Sigmoid = _from_output("Sigmoid", sigmoid, sigmoid_grad)
+Tanh = _from_output("Tanh", tanh, tanh_grad)

@@ -1,0 +1,69 @@
+"""2-D pooling: maximum and average, forward and backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.autograd import Function
+from gpucnn.backend import Array, from_nhwc, to_nhwc
+from gpucnn.ops.registry import KernelTable
+from gpucnn.problem import Pool2dProblem
+from gpucnn.reference import pool2d as reference
+
+max_fprop = KernelTable("max_pool2d", "fprop")
+max_fprop.add("taps", "reference", reference.max_fprop)
+
+max_fprop_winners = KernelTable("max_pool2d", "fprop with winners")
+max_fprop_winners.add("taps", "reference", reference.max_fprop_winners)
+
+max_indices = KernelTable("max_pool2d", "indices")
+max_indices.add("arithmetic", "reference", reference.max_indices)
+
+max_dgrad = KernelTable("max_pool2d", "dgrad")
+max_dgrad.add("taps", "reference", reference.max_dgrad)
+
+average_fprop = KernelTable("avg_pool2d", "fprop")
+average_fprop.add("taps", "reference", reference.average_fprop)
+
+average_dgrad = KernelTable("avg_pool2d", "dgrad")
+average_dgrad.add("taps", "reference", reference.average_dgrad)
+
+
+class MaxPool2d(Function):
+    """x (N,C,H,W) -> y (N,C,P,Q), or (y, indices) with `return_indices`: h * W + w of each maximum, int64."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, *, problem: Pool2dProblem, return_indices: bool = False) -> Any:
+        x = to_nhwc(x)
+        ctx.problem = problem
+        if not (ctx.needs_input_grad[0] or return_indices):
+            return from_nhwc(max_fprop(problem, x, like=x))
+        y, winners = max_fprop_winners(problem, x, like=x)
+        ctx.save_for_backward(winners)
+        if not return_indices:
+            return from_nhwc(y)
+        return from_nhwc(y), from_nhwc(max_indices(problem, winners, like=x))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array, d_indices: None = None) -> Array:
+        dy = to_nhwc(dy)
+        return from_nhwc(max_dgrad(ctx.problem, dy, ctx.saved[0], like=dy))
+
+
+class AvgPool2d(Function):
+    """x (N,C,H,W) -> y (N,C,P,Q)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Array, *, problem: Pool2dProblem, count_include_pad: bool, divisor_override: int | None
+    ) -> Array:
+        x = to_nhwc(x)
+        ctx.problem = problem
+        divisors = reference.divisors(problem, count_include_pad, divisor_override, x)
+        ctx.save_for_backward(divisors)
+        return from_nhwc(average_fprop(problem, x, divisors, like=x))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        dy = to_nhwc(dy)
+        return from_nhwc(average_dgrad(ctx.problem, dy, ctx.saved[0], like=dy))

@@ -1,0 +1,114 @@
+"""Which kernel runs an op's pass: one ordered table each, asked on every call.
+
+A kernel is a plain callable `run(problem, *arrays)`. On a backend the first kernel whose `supports(problem)` is None
+runs; its answer is otherwise the reason why not, in words for the user. `kernel="name"` forces one or says why not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpucnn import backend
+from gpucnn.backend import Array
+
+log = logging.getLogger("gpucnn")
+
+Supports = Callable[[Any], "str | None"]
+"""problem -> None if the kernel can run it, else the reason why not."""
+
+
+def _always(problem: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """One kernel: its name within the op, the backend that it belongs to, the code, and what it can do."""
+
+    name: str
+    backend: str
+    run: Callable[..., Any]
+    supports: Supports = _always
+
+
+class KernelTable:
+    """The kernels of one pass of one op, in order of preference."""
+
+    def __init__(self, op: str, direction: str) -> None:
+        self.op = op
+        self.direction = direction
+        self._by_backend: dict[str, list[KernelSpec]] = {name: [] for name in backend.BACKENDS}
+        self._logged: set[tuple[str, str]] = set()
+        TABLES[op, direction] = self
+
+    def add(self, name: str, backend: str, run: Callable[..., Any], supports: Supports = _always) -> None:
+        """Appends a kernel; those added first are preferred."""
+        if any(spec.name == name for spec in self._by_backend[backend]):
+            raise ValueError(f"{self}: backend {backend!r} has a kernel {name!r} already")
+        self._by_backend[backend].append(KernelSpec(name, backend, run, supports))
+
+    def specs(self, backend: str) -> tuple[KernelSpec, ...]:
+        return tuple(self._by_backend[backend])
+
+    def __call__(self, problem: Any, *arrays: Any, kernel: str | None = None, like: Array) -> Any:
+        """Runs the chosen kernel; `like` is an array that says where the data are."""
+        return self.pick(problem, like, kernel).run(problem, *arrays)
+
+    def pick(self, problem: Any, like: Array, kernel: str | None = None) -> KernelSpec:
+        """The kernel that would run `problem` on data lying where `like` does.
+
+        Raises:
+            ValueError: `kernel` is not one of the backend's, or can't run this problem.
+            RuntimeError: the backend has no kernel for it and is strict, or works on another device.
+        """
+        name = backend.current_backend()
+        on_cpu = isinstance(like, np.ndarray)
+        if name == "cuda" and on_cpu:
+            name = "reference"  # the kernels work on GPU memory; a CPU tensor beside them is no gap in the backend
+        if name == "simt" and not on_cpu:
+            raise RuntimeError(f"{self}: backend 'simt' works on cpu arrays, got one on {backend.device_of(like)}")
+        specs = self._by_backend[name]
+        if kernel is not None:
+            return self._forced(kernel, name, specs, problem)
+        for spec in specs:
+            if spec.supports(problem) is None:
+                return spec
+        return self._fall_back(name, problem)
+
+    def _forced(self, kernel: str, name: str, specs: Iterable[KernelSpec], problem: Any) -> KernelSpec:
+        by_name = {spec.name: spec for spec in specs}
+        if kernel not in by_name:
+            near = difflib.get_close_matches(kernel, by_name, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            there = ", ".join(by_name) or "none"
+            raise ValueError(f"{self}: no kernel {kernel!r} on backend {name!r}, there are: {there}{hint}")
+        if reason := by_name[kernel].supports(problem):
+            raise ValueError(f"{self}: kernel {kernel!r} can't run this: {reason} ({problem})")
+        return by_name[kernel]
+
+    def _fall_back(self, name: str, problem: Any) -> KernelSpec:
+        reasons = [f"{spec.name}: {spec.supports(problem)}" for spec in self._by_backend[name]]
+        why = "; ".join(reasons) or "it has no kernel for this op"
+        if name != "reference":
+            if backend.is_strict():
+                raise RuntimeError(f"{self}: backend {name!r} can't run {problem} ({why}) and strict=True")
+            for spec in self._by_backend["reference"]:
+                if spec.supports(problem) is None:
+                    if (name, why) not in self._logged:
+                        self._logged.add((name, why))
+                        log.warning("%s: running on reference, backend %r can't (%s)", self, name, why)
+                    return spec
+        raise RuntimeError(f"{self}: no kernel can run {problem} ({why})")
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.direction}"
+
+
+TABLES: dict[tuple[str, str], KernelTable] = {}
+"""Every table by (op, direction), for whoever lists or counts kernels."""

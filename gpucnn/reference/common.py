@@ -1,0 +1,92 @@
+"""What several reference kernels share: windows over images, blocks that fit the cache, selection without branches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backend import Array, namespace, zeros
+from gpucnn.problem import Conv2dProblem, Pool2dProblem
+
+BLOCK_BYTES = 4 << 20
+"""Scratch memory that a kernel works in at a time, so that what it writes is still in the cache when it is read."""
+
+_BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+def blocks(count: int, bytes_each: int) -> Iterator[slice]:
+    """Cuts `count` items into slices whose scratch of `bytes_each` an item stays within BLOCK_BYTES."""
+    step = max(1, BLOCK_BYTES // max(1, bytes_each))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
+def padded(x: Array, p: Conv2dProblem | Pool2dProblem, fill: float = 0.0) -> Array:
+    """x (N,H,W,C) with `fill` around it as far as p's windows reach; x itself where they reach nowhere."""
+    (top, left), (below, right) = p.padding, p.padding_after
+    if not (top or left or below or right):
+        return x
+    N, H, W, C = x.shape
+    shape = (N, top + H + below, left + W + right, C)
+    if fill:
+        out = namespace(x).full(shape, fill, x.dtype)
+    else:
+        out = zeros(shape, x.dtype, x)
+    out[:, top : top + H, left : left + W] = x
+    return out
+
+
+def taps(padded_x: Array, p: Conv2dProblem | Pool2dProblem) -> Iterator[tuple[int, int, Array]]:
+    """For each tap (r, s) in row-major order: the view (N,P,Q,C) of the cells that it meets."""
+    for r in range(p.R):
+        for s in range(p.S):
+            yield r, s, tap(padded_x, p, r, s)
+
+
+def tap(padded_x: Array, p: Conv2dProblem | Pool2dProblem, r: int, s: int) -> Array:
+    top, left = r * p.dilation[0], s * p.dilation[1]
+    return padded_x[
+        :,
+        top : top + (p.P - 1) * p.stride[0] + 1 : p.stride[0],
+        left : left + (p.Q - 1) * p.stride[1] + 1 : p.stride[1],
+    ]
+
+
+def windows(padded_x: Array, p: Conv2dProblem) -> Array:
+    """The view (N,P,Q,R,S,C) of every window, without a copy."""
+    n, h, w, c = padded_x.strides
+    return namespace(padded_x).lib.stride_tricks.as_strided(
+        padded_x,
+        (padded_x.shape[0], p.P, p.Q, p.R, p.S, padded_x.shape[3]),
+        (n, h * p.stride[0], w * p.stride[1], h * p.dilation[0], w * p.dilation[1], c),
+    )
+
+
+def select(values: Array, keep: Array, out: Array | None = None) -> Array:
+    """`values` where `keep` (bool, same shape) is true, else +0.
+
+    Multiplies bit patterns, not numbers: no branch to mispredict, and an infinity that is not kept becomes 0, not NaN.
+    """
+    bits = _BITS[values.dtype.itemsize]
+    xp = namespace(values)
+    product = xp.multiply(values.view(bits), keep, out=None if out is None else out.view(bits))
+    return product.view(values.dtype)
+
+
+def add_channels(y: Array, bias: Array) -> None:
+    """y (..., Q, K) += bias (K,), in place.
+
+    The bias is repeated along Q first: rows of Q*K numbers are worth a vector loop, K of 6 are not.
+    """
+    Q, K = y.shape[-2:]
+    rows = y.reshape(-1, Q * K)
+    rows += namespace(y).tile(bias, Q)
+
+
+def sum_channels(y: Array) -> Array:
+    """Sums y (..., Q, K) over everything but the last axis; half precision is summed in float32."""
+    *_, Q, K = y.shape
+    dtype: Any = np.float32 if y.dtype.itemsize == 2 else y.dtype
+    return y.reshape(-1, Q * K).sum(axis=0, dtype=dtype).reshape(Q, K).sum(axis=0).astype(y.dtype)
