@@ -155,8 +155,7 @@ def pool2d_problem(
 ) -> Pool2dProblem:
     """Checks the arguments of a pooling of `x` (N,C,H,W) and describes it; `stride` None means `kernel_size`.
 
-    Raises ValueError or TypeError as `conv2d_problem` does, and for a padding of more than half the window (some
-    window would lie wholly in the padding).
+    Raises ValueError or TypeError as `conv2d_problem` does, and for a padding of more than half the kernel.
     """
     N, C, H, W = _image_shape(x, op)
     R, S = pair(kernel_size, "kernel_size", minimum=1)
@@ -164,8 +163,8 @@ def pool2d_problem(
     before = pair(padding, "padding", minimum=0)
     dilations = pair(dilation, "dilation", minimum=1)
     spans = (dilations[0] * (R - 1) + 1, dilations[1] * (S - 1) + 1)
-    if before[0] > spans[0] // 2 or before[1] > spans[1] // 2:
-        raise ValueError(f"{op}: padding={padding!r} must be at most half of the window of {spans[0]} x {spans[1]}")
+    if before[0] > R // 2 or before[1] > S // 2:
+        raise ValueError(f"{op}: padding={padding!r} must be at most half of kernel_size={kernel_size!r}")
 
     def windows(size: int, kernel: int, step: int, pad: int, spread: int) -> int:
         count = output_size(size, kernel, step, 2 * pad, spread, ceil_mode)

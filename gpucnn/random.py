@@ -27,7 +27,14 @@ def philox4x32(counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tupl
 
     Returns:
         Four uint64 arrays of the broadcast shape whose values are below 2**32.
+
+    Raises:
+        ValueError: a word of the key, or an integer of the counter, that does not fit 32 bits. (Arrays are not looked
+            through: on a GPU that would wait for them.)
     """
+    for word in (*key, *(c for c in counter if isinstance(c, int))):
+        if not 0 <= word <= _LOW:
+            raise ValueError(f"a word of a counter or key must lie in [0, 2**32), got {word}")
     c0, c1, c2, c3 = (c.astype(np.uint64) if hasattr(c, "astype") else np.uint64(c) for c in counter)
     k0, k1 = key
     low, shift = np.uint64(_LOW), np.uint64(32)

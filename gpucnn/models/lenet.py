@@ -8,14 +8,20 @@ from gpucnn.tensor import Tensor
 
 
 class LeNet5(nn.Module):
-    """LeNet-5 as it is taught today: ReLU, max pooling, every map connected; 61,706 parameters for 10 classes.
+    """LeNet-5 as it is taught today: ReLU, max pooling, every map connected; 61,706 parameters for 10 grey digits.
 
-    Input (N,C,28,28), padded to the paper's 32x32 by the first convolution; output (N, num_classes) logits.
+    Input (N, in_channels, image_size, image_size), which the first convolution pads to the paper's 32x32; output
+    (N, num_classes) logits.
+
+    Raises:
+        ValueError: an image size that can't be padded evenly to 32.
     """
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 1) -> None:
+    def __init__(self, num_classes: int = 10, in_channels: int = 1, image_size: int = 28) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 6, kernel_size=5, padding=2)
+        if image_size not in range(2, 33, 2):
+            raise ValueError(f"LeNet-5 takes images of 32x32 or evenly padded to it (28x28), not of size {image_size}")
+        self.conv1 = nn.Conv2d(in_channels, 6, kernel_size=5, padding=(32 - image_size) // 2)
         self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
         self.fc1 = nn.Linear(16 * 5 * 5, 120)
         self.fc2 = nn.Linear(120, 84)
@@ -29,6 +35,6 @@ class LeNet5(nn.Module):
         return self.fc3(x)  # type: ignore[no-any-return]
 
 
-def lenet5(num_classes: int = 10, in_channels: int = 1) -> LeNet5:
+def lenet5(num_classes: int = 10, in_channels: int = 1, image_size: int = 28) -> LeNet5:
     """LeNet5 with fresh weights."""
-    return LeNet5(num_classes, in_channels)
+    return LeNet5(num_classes, in_channels, image_size)

@@ -10,17 +10,24 @@ import numpy as np
 from gpucnn.backend import Array, namespace, zeros
 from gpucnn.problem import Conv2dProblem, Pool2dProblem
 
-BLOCK_BYTES = 4 << 20
-"""Scratch memory that a kernel works in at a time, so that what it writes is still in the cache when it is read."""
+BLOCK_BYTES = 1 << 20
+"""Scratch memory that a kernel fills and reads back at a time: it should stay in a core's second-level cache."""
 
 _BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
-def blocks(count: int, bytes_each: int) -> Iterator[slice]:
+def blocks(count: int, bytes_each: int) -> list[slice]:
     """Cuts `count` items into slices whose scratch of `bytes_each` an item stays within BLOCK_BYTES."""
     step = max(1, BLOCK_BYTES // max(1, bytes_each))
-    for start in range(0, count, step):
-        yield slice(start, min(start + step, count))
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def tiles(images: int, rows: int, bytes_a_row: int) -> list[tuple[slice, slice]]:
+    """Cuts (images, rows of each) into tiles of at most BLOCK_BYTES: whole images, or bands of rows of one."""
+    if rows * bytes_a_row <= BLOCK_BYTES:
+        return [(block, slice(0, rows)) for block in blocks(images, rows * bytes_a_row)]
+    bands = blocks(rows, bytes_a_row)
+    return [(slice(image, image + 1), band) for image in range(images) for band in bands]
 
 
 def padded(x: Array, p: Conv2dProblem | Pool2dProblem, fill: float = 0.0) -> Array:
@@ -36,6 +43,12 @@ def padded(x: Array, p: Conv2dProblem | Pool2dProblem, fill: float = 0.0) -> Arr
         out = zeros(shape, x.dtype, x)
     out[:, top : top + H, left : left + W] = x
     return out
+
+
+def padded_zeros(p: Conv2dProblem | Pool2dProblem, count: int, dtype: np.dtype[Any], like: Array) -> Array:
+    """Zeros for `count` images with room for what the windows reach beyond them."""
+    (top, left), (below, right) = p.padding, p.padding_after
+    return zeros((count, top + p.H + below, left + p.W + right, p.C), dtype, like)
 
 
 def taps(padded_x: Array, p: Conv2dProblem | Pool2dProblem) -> Iterator[tuple[int, int, Array]]:

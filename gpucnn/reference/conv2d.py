@@ -2,7 +2,8 @@
 
 x (N,H,W,C), w (K,R,S,C/groups), bias (K,), y and dy (N,P,Q,K). Every function takes the problem first. A block of
 images is unfolded into a matrix of one row a window ("im2col"; Chellapilla, Puri and Simard, "High performance
-convolutional neural networks for document processing", 2006), small enough to stay in the cache.
+convolutional neural networks for document processing", 2006), small enough to stay in the cache, and blocks are shared
+out among threads.
 """
 
 from __future__ import annotations
@@ -13,8 +14,20 @@ import numpy as np
 
 from gpucnn.backend import Array, accumulator, empty, namespace, workspace, zeros
 from gpucnn.problem import Conv2dProblem
-from gpucnn.reference.common import add_channels, blocks, padded, sum_channels, tap, taps, windows
+from gpucnn.reference.common import (
+    add_channels,
+    blocks,
+    padded,
+    padded_zeros,
+    sum_channels,
+    tap,
+    taps,
+    tiles,
+    windows,
+)
+from gpucnn.reference.parallel import for_each
 
+_LANES = 8  # partial sums of a weight gradient, whatever the number of threads
 _NARROW = 2  # up to this many channels, a window's runs in memory are too short to copy one by one
 
 
@@ -47,20 +60,23 @@ def fprop_im2col(p: Conv2dProblem, x: Array, w: Array, bias: Array | None) -> Ar
     """y (N,P,Q,K)."""
     xp = namespace(x)
     work = accumulator(x.dtype)
+    K_group = p.K // p.groups
     y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
-    filters = w.reshape(p.groups, p.K // p.groups, -1).astype(work, copy=False)
-    for block in blocks(p.N, _unfolded_bytes(p, work)):
-        images = padded(x[block], p)
-        rows = y[block].reshape(-1, p.K)
+    filters = w.reshape(p.groups, K_group, -1).astype(work, copy=False)
+    view = windows(padded(x, p), p)
+
+    def run(tile: tuple[slice, slice]) -> None:
+        rows = y[tile].reshape(-1, p.K)
         for group in range(p.groups):
-            columns = _unfold(p, images, group, work)
-            part = slice(group * (p.K // p.groups), (group + 1) * (p.K // p.groups))
+            columns = _unfold(p, view[tile], group, work)
             if p.groups == 1 and work == y.dtype:
                 xp.matmul(columns, filters[0].T, out=rows)
             else:
-                rows[:, part] = xp.matmul(columns, filters[group].T)
-    if bias is not None:
-        add_channels(y, bias)
+                rows[:, group * K_group : (group + 1) * K_group] = xp.matmul(columns, filters[group].T)
+        if bias is not None:
+            add_channels(y[tile], bias)
+
+    for_each(run, tiles(p.N, p.P, _unfolded_row_bytes(p, work)), x)
     return y
 
 
@@ -70,14 +86,17 @@ def fprop_depthwise(p: Conv2dProblem, x: Array, w: Array, bias: Array | None) ->
     multiplier = p.K // p.C
     y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
     filters = w.reshape(p.C, multiplier, p.R, p.S).astype(work, copy=False)
-    for block in blocks(p.N, 2 * p.P * p.Q * p.K * work.itemsize):
+
+    def run(block: slice) -> None:
         images = padded(x[block], p)
         total = zeros((len(images), p.P, p.Q, p.C, multiplier), work, x)
         for r, s, cells in taps(images, p):
             total += cells[..., None] * filters[:, :, r, s]
         y[block] = total.reshape(-1, p.P, p.Q, p.K)
-    if bias is not None:
-        add_channels(y, bias)
+        if bias is not None:
+            add_channels(y[block], bias)
+
+    for_each(run, blocks(p.N, 2 * p.P * p.Q * p.K * work.itemsize), x)
     return y
 
 
@@ -97,14 +116,17 @@ def dgrad_taps(p: Conv2dProblem, dy: Array, w: Array) -> Array:
     work = accumulator(dy.dtype)
     dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
     by_tap = w.reshape(p.groups, p.K // p.groups, p.R, p.S, -1).transpose(2, 3, 0, 1, 4).astype(work)  # R,S,G,K/G,C/G
-    for block in blocks(p.N, 2 * (p.P * p.Q + p.H * p.W) * p.C * work.itemsize):
+    (top, left) = p.padding
+
+    def run(block: slice) -> None:
         gradient = dy[block].astype(work, copy=False)
-        full = _padded_zeros(p, len(gradient), work, dy)
+        full = padded_zeros(p, len(gradient), work, dy)
         for r in range(p.R):
             for s in range(p.S):
                 _add_tap(tap(full, p, r, s), gradient, by_tap[r, s])
-        (top, left) = p.padding
         dx[block] = full[:, top : top + p.H, left : left + p.W]
+
+    for_each(run, blocks(p.N, 2 * (p.P * p.Q + p.H * p.W) * p.C * work.itemsize), dy)
     return dx
 
 
@@ -128,16 +150,26 @@ def _add_tap(target: Array, dy: Array, weights: Array) -> None:
 
 
 def wgrad_im2col(p: Conv2dProblem, x: Array, dy: Array) -> Array:
-    """dw (K,R,S,C/groups): each block's unfolded images, transposed, times its dy; blocks added in order."""
+    """dw (K,R,S,C/groups): each tile's unfolded windows, transposed, times its dy.
+
+    Tiles are dealt out to at most _LANES sums, and these are added in order: the same bits whoever computes them.
+    """
     xp = namespace(x)
     work = accumulator(x.dtype)
     K_group = p.K // p.groups
-    total = zeros((p.groups, p.R * p.S * (p.C // p.groups), K_group), work, x)
-    for block in blocks(p.N, _unfolded_bytes(p, work)):
-        images = padded(x[block], p)
-        rows = dy[block].reshape(-1, p.groups, K_group).astype(work, copy=False)
-        for group in range(p.groups):
-            total[group] += xp.matmul(_unfold(p, images, group, work).T, rows[:, group])
+    view = windows(padded(x, p), p)
+    todo = tiles(p.N, p.P, _unfolded_row_bytes(p, work))
+    lanes = max(1, min(_LANES, len(todo)))
+    sums = zeros((lanes, p.groups, p.R * p.S * (p.C // p.groups), K_group), work, x)
+
+    def run(lane: int) -> None:
+        for tile in todo[lane::lanes]:
+            rows = dy[tile].reshape(-1, p.groups, K_group).astype(work, copy=False)
+            for group in range(p.groups):
+                sums[lane, group] += xp.matmul(_unfold(p, view[tile], group, work).T, rows[:, group])
+
+    for_each(run, range(lanes), x)
+    total = sums.sum(axis=0)
     return total.transpose(0, 2, 1).reshape(p.K, p.R, p.S, -1).astype(x.dtype, order="C")
 
 
@@ -145,13 +177,19 @@ def wgrad_depthwise(p: Conv2dProblem, x: Array, dy: Array) -> Array:
     """dw (K,R,S,1): for each tap, what it met times dy, summed over images and positions."""
     work = accumulator(x.dtype)
     multiplier = p.K // p.C
-    total = zeros((p.R, p.S, p.K), work, x)
-    for block in blocks(p.N, 2 * p.P * p.Q * p.K * work.itemsize):
-        gradient = dy[block].astype(work, copy=False).reshape(-1, p.P, p.Q, p.C, multiplier)
-        for r, s, cells in taps(padded(x[block], p), p):
-            product = (cells[..., None] * gradient).reshape(-1, p.P, p.Q, p.K)
-            total[r, s] += sum_channels(product)
-    return total.transpose(2, 0, 1)[..., None].astype(x.dtype, order="C")
+    todo = blocks(p.N, 2 * p.P * p.Q * p.K * work.itemsize)
+    lanes = max(1, min(_LANES, len(todo)))
+    sums = zeros((lanes, p.R, p.S, p.K), work, x)
+
+    def run(lane: int) -> None:
+        for block in todo[lane::lanes]:
+            gradient = dy[block].astype(work, copy=False).reshape(-1, p.P, p.Q, p.C, multiplier)
+            for r, s, cells in taps(padded(x[block], p), p):
+                product = (cells[..., None] * gradient).reshape(-1, p.P, p.Q, p.K)
+                sums[lane, r, s] += sum_channels(product)
+
+    for_each(run, range(lanes), x)
+    return sums.sum(axis=0).transpose(2, 0, 1)[..., None].astype(x.dtype, order="C")
 
 
 def bgrad(p: Conv2dProblem, dy: Array) -> Array:
@@ -162,30 +200,25 @@ def bgrad(p: Conv2dProblem, dy: Array) -> Array:
 # ----------------------------------------------------------------------------------------------------------- helpers
 
 
-def _unfolded_bytes(p: Conv2dProblem, work: np.dtype[Any]) -> int:
-    return p.P * p.Q * p.R * p.S * (p.C // p.groups) * work.itemsize
+def _unfolded_row_bytes(p: Conv2dProblem, work: np.dtype[Any]) -> int:
+    return p.Q * p.R * p.S * (p.C // p.groups) * work.itemsize
 
 
-def _unfold(p: Conv2dProblem, images: Array, group: int, work: np.dtype[Any]) -> Array:
-    """The windows of one group as a matrix (n*P*Q, R*S*C/groups) of dtype `work`; images are padded already.
+def _unfold(p: Conv2dProblem, view: Array, group: int, work: np.dtype[Any]) -> Array:
+    """The windows (n,P,Q,R,S,C) of one group as a matrix (n*P*Q, R*S*C/groups) of dtype `work`.
 
     The matrix may lie in the thread's workspace: the next call overwrites it.
     """
     C = p.C // p.groups
-    if (p.R, p.S, p.stride) == (1, 1, (1, 1)) and p.groups == 1:
-        return images[:, : p.P, : p.Q].reshape(-1, C).astype(work, copy=False)
-    view = windows(images[..., group * C : (group + 1) * C], p)
-    n = len(images)
+    view = view[..., group * C : (group + 1) * C]
+    n, P, Q, R, S, _ = view.shape
+    if (R, S, p.stride) == (1, 1, (1, 1)) and p.groups == 1:
+        return view.reshape(-1, C).astype(work, copy=False)
     if C <= _NARROW:
         # One column a tap, each filled along rows of the image; a matrix product reads a transposed matrix as well.
-        columns = workspace((p.R, p.S, C, n, p.P, p.Q), work, images)
+        columns = workspace((R, S, C, n, P, Q), work, view)
         columns.transpose(3, 4, 5, 0, 1, 2)[...] = view
-        return columns.reshape(p.R * p.S * C, -1).T
-    columns = workspace((n, p.P, p.Q, p.R, p.S, C), work, images)
+        return columns.reshape(R * S * C, -1).T
+    columns = workspace((n, P, Q, R, S, C), work, view)
     columns[...] = view
-    return columns.reshape(n * p.P * p.Q, -1)
-
-
-def _padded_zeros(p: Conv2dProblem, count: int, dtype: np.dtype[Any], like: Array) -> Array:
-    (top, left), (below, right) = p.padding, p.padding_after
-    return zeros((count, top + p.H + below, left + p.W + right, p.C), dtype, like)
+    return columns.reshape(n * P * Q, -1)

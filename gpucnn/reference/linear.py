@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gpucnn.backend import Array, accumulator, namespace
+from gpucnn.backend import Array, accumulator
+from gpucnn.reference.parallel import matmul
 
 
 def fprop(problem: None, x: Array, w: Array, bias: Array | None) -> Array:
@@ -30,5 +31,5 @@ def bgrad(problem: None, dy: Array) -> Array:
 
 def _product(a: Array, b: Array) -> Array:
     work = accumulator(a.dtype)
-    product = namespace(a).matmul(a.astype(work, copy=False), b.astype(work, copy=False))
+    product = matmul(a.astype(work, copy=False), b.astype(work, copy=False))
     return product.astype(a.dtype, copy=False)

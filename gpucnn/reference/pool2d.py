@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from gpucnn.backend import Array, accumulator, empty, namespace, zeros
+from gpucnn.backend import Array, accumulator, empty, namespace, workspace, zeros
 from gpucnn.problem import Pool2dProblem
-from gpucnn.reference.common import blocks, padded, select, tap, taps
+from gpucnn.reference.common import blocks, padded, padded_zeros, select, tap, taps
+from gpucnn.reference.parallel import for_each
 
 
 def max_fprop(p: Pool2dProblem, x: Array) -> Array:
     """y: each window's maximum; a NaN in it wins."""
     xp = namespace(x)
-    y: Array | None = None
-    for _, _, cells in taps(padded(x, p, -np.inf), p):
-        y = cells.copy() if y is None else xp.maximum(y, cells, out=y)
+    y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
+
+    def run(block: slice) -> None:
+        source = padded(x[block], p, -np.inf)
+        best = y[block]
+        best[...] = tap(source, p, 0, 0)
+        for _, _, cells in taps(source, p):
+            xp.maximum(best, cells, out=best)
+
+    for_each(run, blocks(p.N, _image_bytes(p, x)), x)
     return y
 
 
 def max_fprop_winners(p: Pool2dProblem, x: Array) -> tuple[Array, Array]:
     """(y, winners): winners (N,P,Q,C) are tap numbers r * S + s, the first of equal maxima, the last NaN."""
     xp = namespace(x)
-    count = p.R * p.S
-    number = np.uint8 if count <= 256 else np.int32
+    number = np.uint8 if p.R * p.S <= 256 else np.int32
     y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
     winners = empty(y.shape, number, x)
     winners[...] = _first_taps(p, x)
-    for block in blocks(p.N, count * p.P * p.Q * p.C * x.itemsize):
+
+    def run(block: slice) -> None:
         source = padded(x[block], p, -np.inf)
-        best = y[block]
+        best, mine = y[block], winners[block]
         best[...] = tap(source, p, 0, 0)
-        cells = empty(best.shape, x.dtype, x)
-        for index, (_, _, view) in enumerate(taps(source, p)):
-            if index:
-                cells[...] = view  # strided once, so that the comparisons run over plain memory
-                better = (cells > best) | (cells != cells)
-                xp.maximum(best, cells, out=best)
-                mine = winners[block]
-                xp.maximum(mine, xp.multiply(better, number(index), dtype=number), out=mine)
+        cells = workspace(best.shape, x.dtype, x)
+        for index in range(1, p.R * p.S):
+            cells[...] = tap(source, p, *divmod(index, p.S))  # strided once, so that comparisons run over plain memory
+            better = (cells > best) | (cells != cells)
+            xp.maximum(best, cells, out=best)
+            xp.maximum(mine, xp.multiply(better, number(index), dtype=number), out=mine)
+
+    for_each(run, blocks(p.N, _image_bytes(p, x)), x)
     return y, winners
 
 
@@ -60,40 +70,65 @@ def max_indices(p: Pool2dProblem, winners: Array) -> Array:
 def max_dgrad(p: Pool2dProblem, dy: Array, winners: Array) -> Array:
     """dx: each window's gradient goes to its winner."""
     work = accumulator(dy.dtype)
-    top, left = p.padding
-    below, right = p.padding_after
-    full = zeros((p.N, top + p.H + below, left + p.W + right, p.C), work, dy)
     apart = p.stride[0] >= p.R and p.stride[1] >= p.S and p.dilation == (1, 1)
-    gradient = dy.astype(work, copy=False)
-    for index in range(p.R * p.S):
-        target = tap(full, p, index // p.S, index % p.S)
-        share = select(gradient, winners == index)
-        if apart:
-            target[...] = share
-        else:
-            target += share
-    return _inside(p, full, dy)
+
+    def scatter(full: Array, block: slice) -> None:
+        gradient = dy[block].astype(work, copy=False)
+        for index in range(p.R * p.S):
+            target = tap(full, p, *divmod(index, p.S))
+            share = select(gradient, winners[block] == index)
+            if apart:
+                target[...] = share
+            else:
+                target += share
+
+    return _scattered(p, dy, scatter)
 
 
 def average_fprop(p: Pool2dProblem, x: Array, divisors: Array) -> Array:
     """y: each window's sum over divisors (P,Q,1)."""
-    total = zeros((p.N, p.P, p.Q, p.C), accumulator(x.dtype), x)
-    for _, _, cells in taps(padded(x, p), p):
-        total += cells
-    total /= divisors
-    return total.astype(x.dtype, copy=False)
+    y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
+
+    def run(block: slice) -> None:
+        images = padded(x[block], p)
+        total = zeros((len(images), p.P, p.Q, p.C), accumulator(x.dtype), x)
+        for _, _, cells in taps(images, p):
+            total += cells
+        total /= divisors
+        y[block] = total
+
+    for_each(run, blocks(p.N, _image_bytes(p, x)), x)
+    return y
 
 
 def average_dgrad(p: Pool2dProblem, dy: Array, divisors: Array) -> Array:
     """dx: each window's gradient over its divisor, given to all of its cells."""
     work = accumulator(dy.dtype)
-    top, left = p.padding
-    below, right = p.padding_after
-    full = zeros((p.N, top + p.H + below, left + p.W + right, p.C), work, dy)
-    share = dy.astype(work, copy=False) / divisors
-    for _, _, target in taps(full, p):
-        target += share
-    return _inside(p, full, dy)
+
+    def scatter(full: Array, block: slice) -> None:
+        share = dy[block].astype(work, copy=False) / divisors
+        for _, _, target in taps(full, p):
+            target += share
+
+    return _scattered(p, dy, scatter)
+
+
+def _scattered(p: Pool2dProblem, dy: Array, scatter: Callable[[Array, slice], None]) -> Array:
+    """dx (N,H,W,C): for each block of images, what scatter(padded zeros, block) leaves inside the padding."""
+    dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
+    (top, left) = p.padding
+
+    def run(block: slice) -> None:
+        full = padded_zeros(p, block.stop - block.start, accumulator(dy.dtype), dy)
+        scatter(full, block)
+        dx[block] = full[:, top : top + p.H, left : left + p.W]
+
+    for_each(run, blocks(p.N, _image_bytes(p, dy)), dy)
+    return dx
+
+
+def _image_bytes(p: Pool2dProblem, array: Array) -> int:
+    return (p.H * p.W + 2 * p.P * p.Q) * p.C * int(array.itemsize)
 
 
 def divisors(p: Pool2dProblem, count_include_pad: bool, divisor_override: int | None, like: Array) -> Array:
@@ -117,9 +152,3 @@ def divisors(p: Pool2dProblem, count_include_pad: bool, divisor_override: int | 
     rows = cells(p.H, p.padding[0], p.R, p.stride[0], p.P)
     columns = cells(p.W, p.padding[1], p.S, p.stride[1], p.Q)
     return xp.asarray(np.outer(rows, columns)[..., None].astype(work))
-
-
-def _inside(p: Pool2dProblem, full: Array, like: Array) -> Array:
-    (top, left) = p.padding
-    inside = full[:, top : top + p.H, left : left + p.W]
-    return namespace(like).ascontiguousarray(inside).astype(like.dtype, copy=False)

@@ -1,0 +1,65 @@
+# make demo     trains LeNet-5 on real digits and leaves pictures and a report in runs/demo
+# make test     runs the tests; says what was skipped and why
+# make lint     ruff: rules and format             make types    mypy
+# make clean    removes the environment and everything built; runs/ stays
+#
+# Each makes .venv first and remakes it when what it is made from has changed. PYTHON names another interpreter; the
+# GPUCNN_ variables (README) decide about the CUDA extension.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+GOAL := $(or $(firstword $(MAKECMDGOALS)),demo)
+
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+CREATED := $(VENV)/created-$(PYTHON_VERSION)
+BUILD_INPUTS := pyproject.toml setup.py $(shell find _build csrc -type f -not -name '*.pyc')
+BUILD_SETTINGS := $(foreach name,GPUCNN_CUDA GPUCNN_ARCHS GPUCNN_NVCC CUDA_HOME CUDA_PATH CXX,$(name)=$($(name)))
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint types environment clean FORCE
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed
+	$(BIN)/gpucnn train lenet5 --out runs/demo --overwrite
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -ra
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev
+	$(BIN)/mypy
+
+environment: $(VENV)/installed-dev
+
+$(CREATED):
+	@test -n "$(PYTHON_VERSION)" || { echo "$(PYTHON) can't be run: make PYTHON=/path/to/python3 $(GOAL)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "gpucnn needs Python 3.10 or newer, $(PYTHON) is $(PYTHON_VERSION): make PYTHON=python3.12 $(GOAL)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) can't make virtual environments: install its venv module" \
+	    "(Debian, Ubuntu: apt install python$(PYTHON_VERSION)-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# Rewritten only when a setting differs, so that a change of the environment rebuilds and nothing else does.
+$(VENV)/settings: FORCE $(CREATED)
+	@echo '$(BUILD_SETTINGS)' | cmp -s - $@ || echo '$(BUILD_SETTINGS)' > $@
+
+$(VENV)/installed: $(CREATED) $(VENV)/settings $(BUILD_INPUTS)
+	$(BIN)/pip install --quiet --editable '.[test,plot]'
+	@$(BIN)/python -c 'from gpucnn import extension; print(extension.why_missing() or "the CUDA extension is built")'
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f gpucnn/_cuda*.so gpucnn/_build_info.json
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

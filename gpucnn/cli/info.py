@@ -1,0 +1,110 @@
+"""gpucnn info."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from typing import Any
+
+import click
+import numpy as np
+from tabulate import tabulate
+
+import gpucnn
+from gpucnn import backend, extension
+
+OPTIONAL = {
+    "cupy": f"arrays on a GPU: {backend.CUPY_REMEDY}",
+    "matplotlib": "the pictures of a run: pip install 'gpucnn[plot]'",
+    "torch": "what benchmarks and tests compare with: pip install 'gpucnn[peers]'",
+}
+DISTRIBUTIONS = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy")}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def info(as_json: bool) -> None:
+    """Show devices, memory and backends, and for what is missing why and the remedy."""
+    facts = {
+        "gpucnn": gpucnn.__version__,
+        "python": platform.python_version(),
+        "numpy": f"{np.__version__} ({_blas()})",
+        "cpu": f"{_cpu_name()}, {len(os.sched_getaffinity(0))} cores, {_memory()}",
+        **{f"gpu {index}": text for index, text in enumerate(_gpus())},
+    }
+    backends = {name: _backend_line(name) for name in backend.BACKENDS}
+    extras = {name: _version(name) or f"missing; {why}" for name, why in OPTIONAL.items()}
+    if as_json:
+        click.echo(json.dumps({"facts": facts, "backends": backends, "optional": extras}))
+        return
+    if not any(name.startswith("gpu ") for name in facts):
+        facts["gpu"] = _why_no_gpu()
+    click.echo(tabulate(facts.items(), tablefmt="plain"))
+    click.echo("\nbackends")
+    click.echo(tabulate(backends.items(), tablefmt="plain"))
+    click.echo("\noptional packages")
+    click.echo(tabulate(extras.items(), tablefmt="plain"))
+
+
+def _backend_line(name: str) -> str:
+    reason = backend.unavailable(name)
+    if reason:
+        return f"not usable: {reason}"
+    return "usable, the default" if name == backend.default_backend() else "usable"
+
+
+def _gpus() -> list[str]:
+    lines = []
+    for index in range(backend.gpu_count()):
+        runtime = backend.cupy().cuda.runtime
+        properties = runtime.getDeviceProperties(index)
+        with backend.cupy().cuda.Device(index):
+            free, total = runtime.memGetInfo()
+        capability = f"{properties['major']}.{properties['minor']}"
+        need = "" if properties["major"] >= 8 else "; the kernels need 8.0, so backend reference runs"
+        lines.append(
+            f"{properties['name'].decode()}, compute capability {capability}{need}, "
+            f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        )
+    return lines
+
+
+def _why_no_gpu() -> str:
+    module = extension.load()
+    if module is not None:
+        count, message = module.device_count()
+        if count == 0:
+            return f"none usable: {message}"
+    if _version("cupy") is None:
+        return f"none usable without cupy: {backend.CUPY_REMEDY}"
+    return "none usable: no driver or no device"
+
+
+def _version(package: str) -> str | None:
+    for name in DISTRIBUTIONS.get(package, (package,)):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _blas() -> str:
+    config: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
+    blas = config["Build Dependencies"]["blas"]
+    return f"{blas['name']} {blas['version']}"
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()
+
+
+def _memory() -> str:
+    return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"

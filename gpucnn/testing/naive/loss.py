@@ -1,0 +1,107 @@
+"""Cross-entropy on class indices by its definition, in float64; weights, smoothing and means are PyTorch's.
+
+For a row of logits z with class t, and e = label_smoothing over C classes, the target's mass and the row's loss are
+
+    mass[c] = (1 - e) * weight[t] * [c == t] + e / C * weight[c],    loss = -sum over c of mass[c] * log softmax(z)[c]
+
+and a row whose class is ignore_index has no mass. "mean" divides the sum of the losses by the sum of weight[t] over
+the rows that are not ignored, hence it is NaN where there is none.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Reduction = Literal["none", "mean", "sum"]
+
+
+def cross_entropy(
+    logits: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> NDArray[np.float64]:
+    """The loss of logits (N, C, ...) for classes target (N, ...): target's shape for "none", else 0-d.
+
+    Raises:
+        ValueError: shapes that do not fit, a class outside [0, C) that is not ignore_index, an unknown reduction.
+    """
+    z, classes, weights = _rows(logits, target, weight, ignore_index)
+    losses = np.zeros(len(z))
+    for i, (row, t) in enumerate(zip(z, classes, strict=True)):
+        mass = _mass(int(t), weights, ignore_index, label_smoothing)
+        log_softmax = row - row.max() - np.log(np.exp(row - row.max()).sum())
+        losses[i] = -sum(mass[c] * log_softmax[c] for c in range(len(row)) if mass[c] != 0)
+    if reduction == "none":
+        return losses.reshape(np.shape(target))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.divide(losses.sum(), _divisor(classes, weights, ignore_index, reduction)))
+
+
+def cross_entropy_grad(
+    dloss: ArrayLike,
+    logits: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> NDArray[np.float64]:
+    """Gradient with respect to logits, of their shape; ignored rows get zeros, also where all are ignored.
+
+    dlogits[c] = dloss * (softmax(z)[c] * sum(mass) - mass[c]), divided as the loss is
+    """
+    z, classes, weights = _rows(logits, target, weight, ignore_index)
+    shape = np.shape(logits)
+    upstream = np.broadcast_to(np.asarray(dloss, np.float64), np.shape(target)).reshape(-1)
+    divisor = 1.0 if reduction == "none" else _divisor(classes, weights, ignore_index, reduction)
+    dz = np.zeros_like(z)
+    for i, (row, t) in enumerate(zip(z, classes, strict=True)):
+        if t != ignore_index:
+            mass = _mass(int(t), weights, ignore_index, label_smoothing)
+            softmax = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+            dz[i] = upstream[i] * (softmax * mass.sum() - mass) / divisor
+    return np.moveaxis(dz.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+
+
+def _rows(
+    logits: ArrayLike, target: ArrayLike, weight: ArrayLike | None, ignore_index: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """logits as (rows, C), target as (rows,), weight as (C,)."""
+    z, classes = np.asarray(logits, np.float64), np.asarray(target)
+    if z.ndim < 2 or classes.shape != (z.shape[0], *z.shape[2:]):
+        raise ValueError(f"logits (N, C, ...) and target (N, ...) do not fit: {z.shape} and {classes.shape}")
+    if classes.dtype.kind not in "iu":
+        raise ValueError(f"target must hold class indices, integers, got {classes.dtype}")
+    C = z.shape[1]
+    weights = np.ones(C) if weight is None else np.asarray(weight, np.float64)
+    if weights.shape != (C,):
+        raise ValueError(f"weight must have shape ({C},), one number a class, got {weights.shape}")
+    wrong = (classes != ignore_index) & ((classes < 0) | (classes >= C))
+    if wrong.any():
+        raise ValueError(f"target holds class {classes[wrong][0]}, outside [0, {C})")
+    rows = classes.size
+    return np.moveaxis(z, 1, -1).reshape(rows, C), classes.reshape(rows).astype(np.int64), weights
+
+
+def _mass(t: int, weights: NDArray[np.float64], ignore_index: int, label_smoothing: float) -> NDArray[np.float64]:
+    if t == ignore_index:
+        return np.zeros_like(weights)
+    mass = label_smoothing / len(weights) * weights
+    mass[t] += (1 - label_smoothing) * weights[t]
+    return mass
+
+
+def _divisor(
+    classes: NDArray[np.int64], weights: NDArray[np.float64], ignore_index: int, reduction: Reduction
+) -> float:
+    if reduction == "sum":
+        return 1.0
+    if reduction == "mean":
+        return float(weights[classes[classes != ignore_index]].sum())
+    raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")

@@ -1,0 +1,61 @@
+"""What a training run is given."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("one-cycle", "cosine", "step", "constant")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run's result, apart from the data themselves.
+
+    Raises ValueError, naming the option, for values out of range.
+    """
+
+    model: str = "lenet5"
+    data: str = "mnist"
+    epochs: int = 15
+    batch_size: int = 64
+    optimizer: str = "sgd"
+    lr: float = 0.05
+    """The highest learning rate of the schedule."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "one-cycle"
+    warmup_epochs: float = 0.0
+    """Epochs in which the rate rises from a hundredth in a straight line; one-cycle warms up by itself."""
+    label_smoothing: float = 0.0
+    shift: int = 0
+    """Random shifts in training, in pixels each way."""
+    flip: bool = False
+    """Random mirroring left to right in training."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lr", "weight_decay", "warmup_epochs", "shift", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """Raises ValueError for keys that no option has or that are missing."""
+        names = {field.name for field in fields(cls)}
+        if names != set(values):
+            raise ValueError(f"not a configuration of this version: {', '.join(sorted(names ^ set(values)))} differ")
+        return cls(**values)
