@@ -39,7 +39,12 @@ def evaluate(
     model = session.trained_model(run, config, facts, checkpoint, place)
     where = data_dir if data or data_dir else options["data_dir"]
     _, test = session.load_data(
-        data or config.data, where, download, options["size"], options["mode"], lambda line: click.echo(line, err=as_json)
+        data or config.data,
+        where,
+        download,
+        options["size"],
+        options["mode"],
+        lambda line: click.echo(line, err=as_json),
     )
     if tuple(test.classes) != facts.classes:
         raise ValueError(f"the run knows the classes {', '.join(facts.classes)}, the data {', '.join(test.classes)}")
@@ -49,7 +54,9 @@ def evaluate(
     recall = [float(hit / count) if count else None for hit, count in zip(hits, counts, strict=True)]
     if as_json:
         by_class = dict(zip(facts.classes, recall, strict=True))
-        click.echo(json.dumps({"images": len(result.labels), "loss": result.loss, "error": result.error, "recall": by_class}))
+        click.echo(
+            json.dumps({"images": len(result.labels), "loss": result.loss, "error": result.error, "recall": by_class})
+        )
         return
     rows = [
         [name, int(count), int(count - hit), "-" if share is None else f"{share:.2%}"]

@@ -42,7 +42,9 @@ class _Group(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Show log messages too.")
 def main(traceback: bool, verbose: bool) -> None:
     """Train and study convolutional networks, on a GPU or without one."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
 
 
 for command in (train, evaluate, predict, info):

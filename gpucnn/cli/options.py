@@ -38,7 +38,9 @@ def computing(function: F) -> F:
 def run_folder(function: F) -> F:
     """--run and --checkpoint."""
     return _together(
-        click.option("--run", "folder", required=True, type=click.Path(file_okay=False), help="Folder of a training run."),
+        click.option(
+            "--run", "folder", required=True, type=click.Path(file_okay=False), help="Folder of a training run."
+        ),
         click.option(
             "--checkpoint",
             type=click.Choice(CHECKPOINTS),

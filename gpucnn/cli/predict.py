@@ -21,8 +21,12 @@ MODES = {1: "L", 3: "RGB"}
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(dir_okay=False))
 @run_folder
-@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to name, likeliest first.")
-@click.option("--invert", is_flag=True, help="For dark strokes on light paper where training was light on dark (MNIST).")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to name, likeliest first."
+)
+@click.option(
+    "--invert", is_flag=True, help="For dark strokes on light paper where training was light on dark (MNIST)."
+)
 @computing
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def predict(

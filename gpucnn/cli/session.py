@@ -73,7 +73,8 @@ def restore(run: Run) -> tuple[TrainConfig, DataFacts, dict[str, Any]]:
     try:
         data = dict(values["data"])
         options = {name: data.pop(name) for name in ("data_dir", "size", "mode")}
-        facts = DataFacts(**{name: tuple(v) if isinstance(v, list) else v for name, v in data.items()})
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+        facts = DataFacts(**fields)
         return TrainConfig.from_dict(values["options"]), facts, options
     except (KeyError, TypeError) as error:
         raise ValueError(f"{run.config} is not a configuration of gpucnn: {error!r}") from error

@@ -30,10 +30,14 @@ _RECIPE = "  [default: the model's recipe]"
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--data", default="mnist", show_default=True, help=f"{', '.join(DATASETS)}, or a folder with train/ and test/.")
+@click.option(
+    "--data", default="mnist", show_default=True, help=f"{', '.join(DATASETS)}, or a folder with train/ and test/."
+)
 @data_place
 @click.option("--size", type=int, help="Height and width to bring the images of a folder to.")
-@click.option("--mode", type=click.Choice(["RGB", "L"]), default="RGB", show_default=True, help="Colour or grey, for a folder.")
+@click.option(
+    "--mode", type=click.Choice(["RGB", "L"]), default="RGB", show_default=True, help="Colour or grey, for a folder."
+)
 @click.option("--epochs", type=int, help="Passes over the training set." + _RECIPE)
 @click.option("--batch-size", type=int, help="Images a step." + _RECIPE)
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="sgd has Nesterov momentum." + _RECIPE)
@@ -51,9 +55,11 @@ _RECIPE = "  [default: the model's recipe]"
 @click.option("--overwrite", is_flag=True, help="Replace a run that lies in --out already.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --run, as it was configured.")
 @click.option("--run", "folder", type=click.Path(file_okay=False), help="The run to resume.")
-@click.option("--checkpoint", type=click.Choice(CHECKPOINTS), default="last", show_default=True, help="Where to resume from.")
+@click.option(
+    "--checkpoint", type=click.Choice(CHECKPOINTS), default="last", show_default=True, help="Where to resume from."
+)
 @click.pass_context
-def train(context: click.Context, resume: bool, **options: Any) -> None:
+def train(context: click.Context, /, resume: bool, **options: Any) -> None:
     """Train MODEL (lenet5) and leave a run folder with metrics, checkpoints, pictures and a report.
 
     Without options `gpucnn train` trains LeNet-5 on MNIST by a recipe that works.
@@ -89,9 +95,7 @@ def _start(options: dict[str, Any], device: str) -> None:
     run = Run.create(out, overwrite=options["overwrite"])
     run.write_config(session.describe(config, facts, data_options))
     with _stop_on_interrupt() as stop:
-        trainer = Trainer(
-            config, run, model, train_set, test_set, facts.normalize(), device, TerminalProgress(), stop
-        )
+        trainer = Trainer(config, run, model, train_set, test_set, facts.normalize(), device, TerminalProgress(), stop)
         _fit(trainer, test_set)
 
 
@@ -104,9 +108,7 @@ def _resume(run: Run, checkpoint: str, device: str) -> None:
         raise ValueError(f"the data are not those that {run.folder} was started on ({facts.source})")
     model = models.build_for(config.model, len(facts.classes), facts.image_shape).to(device=device)
     with _stop_on_interrupt() as stop:
-        trainer = Trainer(
-            config, run, model, train_set, test_set, facts.normalize(), device, TerminalProgress(), stop
-        )
+        trainer = Trainer(config, run, model, train_set, test_set, facts.normalize(), device, TerminalProgress(), stop)
         trainer.resume(checkpoint)
         click.echo(f"resuming {run.folder} at epoch {trainer.at.epoch + 1}, step {trainer.at.step}")
         _fit(trainer, test_set)
@@ -122,7 +124,9 @@ def _fit(trainer: Trainer, test_set: Dataset) -> None:
     try:
         trainer.fit()
     except InterruptedRunError as stopped:
-        raise InterruptedRunError(f"{stopped}; checkpoint written, go on with: gpucnn train --resume --run {run.folder}") from None
+        raise InterruptedRunError(
+            f"{stopped}; checkpoint written, go on with: gpucnn train --resume --run {run.folder}"
+        ) from None
     result = evaluate(trainer.model, trainer.test_loader, trainer.device)
     _finish(run, trainer.model, test_set, result, f"{config.model} on {config.data}")
 

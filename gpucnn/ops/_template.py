@@ -1,4 +1,5 @@
-"""y = alpha * x, the op to copy for a new one: csrc/_template, reference/_template.py, this file and tests/test_template.py."""
+"""y = alpha * x, the op to copy for a new one: csrc/_template, reference/_template.py, this file and
+tests/test_template.py."""
 
 from __future__ import annotations
 
@@ -44,4 +45,4 @@ class Scale(Function):
 
 def _scale(x: Array, alpha: float) -> Array:
     x = contiguous(x)
-    return forward(ScaleProblem(alpha, x.dtype.name), x, like=x)  # type: ignore[no-any-return]
+    return forward(ScaleProblem(alpha, x.dtype.name), x, like=x)

@@ -132,5 +132,9 @@ def matmul(a: Array, b: Array) -> Array:
     out = np.empty((M, N), np.result_type(a, b))
     rows = max(1, _PIECE_OPERATIONS // max(1, K * N))
     pieces = [slice(start, start + rows) for start in range(0, M, rows)]
-    for_each(lambda piece: np.matmul(a[piece], b, out=out[piece]), pieces, a)
+
+    def run(piece: slice) -> None:
+        np.matmul(a[piece], b, out=out[piece])
+
+    for_each(run, pieces, a)
     return out

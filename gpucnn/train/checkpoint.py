@@ -50,7 +50,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, keep_previous_as: Path |
         "optimizer": {"param_groups": checkpoint.optimizer["param_groups"], "counts": counts},
         "progress": checkpoint.progress,
     }
-    metadata = {"format": FORMAT, "version": str(VERSION), "state": json.dumps(state)}
+    # One key alone: safetensors writes several in an order that changes from run to run.
+    metadata = {FORMAT: json.dumps({"version": VERSION, **state})}
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         file.write(save(tensors, metadata))
@@ -81,12 +82,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged or truncated, or not a safetensors file ({error}){_others(path)}") from error
-    if metadata.get("format") != FORMAT:
+        what = f"damaged or truncated, or not a safetensors file ({error})"
+        raise CheckpointError(f"{path}: {what}{_others(path)}") from error
+    if FORMAT not in metadata:
         raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of gpucnn")
-    if metadata.get("version") != str(VERSION):
-        raise CheckpointError(f"{path}: checkpoint version {metadata.get('version')}, this gpucnn reads {VERSION}")
-    state = json.loads(metadata["state"])
+    state = json.loads(metadata[FORMAT])
+    if state["version"] != VERSION:
+        raise CheckpointError(f"{path}: checkpoint version {state['version']}, this gpucnn reads {VERSION}")
     optimizer_state: dict[int, dict[str, Any]] = {int(n): dict(v) for n, v in state["optimizer"]["counts"].items()}
     for name in [name for name in tensors if name.startswith(_OPTIMIZER)]:
         number, _, key = name.removeprefix(_OPTIMIZER).partition(".")
@@ -96,7 +98,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _plain(value: Any) -> np.ndarray[Any, Any]:
-    return np.ascontiguousarray((value if isinstance(value, Tensor) else Tensor(value)).numpy())
+    array = (value if isinstance(value, Tensor) else Tensor(value)).numpy()
+    return np.asarray(array, order="C")  # ascontiguousarray would give a scalar an axis
 
 
 def _others(path: Path) -> str:

@@ -23,7 +23,7 @@ class Run:
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Run:
-        """Makes the folder; FileExistsError if a run lies there already, unless `overwrite` (which deletes that run)."""
+        """Makes the folder; FileExistsError if a run lies there already, which `overwrite` deletes instead."""
         run = cls(folder)
         if run.config.exists():
             if not overwrite:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from gpucnn import functional as F
 from gpucnn import optim, random
 from gpucnn.backend import namespace
-from gpucnn.data import Compose, DataLoader, Dataset, Normalize, RandomHorizontalFlip, RandomShift
+from gpucnn.data import Compose, DataLoader, Dataset, Normalize, RandomHorizontalFlip, RandomShift, Transform
 from gpucnn.nn import Module
 from gpucnn.tensor import Tensor
 from gpucnn.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -83,7 +83,9 @@ def build_optimizer(config: TrainConfig, model: Module) -> optim.Optimizer:
     return kind(parameters, config.lr, weight_decay=config.weight_decay)
 
 
-def build_schedule(config: TrainConfig, optimizer: optim.Optimizer, steps_an_epoch: int) -> optim.lr_scheduler.LRScheduler:
+def build_schedule(
+    config: TrainConfig, optimizer: optim.Optimizer, steps_an_epoch: int
+) -> optim.lr_scheduler.LRScheduler:
     """Stepped once a batch."""
     schedules = optim.lr_scheduler
     steps = max(1, config.epochs * steps_an_epoch)
@@ -130,11 +132,12 @@ class Trainer:
     ) -> None:
         self.config, self.run, self.model, self.device = config, run, model, device
         self.progress, self.should_stop = progress, should_stop
-        augmentations = [
-            *([RandomShift(config.shift)] if config.shift else []),
-            *([RandomHorizontalFlip()] if config.flip else []),
-        ]
-        transform = Compose([*augmentations, normalize])
+        transforms: list[Transform] = [normalize]
+        if config.flip:
+            transforms.insert(0, RandomHorizontalFlip())
+        if config.shift:
+            transforms.insert(0, RandomShift(config.shift))
+        transform = Compose(transforms)
         self.train_loader = DataLoader(train, config.batch_size, shuffle=True, seed=config.seed, transform=transform)
         self.test_loader = DataLoader(test, EVALUATION_BATCH, transform=normalize)
         if not len(self.train_loader):
@@ -170,8 +173,8 @@ class Trainer:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.schedule.load_state_dict(progress["schedule"])
         random.set_state(progress["random"])
-        position = (progress[name] for name in ("epoch", "batch", "step", "best_accuracy"))
-        self.at = _Position(*position, _Sums(**progress["sums"]))
+        position = {name: progress[name] for name in ("epoch", "batch", "step", "best_accuracy")}
+        self.at = _Position(**position, sums=_Sums(**progress["sums"]))
         self.run.rewrite_metrics(row for row in self.run.read_metrics() if row["epoch"] <= self.at.epoch)
 
     # -- the loop
