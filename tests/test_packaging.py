@@ -521,6 +521,9 @@ def test_a_wheel_from_the_sdist_installs_without_cuda(plain_wheel: Path, tree: P
     package = Path(path).parent
     assert (package / "py.typed").is_file()
     assert contents(package / "data/embedded") == contents(tree / "gpucnn/data/embedded")
+    assert {name for name in contents(package) if name.endswith(".py")} == {
+        name for name in contents(tree / "gpucnn") if name.endswith(".py")
+    }
     assert not list(package.glob("_cuda*"))
 
 
@@ -534,7 +537,7 @@ def test_a_wheel_declares_what_it_needs(plain_wheel: Path) -> None:
     required = {line.partition(": ")[2] for line in lines if line.startswith("Requires-Dist")}
     always = {spec for spec in required if "extra ==" not in spec}
     assert {spec.partition(">")[0] for spec in always} == {
-        *("numpy", "click", "tqdm", "tabulate", "pooch", "safetensors", "pillow")
+        *("numpy", "click", "tqdm", "tabulate", "pooch", "safetensors", "pillow", "threadpoolctl")
     }
     extras = {line.partition(": ")[2] for line in lines if line.startswith("Provides-Extra")}
     assert extras == {"cuda12", "cuda13", "plot", "test", "dev", "peers"}

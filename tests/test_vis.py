@@ -863,3 +863,14 @@ def test_report_of_the_four_pictures_stays_small(tmp_path: Path) -> None:
     report = make_report(tmp_path, pictures=pictures)
     assert report.stat().st_size < 4 * SIZE_LIMIT
     assert len(read(report).values("img", "src")) == 4
+
+
+def test_gallery_of_some_errors_names_them_all(tmp_path: Path) -> None:
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    drawn = {
+        total: misclassified(images, [0, 1], [1, 0], [0.9, 0.8], ["a", "b"], tmp_path / f"{total}.png", errors=total)
+        for total in (None, 2, 3)
+    }
+    assert drawn[None].read_bytes() == drawn[2].read_bytes() != drawn[3].read_bytes()
+    with pytest.raises(ValueError, match="1 in all, but 2 wrong images"):
+        misclassified(images, [0, 1], [1, 0], [0.9, 0.8], ["a", "b"], tmp_path / "x.png", errors=1)

@@ -52,6 +52,7 @@ def write_pictures(run: Run, model: nn.Module, test: Dataset, result: Evaluation
                 classes,
                 run.picture("misclassified"),
                 most=GALLERY,
+                errors=len(wrong),
             ),
         )
     )

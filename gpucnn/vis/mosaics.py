@@ -116,7 +116,7 @@ def _mosaic(tiles: NDArray[np.uint8], columns: int, zoom: int) -> NDArray[np.uin
 
 def misclassified(
     images: NDArray[np.uint8], true: ArrayLike, predicted: ArrayLike, confidence: ArrayLike, classes: Sequence[str],
-    path: str | os.PathLike[str], most: int = 36,
+    path: str | os.PathLike[str], most: int = 36, errors: int | None = None,
 ) -> Path:  # fmt: skip
     """Draws the wrongly classified images, the most confident error first, as PNG.
 
@@ -131,13 +131,14 @@ def misclassified(
         classes: the class names.
         path: the file to write, ending in ``.png``; replaced atomically.
         most: how many images to show at most.
+        errors: how many errors there are in all, where ``images`` holds only the surest of them; named in the title.
 
     Returns:
         ``path`` as a Path.
 
     Raises:
         ValueError: a shape other than the above, arrays of different lengths, a label that names no class, a confidence
-            that is NaN or outside 0..1, or ``most`` below 1.
+            that is NaN or outside 0..1, ``most`` below 1, or ``errors`` below the number of wrong images given.
         TypeError: images that are not uint8, labels that are not integers, or a class name that is not a string.
         FileNotFoundError: the folder of ``path`` does not exist.
         MatplotlibMissingError: matplotlib is not installed.
@@ -154,6 +155,9 @@ def misclassified(
     certainty = _checked_confidence(confidence, len(images))
 
     wrong = np.flatnonzero(actual != answer)
+    total = len(wrong) if errors is None else errors
+    if total < len(wrong):
+        raise ValueError(f"errors: {errors} in all, but {len(wrong)} wrong images are given")
     order = wrong[np.argsort(-certainty[wrong], kind="stable")][:most]
     if len(order) == 0:
         return _draw_no_errors(len(images), target)
@@ -169,7 +173,7 @@ def misclassified(
 
     down = tall + 19 * len(captions[0]) + 42
     figure = style.new_figure(style.WIDTH, style.HEADER + 4 + math.ceil(len(order) / _COLUMNS) * down)
-    style.write_header(figure, *_gallery_title(len(wrong), len(order)))
+    style.write_header(figure, *_gallery_title(total, len(order)))
     for place, (tile, lines, image) in enumerate(zip(tiles, captions, order, strict=True)):
         left = style.MARGIN + round(place % _COLUMNS * pitch)
         y = style.HEADER + 4 + place // _COLUMNS * down

@@ -1,0 +1,80 @@
+"""The checks that the tests of the ops share: every kernel of a table against the truth, and ways to lay arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpucnn.ops.registry import KernelSpec, KernelTable
+from gpucnn.testing import assert_close, assert_equal, rotating_seed, tolerance
+
+SEED = rotating_seed()
+NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
+def draw(kind: str, shape: tuple[int, ...], stream: int = 0) -> np.ndarray:
+    """float64 numbers that every floating dtype holds exactly: small 'integers', of which sums are exact, or 'normal'."""
+    rng = np.random.default_rng([SEED, stream, *shape])
+    if kind == "integers":
+        return rng.integers(-4, 5, shape).astype(np.float64)
+    return rng.standard_normal(shape).astype(np.float16).astype(np.float64)
+
+
+def nhwc(array: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """Logical N,C,H,W as the read-only C-contiguous N,H,W,C that kernels take."""
+    return frozen(np.ascontiguousarray(array.transpose(NHWC)), dtype)
+
+
+def frozen(array: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """A read-only copy: a kernel that writes into what it was given fails."""
+    copy = np.array(array, dtype=dtype, order="K")
+    copy.flags.writeable = False
+    return copy
+
+
+def compare(actual: Any, truth: np.ndarray, terms: int, name: str = "", exact: bool = False) -> None:
+    """`actual` against float64 sums of `terms` products: equal, or within what its dtype's rounding explains."""
+    __tracebackhide__ = True
+    if exact:
+        assert_equal(actual, truth, signed_zeros=False, name=name)
+    else:
+        allowed = tolerance(actual.dtype, max(1, terms))
+        size = float(np.sqrt(np.mean(truth**2))) if truth.size else 0.0
+        assert_close(actual, truth, rtol=allowed, atol=allowed * size, name=name)
+
+
+def each_kernel(table: KernelTable, problem: Any, *arrays: Any) -> Iterator[tuple[str, Any]]:
+    """(name, result) of every reference kernel that supports `problem`, each forced by its name."""
+    for spec in table.specs("reference"):
+        if spec.supports(problem) is None:
+            yield f"{table} {spec.name}", table.pick(problem, arrays[0], kernel=spec.name).run(problem, *arrays)
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, table: KernelTable, run: Callable[..., Any]) -> None:
+    """Makes `run` the table's only reference kernel."""
+    monkeypatch.setitem(table._by_backend, "reference", [KernelSpec("planted", "reference", run)])
+
+
+def names(table: KernelTable) -> list[str]:
+    return [spec.name for spec in table.specs("reference")]
+
+
+def _strided(array: np.ndarray) -> np.ndarray:
+    wide = np.full([2 * size + 1 for size in array.shape], np.nan, array.dtype)
+    view = wide[tuple(slice(1, None, 2) for _ in array.shape)]
+    view[...] = array
+    return view
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "nhwc": lambda a: np.ascontiguousarray(a.transpose(NHWC)).transpose(NCHW) if a.ndim == 4 else a.copy(),
+    "nchw": lambda a: np.ascontiguousarray(a),
+    "fortran": lambda a: np.asfortranarray(a),
+    "strided": _strided,
+    "reversed": lambda a: np.ascontiguousarray(a[..., ::-1])[..., ::-1],
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+}
+"""Ways in which an array of one logical content may lie in memory; the first is the engine's own."""

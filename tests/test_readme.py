@@ -1,0 +1,54 @@
+"""The README's example and the scripts in examples/ run as they stand and do what they say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(code: str, folder: Path) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def example() -> str:
+    found = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(found) == 1
+    return str(found[0])
+
+
+def test_the_readmes_example_learns(tmp_path: Path) -> None:
+    right = re.fullmatch(r"(\d+) of 1000 digits right\n", run(example(), tmp_path))
+    assert right is not None
+    assert int(right[1]) >= 900
+
+
+def test_the_readmes_example_is_the_script_and_short() -> None:
+    script = (ROOT / "examples" / "train_digits.py").read_text()
+    assert script.endswith(example())
+    assert len(example().splitlines()) <= 26
+
+
+def test_a_function_of_ones_own(tmp_path: Path) -> None:
+    output = run((ROOT / "examples" / "own_function.py").read_text(), tmp_path)
+    assert "0.5" in output
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "csrc/README.md", "examples/README.md"])
+def test_links_to_files_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for target in re.findall(r"\]\((?!http|#)([^)#]+)", text):
+        assert ((ROOT / document).parent / target).exists(), target
+
+
+def test_every_module_path_that_the_documents_name_exists() -> None:
+    for document in ("README.md", "CONTRIBUTING.md"):
+        for path in re.findall(r"`((?:gpucnn|csrc|tests|benchmarks|examples)/[\w./]+)`", (ROOT / document).read_text()):
+            assert (ROOT / path).exists(), f"{document}: {path}"
