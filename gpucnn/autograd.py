@@ -6,12 +6,14 @@ a class attribute `__record__`, a callable that runs a Function and notes it in 
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from gpucnn.backend import Array
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Context:
@@ -38,10 +40,10 @@ class Context:
 class Function:
     """A differentiable operation: two static methods over arrays.
 
-    `forward(ctx, *arrays, **parameters)` returns an array or a tuple of arrays; `backward(ctx, *gradients)`, given one
-    gradient for each output (None for an output that nothing used), returns one gradient for each positional input of
-    forward (None where the input is no array or `ctx.needs_input_grad` says that none is needed). Neither may change
-    an array that it was given.
+    `forward(ctx, *arrays, **parameters)` returns an array or a tuple of arrays. `backward(ctx, *gradients)`, given one
+    gradient for each output (zeros for an output that nothing used, None for one of integers), returns one gradient
+    for each positional input of forward: an array of that input's shape, or None where the input is no array or
+    `ctx.needs_input_grad` says that none is needed. Neither may change an array that it was given.
     """
 
     @staticmethod
@@ -66,31 +68,46 @@ class Function:
 
 
 class _GradMode(threading.local):
-    enabled = True
+    def __init__(self) -> None:
+        self.enabled = True
+        self.outside: list[bool] = []
+        """What was set outside the blocks that this thread is in."""
 
 
-_mode = _GradMode()
+grad_mode = _GradMode()
 
 
 def is_grad_enabled() -> bool:
     """Whether this thread records operations for backward."""
-    return _mode.enabled
+    return grad_mode.enabled
 
 
-@contextmanager
-def _set_grad_enabled(enabled: bool) -> Iterator[None]:
-    previous, _mode.enabled = _mode.enabled, enabled
-    try:
-        yield
-    finally:
-        _mode.enabled = previous
+class _Switch:
+    _to: bool
+
+    def __enter__(self) -> None:
+        grad_mode.outside.append(grad_mode.enabled)
+        grad_mode.enabled = self._to
+
+    def __exit__(self, *_: object) -> None:
+        grad_mode.enabled = grad_mode.outside.pop()
+
+    def __call__(self, function: F) -> F:
+        @functools.wraps(function)
+        def switched(*inputs: Any, **options: Any) -> Any:
+            with self:
+                return function(*inputs, **options)
+
+        return switched  # type: ignore[return-value]
 
 
-def no_grad() -> Any:
-    """Records nothing inside: `with no_grad(): ...`, or as a decorator `@no_grad()`. Per thread."""
-    return _set_grad_enabled(False)
+class no_grad(_Switch):
+    """Records nothing inside: `with no_grad(): ...`, or as a decorator `@no_grad()`. Per thread; may be nested."""
+
+    _to = False
 
 
-def enable_grad() -> Any:
-    """Records inside a `no_grad` block."""
-    return _set_grad_enabled(True)
+class enable_grad(_Switch):
+    """Records inside a `no_grad` block; used in the same ways."""
+
+    _to = True

@@ -10,8 +10,6 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -33,11 +31,13 @@ CUPY_REMEDY = "pip install 'gpucnn[cuda13]' (driver for CUDA 13) or 'gpucnn[cuda
 
 
 def cupy() -> ModuleType:
-    """The cupy module. Raises RuntimeError with the remedy where it is not installed."""
+    """The cupy module. Raises RuntimeError with the remedy where it is not installed or can't be loaded."""
     try:
         import cupy as module
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise RuntimeError(f"arrays on a GPU need cupy, which is not installed: {CUPY_REMEDY}") from error
+    except ImportError as error:
+        raise RuntimeError(f"arrays on a GPU need cupy, which can't be loaded ({error}): {CUPY_REMEDY}") from error
     return module  # type: ignore[no-any-return]
 
 
@@ -49,6 +49,45 @@ def namespace(array: Array) -> Any:
     if loaded is not None and isinstance(array, loaded.ndarray):
         return loaded
     raise TypeError(f"expected a numpy or cupy array, got {type(array).__name__}")
+
+
+def as_array(data: Any, dtype: Any = None) -> Array:
+    """`data` as an array of native byte order: itself where it is one, of `dtype` where one is given.
+
+    Args:
+        data: numpy or cupy array, anything that numpy takes for an array, number or nested list; Python floats
+            become float32 unless `dtype` says otherwise.
+        dtype: numpy dtype or its name; None keeps that of the data.
+
+    Raises:
+        TypeError: data, or a `dtype`, that is neither a float of FLOAT_DTYPES, an integer nor a bool.
+    """
+    loaded = sys.modules.get("cupy")
+    on_gpu = loaded is not None and isinstance(data, loaded.ndarray)
+    array = data if on_gpu else np.asarray(data)  # also of a subclass: a matrix would multiply by other rules
+    held = supported_dtype(array.dtype)
+    if dtype is not None:
+        held = supported_dtype(dtype)
+    elif held == np.float64 and _of_python_floats(data):
+        held = np.dtype(np.float32)
+    return array.astype(held, copy=False)
+
+
+def _of_python_floats(data: Any) -> bool:
+    while isinstance(data, (list, tuple)) and data:
+        data = data[0]
+    return isinstance(data, (int, float, list, tuple)) and not isinstance(data, np.generic)
+
+
+def supported_dtype(dtype: Any) -> np.dtype[Any]:
+    """`dtype` in native byte order; TypeError for one that tensors can't hold."""
+    try:
+        found: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
+    except TypeError:
+        raise TypeError(f"dtype must be a numpy dtype or the name of one, got {dtype!r}") from None
+    if not (found in FLOAT_DTYPES or found.kind in "biu"):
+        raise TypeError(f"a tensor holds floats (float32, float64, float16), integers or bools, not {found}")
+    return found
 
 
 def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -69,14 +108,21 @@ def parse_device(device: str) -> tuple[str, int]:
     raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<index>', got {device!r}")
 
 
+def device_name(device: str) -> str:
+    """`device` as `device_of` would say it: 'cuda' is 'cuda:0'."""
+    kind, index = parse_device(device)
+    return kind if kind == "cpu" else f"{kind}:{index}"
+
+
 def device_of(array: Array) -> str:
+    """'cpu' or 'cuda:<index>'."""
     return "cpu" if isinstance(array, np.ndarray) else f"cuda:{array.device.id}"
 
 
 def to_device(array: Array, device: str) -> Array:
     """`array` on `device`, itself if it is there already; the order of its axes in memory is kept."""
     kind, index = parse_device(device)
-    if device_of(array) == ("cpu" if kind == "cpu" else f"cuda:{index}"):
+    if device_of(array) == device_name(device):
         return array
     order = memory_order(array)
     laid_out = array.transpose(order) if order else array
@@ -111,6 +157,7 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
 
 
 def zeros(shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
+    """As `empty`, filled with 0."""
     return namespace(like).zeros(shape, dtype)
 
 
@@ -138,23 +185,33 @@ NHWC = (0, 2, 3, 1)
 NCHW = (0, 3, 1, 2)
 
 
-class CopyCount(threading.local):
-    """How often this thread had to copy an array to bring its axes into the order an op works in."""
-
+class _Copies(threading.local):
     value = 0
 
 
-_copies = CopyCount()
+_copies = _Copies()
 
 
-@contextmanager
-def count_layout_copies() -> Iterator[CopyCount]:
-    """Counts layout conversions that copied: `with count_layout_copies() as copies: ...; copies.value`."""
-    before, _copies.value = _copies.value, 0
-    try:
-        yield _copies
-    finally:
-        _copies.value += before
+class count_layout_copies:
+    """Counts how often this thread had to copy an array to bring its axes into the order that an op works in.
+
+    `with count_layout_copies() as copies: ...`, and `copies.value` inside or after; may be nested.
+    """
+
+    def __init__(self) -> None:
+        self._start = _copies.value
+        self._end: int | None = None
+
+    def __enter__(self) -> count_layout_copies:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end = _copies.value
+
+    @property
+    def value(self) -> int:
+        """Copies since the block began, up to its end."""
+        return (_copies.value if self._end is None else self._end) - self._start
 
 
 def memory_order(array: Array) -> tuple[int, ...] | None:
@@ -226,6 +283,8 @@ def default_backend() -> str:
     """$GPUCNN_BACKEND if set; else 'cuda' where the extension and a GPU are there; else 'reference'."""
     name = os.environ.get("GPUCNN_BACKEND")
     if name:
+        if name not in BACKENDS:
+            raise ValueError(f"GPUCNN_BACKEND={name}: no such backend; there are {', '.join(BACKENDS)}")
         if reason := unavailable(name):
             raise RuntimeError(f"GPUCNN_BACKEND={name}: {reason}")
         return name
@@ -257,10 +316,12 @@ class use_backend:
     def __init__(self, name: str, *, strict: bool = False) -> None:
         if reason := unavailable(name):
             raise RuntimeError(f"backend {name!r} can't be used: {reason}")
+        self._chosen = (name, strict)
         self._previous = (_choice.name, _choice.strict)
-        _choice.name, _choice.strict = name, strict
+        _choice.name, _choice.strict = self._chosen
 
     def __enter__(self) -> use_backend:
+        _choice.name, _choice.strict = self._chosen
         return self
 
     def __exit__(self, *_: object) -> None:

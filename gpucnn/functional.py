@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from gpucnn import backend, random
+from gpucnn.arguments import normalize_axis, whole
 from gpucnn.ops import conv2d as conv2d_ops
 from gpucnn.ops import dropout as dropout_ops
 from gpucnn.ops import elementwise, loss, pool2d
 from gpucnn.ops import linear as linear_ops
 from gpucnn.problem import IntPair, conv2d_problem, pool2d_problem
 from gpucnn.reference.dropout import DropoutProblem
-from gpucnn.tensor import Tensor, normalize_axis, record
+from gpucnn.reference.loss import CrossEntropyProblem
+from gpucnn.tensor import Tensor, record
 
 # ------------------------------------------------------------------------------------------------------- checks
 
@@ -45,8 +47,15 @@ def _floats_together(op: str, **operands: Tensor | None) -> None:
             raise ValueError(f"{op}: {first_name} is on {first.device}, but {name} on {operand.device}")
 
 
-def _hashable(argument: Any) -> Any:
-    return tuple(argument) if isinstance(argument, list) else argument
+def _hashable(op: str, **arguments: Any) -> list[Any]:
+    """The arguments as keys of a cache: lists as tuples."""
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
+    for name, value in plain.items():
+        try:
+            hash(value)
+        except TypeError:
+            raise TypeError(f"{op}: {name} takes an int or a tuple of ints, got {value!r}") from None
+    return list(plain.values())
 
 
 def _batched(input: Tensor, run: Callable[[Tensor], Any]) -> Any:
@@ -92,7 +101,7 @@ def conv2d(
         TypeError: not tensors, not of one floating dtype.
     """
     _floats_together("conv2d", input=input, weight=weight, bias=bias)
-    arguments = [_hashable(a) for a in (stride, padding, dilation, groups)]
+    arguments = _hashable("conv2d", stride=stride, padding=padding, dilation=dilation, groups=groups)
 
     def run(x: Tensor) -> Tensor:
         problem = conv2d_problem(x.shape, weight.shape, *arguments)
@@ -143,7 +152,7 @@ def max_pool2d(
         ValueError, TypeError: as conv2d.
     """
     _floats_together("max_pool2d", input=input)
-    arguments = [_hashable(a) for a in (kernel_size, stride, padding, dilation)]
+    arguments = _hashable("max_pool2d", kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
 
     def run(x: Tensor) -> Any:
         problem = pool2d_problem("max_pool2d", x.shape, *arguments, bool(ceil_mode))
@@ -171,9 +180,9 @@ def avg_pool2d(
         ValueError, TypeError: as conv2d.
     """
     _floats_together("avg_pool2d", input=input)
-    if divisor_override is not None and divisor_override == 0:
+    if divisor_override is not None and whole(divisor_override, "avg_pool2d: divisor_override") == 0:
         raise ValueError("avg_pool2d: divisor_override must not be 0")
-    arguments = [_hashable(a) for a in (kernel_size, stride, padding)]
+    arguments = _hashable("avg_pool2d", kernel_size=kernel_size, stride=stride, padding=padding)
 
     def run(x: Tensor) -> Tensor:
         problem = pool2d_problem("avg_pool2d", x.shape, *arguments, 1, bool(ceil_mode))
@@ -214,6 +223,7 @@ def log_softmax(input: Tensor, dim: int) -> Tensor:
 
 def softmax(input: Tensor, dim: int) -> Tensor:
     """exp(x) / sum(exp(x)) along `dim`, without overflow."""
+    _floats_together("softmax", input=input)
     return log_softmax(input, dim).exp()
 
 
@@ -286,7 +296,7 @@ def cross_entropy(
     _check_labels(flat, classes, ignore_index, expected)
     moved = input.permute(*[i for i in range(input.ndim) if i != axis], axis) if axis != input.ndim - 1 else input
     rows = moved.reshape(flat.size, classes)
-    problem = loss.CrossEntropyProblem(int(ignore_index), float(label_smoothing), reduction)
+    problem = CrossEntropyProblem(int(ignore_index), float(label_smoothing), reduction)
     result: Tensor = record(loss.CrossEntropy, (rows, flat, weight), {"problem": problem})
     return result.reshape(*expected) if reduction == "none" else result
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable
+import threading
 from typing import Any, Protocol, Union
 
 import numpy as np
@@ -17,138 +17,171 @@ from gpucnn.autograd import Context, Function
 from gpucnn.backend import Array
 from gpucnn.ops.elementwise import add, in_memory_order
 
-_numbers = itertools.count()
-
 
 class Leaf(Protocol):
     """What a gradient ends in: a tensor that no recorded call made."""
 
     data: Array
-    version: int
 
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    def accumulate(self, gradient: Array, owners: dict[int, Array]) -> None: ...
+    def accumulate(self, gradient: Array, given_out: dict[int, Array]) -> None: ...
 
 
 Edge = Union["tuple[Node, int]", Leaf]
 """Where a gradient goes: an output (by number) of a node, or a leaf."""
 
+_numbers = itertools.count(1)
+"""One sequence for recorded calls and for writes: whether a write came after a call is seen by comparing theirs."""
+
+
+class _Writes:
+    """Writes into arrays that may have been saved for backward."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.last = 0
+        # By the id of the array that owns the memory. An id may be given out again; its number is then older than any
+        # call that could have saved the new array, so that an entry left behind is never mistaken for a write.
+        self.by_owner: dict[int, int] = {}
+
+
+_writes = _Writes()
+
+
+def wrote(array: Array) -> None:
+    """Notes that the memory of `array` has been written to: what was saved of it before is no longer what it was."""
+    with _writes.lock:
+        _writes.last = _writes.by_owner[id(owner(array))] = next(_numbers)
+
+
+def owner(array: Array) -> Any:
+    """The object that holds the memory of `array`: at the end of a chain of views."""
+    while (base := getattr(array, "base", None)) is not None:
+        array = base
+    return array
+
 
 class Node:
     """One recorded call of a Function.
 
-    `edges` has an entry for each positional input, None where no gradient is needed. `number` grows with every node,
-    so that the nodes of a graph in falling order are in reverse topological order.
+    `edges` has an entry for each positional input, None where no gradient is needed; `outputs` their shapes and dtypes.
+    `number` grows with every node, so that the nodes of a graph in falling order are in reverse topological order.
     """
 
-    __slots__ = ("context", "edges", "function", "number", "outputs", "versions")
+    __slots__ = ("context", "edges", "function", "number", "outputs")
 
     def __init__(
         self,
         function: type[Function],
         context: Context,
-        edges: tuple[Edge | None, ...],
-        leaves: Iterable[Leaf],
-        outputs: Iterable[Leaf],
+        edges: list[Edge | None],
+        outputs: list[tuple[tuple[int, ...], np.dtype[Any]]],
     ) -> None:
         self.function = function
         self.context: Context | None = context
         self.edges = edges
         self.number = next(_numbers)
-        self.outputs = tuple([(output.shape, output.dtype) for output in outputs])
-        # Leaves (parameters) are written to, by an optimiser say; what was saved of them must not have been.
-        self.versions = tuple(
-            [(leaf, leaf.version) for leaf in leaves if any(_same_memory(leaf.data, a) for a in context.saved)]
-        )
+        self.outputs = outputs
 
-    def run_backward(self, gradients: list[Array | None], retain: bool) -> tuple[Array | None, ...]:
-        """The gradients of the inputs, given those of the outputs; frees what forward saved unless `retain`."""
+    def run_backward(self, gradients: list[Array | None], retain: bool) -> list[tuple[Edge, Array]]:
+        """The gradients of the inputs and where they go, given those of the outputs; forgets all unless `retain`."""
+        context = self._usable_context()
+        answers = self.function.backward(context, *self._filled(gradients))
+        if not isinstance(answers, tuple):
+            answers = (answers,)
+        if len(answers) != len(self.edges):
+            name = self.function.__name__
+            raise RuntimeError(f"{name}.backward returned {len(answers)} gradients for {len(self.edges)} inputs")
+        deliveries = [
+            (edge, self._checked(position, edge, answer, context.saved))
+            for position, (edge, answer) in enumerate(zip(self.edges, answers, strict=True))
+            if edge is not None and answer is not None
+        ]
+        if not retain:
+            self.context, self.edges = None, []
+        return deliveries
+
+    def _usable_context(self) -> Context:
         name, context = self.function.__name__, self.context
         if context is None:
             raise RuntimeError(
                 f"backward() went through {name} a second time, and the first has freed what it saved: "
                 "call the first one with retain_graph=True"
             )
-        for leaf, version in self.versions:
-            if leaf.version != version:
-                raise RuntimeError(
-                    f"{name} saved a tensor of shape {leaf.shape} for backward() that was changed in place since "
-                    "(by an optimiser step or copy_): run the forward pass again"
-                )
-        answer = self.function.backward(context, *self._filled(gradients))
-        answers = answer if isinstance(answer, tuple) else (answer,)
-        if len(answers) != len(self.edges):
-            raise RuntimeError(f"{name}.backward returned {len(answers)} gradients for {len(self.edges)} inputs")
-        for position, (edge, value) in enumerate(zip(self.edges, answers, strict=True)):
-            if edge is None or value is None:
-                continue
-            expected = edge[0].outputs[edge[1]][0] if isinstance(edge, tuple) else edge.shape
-            if value.shape != expected:
-                raise RuntimeError(
-                    f"{name}.backward returned a gradient of shape {value.shape} for input {position} of shape {expected}"
-                )
-        if not retain:
-            self.context = None
-        return answers
+        if _writes.last > self.number:
+            for array in context.saved:
+                if array is not None and _writes.by_owner.get(id(owner(array)), 0) > self.number:
+                    raise RuntimeError(
+                        f"{name} saved an array of shape {array.shape} for backward() that was changed in place since "
+                        "(by an optimiser step or copy_): run the forward pass again"
+                    )
+        return context
 
     def _filled(self, gradients: list[Array | None]) -> list[Array | None]:
         """Zeros where a floating output went unused while another was used."""
-        if all(gradient is not None for gradient in gradients):
-            return gradients
-        present = next(g for g in gradients if g is not None)
+        present = next(gradient for gradient in gradients if gradient is not None)
         return [
-            backend.zeros(*output, present) if gradient is None and output[1].kind == "f" else gradient
-            for gradient, output in zip(gradients, self.outputs, strict=True)
+            backend.zeros(shape, dtype, present) if gradient is None and dtype.kind == "f" else gradient
+            for gradient, (shape, dtype) in zip(gradients, self.outputs, strict=True)
         ]
+
+    def _checked(self, position: int, edge: Edge, gradient: Any, saved: tuple[Array | None, ...]) -> Array:
+        """What backward returned for an input, as an array of the input's shape and dtype."""
+        is_node = isinstance(edge, tuple)
+        shape, dtype = edge[0].outputs[edge[1]] if isinstance(edge, tuple) else (edge.data.shape, edge.data.dtype)
+        if type(gradient) is not np.ndarray:
+            if isinstance(gradient, np.generic):
+                gradient = np.asarray(gradient)
+            try:
+                backend.namespace(gradient)
+            except TypeError as error:
+                name = self.function.__name__
+                raise TypeError(f"{name}.backward, gradient of input {position}: {error}") from None
+        if gradient.shape != shape:
+            raise RuntimeError(
+                f"{self.function.__name__}.backward returned a gradient of shape {gradient.shape} for input {position} "
+                f"of shape {shape}"
+            )
+        if gradient.dtype != dtype:
+            return gradient.astype(dtype)
+        if not is_node and any(array is not None and owner(array) is owner(gradient) for array in saved):
+            return gradient.copy()  # a leaf keeps what it gets, and saved arrays (the leaf itself, say) are not to give
+        return gradient
 
 
 def backpropagate(root: Edge, gradient: Array, retain: bool) -> None:
     """Walks the graph from `root`, last recorded node first, and leaves gradients in the leaves."""
-    owners: dict[int, Array] = {id(_owner(gradient)): gradient}
-    waiting: dict[int, tuple[Node, list[Array | None]]] = {}
-    order: list[int] = []
+    given_out: dict[int, Array] = {id(owner(gradient)): gradient}
+    waiting: dict[Node, list[Array | None]] = {}
+    order: list[tuple[int, Node]] = []
 
     def deliver(edge: Edge, value: Array) -> None:
         if not isinstance(edge, tuple):
-            edge.accumulate(value, owners)
+            edge.accumulate(value, given_out)
             return
         node, output = edge
-        if node.number not in waiting:
-            waiting[node.number] = (node, [None] * len(node.outputs))
-            heapq.heappush(order, -node.number)
-        slots = waiting[node.number][1]
+        slots = waiting.get(node)
+        if slots is None:
+            slots = waiting[node] = [None] * len(node.outputs)
+            heapq.heappush(order, (-node.number, node))
         before = slots[output]
         slots[output] = value if before is None else in_memory_order(add, None, before, value)
 
     deliver(root, gradient)
     while order:
-        node, gradients = waiting.pop(-heapq.heappop(order))
-        for edge, value in zip(node.edges, node.run_backward(gradients, retain), strict=True):
-            if edge is not None and value is not None:
-                deliver(edge, np.asarray(value) if isinstance(value, np.generic) else value)
-        if not retain:
-            node.edges = ()
+        _, node = heapq.heappop(order)
+        for edge, value in node.run_backward(waiting.pop(node), retain):
+            deliver(edge, value)
 
 
-def own(gradient: Array, owners: dict[int, Array]) -> Array:
-    """`gradient`, or a copy where its memory has been given out before: an op may hand one array to several inputs."""
-    repeated = 0 in gradient.strides and gradient.size > 1
-    if repeated:
-        gradient = backend.namespace(gradient).array(gradient, order="C")
-    elif id(_owner(gradient)) in owners:
-        gradient = gradient.copy(order="K")
-    owners[id(_owner(gradient))] = gradient
+def own(gradient: Array, like: Array, given_out: dict[int, Array]) -> Array:
+    """`gradient` for good: a copy laid out as `like` where its memory is read-only or has been given out before.
+
+    An op may hand one array to several inputs, or a view that repeats one number.
+    """
+    flags = gradient.flags
+    if 0 in gradient.strides or not getattr(flags, "writeable", True) or id(owner(gradient)) in given_out:
+        mine = backend.namespace(like).empty_like(like)
+        mine[...] = gradient
+        gradient = mine
+    given_out[id(owner(gradient))] = gradient
     return gradient
-
-
-def _owner(array: Array) -> Array:
-    return array if array.base is None else array.base
-
-
-def _same_memory(a: Array, b: Array | None) -> bool:
-    return b is not None and _owner(a) is _owner(b)

@@ -7,9 +7,10 @@ arguments, so errors here are in the terms of whoever called `F.conv2d` or `F.ma
 from __future__ import annotations
 
 import functools
-import operator
 from dataclasses import dataclass
-from typing import Any, SupportsIndex, Union, cast
+from typing import Any, Union
+
+from gpucnn.arguments import whole
 
 IntPair = Union[int, tuple[int, int], tuple[int]]
 """PyTorch's `int or tuple`: one number for both directions, or (vertical, horizontal)."""
@@ -63,10 +64,7 @@ def pair(value: Any, name: str, *, minimum: int) -> tuple[int, int]:
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if len(values) not in (1, 2):
         raise ValueError(f"{name} takes an int or a pair (vertical, horizontal), got {value!r}")
-    try:
-        numbers = [operator.index(cast(SupportsIndex, v)) for v in values]
-    except TypeError:
-        raise TypeError(f"{name} takes integers, got {value!r}") from None
+    numbers = [whole(v, name) for v in values]
     if min(numbers) < minimum:
         rule = "not be negative" if minimum == 0 else f"be at least {minimum}"
         raise ValueError(f"{name} must {rule}, got {value!r}")
@@ -107,9 +105,13 @@ def conv2d_problem(
     if len(w) != 4:
         raise ValueError(f"conv2d: weight must have shape (K, C/groups, R, S), got {_text(w)}")
     K, per_group, R, S = w
-    strides = pair(stride, "stride", minimum=1)
-    dilations = pair(dilation, "dilation", minimum=1)
-    (group_count, _) = pair(groups, "groups", minimum=1)
+    if min(K, per_group, R, S, C) < 1:
+        raise ValueError(f"conv2d: channels and kernel must not be empty, got input {_text(x)} and weight {_text(w)}")
+    strides = pair(stride, "conv2d: stride", minimum=1)
+    dilations = pair(dilation, "conv2d: dilation", minimum=1)
+    group_count = whole(groups, "conv2d: groups")
+    if group_count < 1:
+        raise ValueError(f"conv2d: groups must be at least 1, got {groups!r}")
     if C % group_count or K % group_count:
         raise ValueError(
             f"conv2d: groups must divide the channels of input and weight: groups={groups}, input has C={C}, "
@@ -120,18 +122,16 @@ def conv2d_problem(
             f"conv2d: input {_text(x)} has C={C} channels, but weight {_text(w)} with groups={groups} "
             f"expects {per_group * group_count}"
         )
-    if min(R, S) < 1:
-        raise ValueError(f"conv2d: weight {_text(w)} has an empty kernel")
     taps = (dilations[0] * (R - 1), dilations[1] * (S - 1))
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
-            raise ValueError(f"padding must be 'same', 'valid', an int or a pair, got {padding!r}")
+            raise ValueError(f"conv2d: padding must be 'same', 'valid', an int or a pair, got {padding!r}")
         if padding == "same" and strides != (1, 1):
-            raise ValueError(f"padding='same' needs stride 1, got stride={stride!r}")
+            raise ValueError(f"conv2d: padding='same' needs stride 1, got stride={stride!r}")
         total = taps if padding == "same" else (0, 0)
         before = (total[0] // 2, total[1] // 2)
     else:
-        before = pair(padding, "padding", minimum=0)
+        before = pair(padding, "conv2d: padding", minimum=0)
         total = (2 * before[0], 2 * before[1])
     P = output_size(H, R, strides[0], total[0], dilations[0])
     Q = output_size(W, S, strides[1], total[1], dilations[1])
@@ -158,10 +158,12 @@ def pool2d_problem(
     Raises ValueError or TypeError as `conv2d_problem` does, and for a padding of more than half the kernel.
     """
     N, C, H, W = _image_shape(x, op)
-    R, S = pair(kernel_size, "kernel_size", minimum=1)
-    strides = (R, S) if stride is None else pair(stride, "stride", minimum=1)
-    before = pair(padding, "padding", minimum=0)
-    dilations = pair(dilation, "dilation", minimum=1)
+    R, S = pair(kernel_size, f"{op}: kernel_size", minimum=1)
+    strides = (R, S) if stride is None else pair(stride, f"{op}: stride", minimum=1)
+    before = pair(padding, f"{op}: padding", minimum=0)
+    dilations = pair(dilation, f"{op}: dilation", minimum=1)
+    if min(C, H, W) < 1:
+        raise ValueError(f"{op}: channels and image must not be empty, got input {_text(x)}")
     spans = (dilations[0] * (R - 1) + 1, dilations[1] * (S - 1) + 1)
     if before[0] > R // 2 or before[1] > S // 2:
         raise ValueError(f"{op}: padding={padding!r} must be at most half of kernel_size={kernel_size!r}")

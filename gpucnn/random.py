@@ -2,11 +2,13 @@
 
 Philox 4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). A generator
 without state is what makes a dropout mask, a shuffle or an augmentation a function of *where* it is drawn (seed, call,
-element) and not of what was drawn before: a resumed run repeats an undisturbed one, and a CUDA thread needs no neighbour.
+element) and not of what was drawn before: a resumed run repeats an undisturbed one, and a CUDA thread needs no
+neighbour.
 """
 
 from __future__ import annotations
 
+import operator
 import threading
 from typing import Any
 
@@ -72,7 +74,6 @@ _stream = _Stream()
 
 def manual_seed(seed: int) -> None:
     """Starts the library's random numbers (initial weights, dropout) anew from `seed`, in [0, 2**64)."""
-    split64(seed)
     set_state({"seed": seed, "call": 0})
 
 
@@ -91,8 +92,12 @@ def state() -> dict[str, int]:
 
 
 def set_state(state: dict[str, int]) -> None:
+    """Goes on from where `state()` was taken. ValueError for a seed or number of calls outside [0, 2**64)."""
+    seed, call = operator.index(state["seed"]), operator.index(state["call"])
+    split64(seed)
+    split64(call)
     with _stream.lock:
-        _stream.seed, _stream.call = int(state["seed"]), int(state["call"])
+        _stream.seed, _stream.call = seed, call
 
 
 def host_generator() -> np.random.Generator:

@@ -63,7 +63,7 @@ def names(table: KernelTable) -> list[str]:
 
 
 def _strided(array: np.ndarray) -> np.ndarray:
-    wide = np.full([2 * size + 1 for size in array.shape], np.nan, array.dtype)
+    wide = np.full([2 * size + 1 for size in array.shape], np.nan if array.dtype.kind == "f" else 99, array.dtype)
     view = wide[tuple(slice(1, None, 2) for _ in array.shape)]
     view[...] = array
     return view

@@ -112,13 +112,23 @@ def test_the_cases_reach_every_kernel() -> None:
 
 def test_long_sums_keep_their_digits() -> None:
     """50,000 equal addends of one sign: where rounding errors of a running sum all point one way."""
-    case = ConvCase(50, 2, 40, 25, 2, 1, 1, groups=2)
+    case = ConvCase(50, 2, 1000, 1, 2, 1, 1, groups=2)
     p = problem_of(case)
     x, dy = np.full((p.N, p.H, p.W, 2), 0.1, np.float32), np.full((p.N, p.P, p.Q, 2), 0.7, np.float32)
     for name, db in each_kernel(conv2d.bgrad, p, dy):
         compare(db, np.full(2, 50_000 * float(np.float32(0.7))), 50_000, name)
     for name, dw in each_kernel(conv2d.wgrad, p, x, dy):
         compare(dw, np.full((2, 1, 1, 1), 50_000 * float(np.float32(0.1)) * float(np.float32(0.7))), 50_000, name)
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+def test_half_precision_is_added_up_in_float32(groups: int) -> None:
+    """The sum before the bias, 96,000, is no float16, the result is; and overflow warns of nothing."""
+    shapes = {"x": (1, 8, 60, 50 * groups // 8), "w": (8, 8 // groups, 60, 50 * groups // 8), "b": (8,)}
+    values = {"x": 8, "w": 4, "b": -65504}
+    x, w, b = (gpucnn.tensor(np.full(shapes[n], values[n]), "float16") for n in shapes)
+    assert_equal(F.conv2d(x, w, b, groups=groups), np.full((1, 8, 1, 1), 60 * 400 * 4 - 65504, np.float16))
+    assert_equal(F.conv2d(x, w, groups=groups), np.full((1, 8, 1, 1), math.inf, np.float16))
 
 
 # ------------------------------------------------------------------------------------------------ against PyTorch

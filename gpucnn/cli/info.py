@@ -74,7 +74,10 @@ def _gpus() -> list[str]:
 def _why_no_gpu() -> str:
     module = extension.load()
     if module is not None:
-        count, message = module.device_count()
+        try:
+            count, message = module.device_count()
+        except RuntimeError as error:  # CUDA itself fails: that is what there is to say of the GPU
+            return f"none usable: {error}"
         if count == 0:
             return f"none usable: {message}"
     if _version("cupy") is None:

@@ -34,11 +34,12 @@ class TerminalProgress:
             self._bar.update(images)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        line = (
-            f"epoch {row['epoch']:>3}/{self._epochs}  train loss {row['train_loss']:.4f}  error {1 - row['train_accuracy']:6.2%}"
-            f"   test loss {row['test_loss']:.4f}  error {1 - row['test_accuracy']:6.2%}"
-            f"   {row['images_per_second']:,.0f} images/s"
+        train, test = (
+            f"{split} loss {row[f'{split}_loss']:.4f}  error {1 - row[f'{split}_accuracy']:6.2%}"
+            for split in ("train", "test")
         )
+        speed = f"{row['images_per_second']:,.0f} images/s"
+        line = f"epoch {row['epoch']:>3}/{self._epochs}  {train}   {test}   {speed}"
         if self._bar is not None and not self._bar.disable:
             self._bar.write(line, file=sys.stdout)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any, overload
 
 from gpucnn import functional as F
@@ -17,20 +18,20 @@ class Sequential(Module):
         super().__init__()
         named = modules[0].items() if len(modules) == 1 and isinstance(modules[0], dict) else enumerate(modules)
         for name, module in named:
-            if not isinstance(module, Module):
-                raise TypeError(f"Sequential takes modules, got {type(module).__name__} at {name}")
+            _must_be_module(module, name)
             self.add_module(str(name), module)
 
     def forward(self, input: Any) -> Any:
-        for module in self._modules.values():
+        """The last module's output; of a Sequential without modules, `input`."""
+        for module in self:
             input = module(input)
         return input
 
     def __len__(self) -> int:
-        return len(self._modules)
+        return sum(1 for _ in self.children())
 
     def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
+        return self.children()
 
     @overload
     def __getitem__(self, index: int) -> Module: ...
@@ -38,12 +39,19 @@ class Sequential(Module):
     def __getitem__(self, index: slice) -> Sequential: ...
     def __getitem__(self, index: int | slice) -> Module:
         if isinstance(index, slice):
-            return Sequential(dict(list(self._modules.items())[index]))
-        return list(self._modules.values())[index]
+            return Sequential(dict(list(self.named_children())[index]))
+        return list(self.children())[index]
 
     def append(self, module: Module) -> Sequential:
-        self.add_module(str(len(self._modules)), module)
+        """Adds a module at the end, under the first number from its position on that is no name yet."""
+        _must_be_module(module, len(self))
+        self.add_module(str(next(n for n in count(len(self)) if str(n) not in self._modules)), module)
         return self
+
+
+def _must_be_module(module: Any, place: object) -> None:
+    if not isinstance(module, Module):
+        raise TypeError(f"Sequential takes modules, got {type(module).__name__} at {place}")
 
 
 class Flatten(Module):

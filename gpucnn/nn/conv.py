@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from gpucnn import creation, functional as F
+from gpucnn import creation
+from gpucnn import functional as F
 from gpucnn.nn import init
 from gpucnn.nn.module import Module
 from gpucnn.nn.parameter import Parameter
@@ -36,6 +37,8 @@ class Conv2d(Module):
                 f"Conv2d: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}, "
                 "all at least 1"
             )
+        if isinstance(padding, str) and padding not in ("same", "valid"):
+            raise ValueError(f"Conv2d: padding must be 'same', 'valid', an int or a pair, got {padding!r}")
         if padding == "same" and pair(stride, "stride", minimum=1) != (1, 1):
             raise ValueError(f"Conv2d: padding='same' needs stride 1, got stride={stride!r}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups

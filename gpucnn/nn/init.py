@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[1] * window, tensor.shape[0] * window
 
 
-def _fill(tensor: Tensor, draw: Callable[[np.random.Generator], np.ndarray]) -> Tensor:  # type: ignore[type-arg]
+def _fill(tensor: Tensor, draw: Callable[[np.random.Generator], np.ndarray[Any, Any]]) -> Tensor:
     with no_grad():
         return tensor.copy_(draw(host_generator()).astype(tensor.dtype))
 
@@ -34,19 +35,23 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Normal with that mean and standard deviation."""
     return _fill(tensor, lambda generator: generator.normal(mean, std, tensor.shape))
 
 
 def constant_(tensor: Tensor, value: float) -> Tensor:
+    """Every element `value`."""
     with no_grad():
         return tensor.copy_(np.full(tensor.shape, value, tensor.dtype))
 
 
 def zeros_(tensor: Tensor) -> Tensor:
+    """Every element 0."""
     return constant_(tensor, 0.0)
 
 
 def ones_(tensor: Tensor) -> Tensor:
+    """Every element 1."""
     return constant_(tensor, 1.0)
 
 
@@ -57,7 +62,8 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
 
 
 def _gain(nonlinearity: str, a: float) -> float:
-    gains = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + a * a))}
+    leaky = math.sqrt(2 / (1 + a * a))
+    gains = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "leaky_relu": leaky}
     if nonlinearity not in gains:
         raise ValueError(f"nonlinearity must be one of {', '.join(gains)}, got {nonlinearity!r}")
     return gains[nonlinearity]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from gpucnn import creation, functional as F
+from gpucnn import creation
+from gpucnn import functional as F
 from gpucnn.nn import init
 from gpucnn.nn.module import Module
 from gpucnn.nn.parameter import Parameter

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-import numpy as np
-
-from gpucnn import backend
+from gpucnn import arguments
 from gpucnn.autograd import no_grad
 from gpucnn.nn.parameter import Parameter
 from gpucnn.tensor import Tensor, as_array
@@ -22,14 +20,14 @@ class Module:
     tensor that is state but not trained. Names join with dots, as in PyTorch: "features.0.weight".
     """
 
-    training: bool
+    training: bool = True
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
-    _modules: dict[str, Module]
+    _modules: dict[str, Module | None]
 
     def __init__(self) -> None:
-        for name, value in (("_parameters", {}), ("_buffers", {}), ("_modules", {}), ("training", True)):
-            object.__setattr__(self, name, value)
+        for kind in _KINDS:
+            object.__setattr__(self, kind, {})
 
     def forward(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
@@ -40,25 +38,26 @@ class Module:
     # -- attributes
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, (Parameter, Module)) and "_modules" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning {name!r}")
         if isinstance(value, Parameter):
-            self._forget(name)
-            self._parameters[name] = value
+            self._register("_parameters", name, value)
         elif isinstance(value, Module):
-            self._forget(name)
-            self._modules[name] = value
-        elif name in self.__dict__.get("_buffers", {}) and (value is None or isinstance(value, Tensor)):
-            self._buffers[name] = value
-        elif name in self.__dict__.get("_parameters", {}) and value is None:
-            self._parameters[name] = None
+            self._register("_modules", name, value)
         else:
-            if "_modules" in self.__dict__:
-                self._forget(name)
+            for kind, needed in _KINDS.items():
+                if name in self.__dict__.get(kind, {}):
+                    if value is not None and not isinstance(value, needed):
+                        raise TypeError(
+                            f"{type(self).__name__}: {name!r} is a registered {needed.__name__}: it takes one or None, "
+                            f"not {type(value).__name__}; del it first to have a plain attribute"
+                        )
+                    self.__dict__[kind][name] = value
+                    return
             object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
-        for kind in ("_parameters", "_buffers", "_modules"):
+        if name in _KINDS:
+            raise AttributeError(f"{type(self).__name__}: call super().__init__() before anything else")
+        for kind in _KINDS:
             registered = self.__dict__.get(kind, {})
             if name in registered:
                 return registered[name]
@@ -68,26 +67,37 @@ class Module:
         if not self._forget(name):
             object.__delattr__(self, name)
 
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *self._parameters, *self._buffers, *self._modules})
+
     def _forget(self, name: str) -> bool:
         found = False
         for registered in (self._parameters, self._buffers, self._modules, self.__dict__):
             found |= registered.pop(name, self) is not self
         return found
 
+    def _register(self, kind: str, name: str, value: Any) -> None:
+        needed = _KINDS[kind]
+        if value is not None and not isinstance(value, needed):
+            raise TypeError(f"{type(self).__name__}: {name!r} must be a {needed.__name__}, got {type(value).__name__}")
+        if not name or "." in name or hasattr(type(self), name):
+            raise ValueError(f"{type(self).__name__}: {name!r} is empty, has a dot, or names an attribute of the class")
+        registered = getattr(self, kind)
+        if name not in registered:
+            self._forget(name)
+        registered[name] = value
+
     def register_buffer(self, name: str, tensor: Tensor | None) -> None:
-        self._forget(name)
-        self._buffers[name] = tensor
+        """Registers a tensor that is saved and moved with the module, but is not trained."""
+        self._register("_buffers", name, tensor)
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
         """Registers a parameter, or the fact that this layer has none of that name (`bias=False`)."""
-        self._forget(name)
-        self._parameters[name] = parameter
+        self._register("_parameters", name, parameter)
 
-    def add_module(self, name: str, module: Module) -> None:
-        if not name or "." in name:
-            raise ValueError(f"a module's name must not be empty or contain a dot, got {name!r}")
-        self._forget(name)
-        self._modules[name] = module
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Registers a module under a name that need not be an identifier, such as "0"."""
+        self._register("_modules", name, module)
 
     # -- walking the tree
 
@@ -100,42 +110,46 @@ class Module:
                 return
             seen.add(id(module))
             yield name, module
-            for child_name, child in module._modules.items():
-                yield from walk(f"{name}.{child_name}" if name else child_name, child)
+            for child_name, child in module.named_children():
+                yield from walk(_join(name, child_name), child)
 
         yield from walk(prefix, self)
 
     def modules(self) -> Iterator[Module]:
+        """This module and all below it."""
         return (module for _, module in self.named_modules())
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        return iter(self._modules.items())
+        """(name, module) of the modules directly below."""
+        return ((name, child) for name, child in self._modules.items() if child is not None)
 
     def children(self) -> Iterator[Module]:
-        return iter(self._modules.values())
+        """The modules directly below."""
+        return (child for _, child in self.named_children())
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(name, parameter), a shared parameter once, under its first name."""
-        seen: set[int] = set()
-        for name, parameter in self._named("_parameters"):
-            if isinstance(parameter, Parameter) and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
+        return cast("Iterator[tuple[str, Parameter]]", self._named("_parameters"))
 
     def parameters(self) -> Iterator[Parameter]:
+        """Every parameter of this module and of those below it, once."""
         return (parameter for _, parameter in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, buffer), a shared buffer once, under its first name."""
         return self._named("_buffers")
 
     def buffers(self) -> Iterator[Tensor]:
+        """Every buffer of this module and of those below it, once."""
         return (buffer for _, buffer in self.named_buffers())
 
     def _named(self, kind: str) -> Iterator[tuple[str, Tensor]]:
+        seen: set[int] = set()
         for prefix, module in self.named_modules():
             for name, tensor in getattr(module, kind).items():
-                if tensor is not None:
-                    yield (f"{prefix}.{name}" if prefix else name), tensor
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield _join(prefix, name), tensor
 
     def apply(self: M, function: Any) -> M:
         """Calls function(module) on every module, children before their parents."""
@@ -147,14 +161,18 @@ class Module:
     # -- mode, place, gradients
 
     def train(self: M, mode: bool = True) -> M:
-        for module in self.modules():
-            object.__setattr__(module, "training", mode)
+        """Sets `training` here and, through their own train(), in the modules below."""
+        self.training = mode
+        for child in self.children():
+            child.train(mode)
         return self
 
     def eval(self: M) -> M:
+        """train(False)."""
         return self.train(False)
 
     def requires_grad_(self: M, requires_grad: bool = True) -> M:
+        """Switches collecting of gradients for all parameters."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
@@ -165,70 +183,71 @@ class Module:
             parameter.grad = None
 
     def to(self: M, *targets: Any, dtype: Any = None, device: str | None = None) -> M:
-        """Moves parameters and floating buffers, in place: to('cuda'), to('float64'), to(dtype=..., device=...)."""
-        with no_grad():
-            for tensor in (*self.parameters(), *self.buffers()):
-                wanted = () if tensor.dtype.kind != "f" else targets
-                only_place = tuple(t for t in targets if isinstance(t, str) and t.partition(":")[0] in ("cpu", "cuda"))
-                moved = Tensor(tensor.data).to(
-                    *(wanted or only_place), dtype=dtype if tensor.dtype.kind == "f" else None, device=device
-                )
-                tensor.data = moved.data
-                tensor.version += 1
-                if tensor.grad is not None:
-                    tensor.grad = tensor.grad.to(*targets, dtype=dtype, device=device)
+        """Moves parameters and buffers, in place: to('cuda'), to('float64'), to(dtype=..., device=...).
+
+        Integers and bools keep their dtype. Raises TypeError for a dtype that is no float.
+        """
+        wanted, place = arguments.conversion(targets, dtype, device)
+        if wanted is not None and wanted.kind != "f":
+            raise TypeError(f"a module's tensors go to floating dtypes only, got {wanted}")
+        for tensor in (*self.parameters(), *self.buffers()):
+            kept = None if tensor.dtype.kind != "f" else wanted
+            tensor.data = tensor.detach().to(dtype=kept, device=place).data
+            if tensor.grad is not None:
+                tensor.grad = tensor.grad.to(dtype=wanted, device=place)
         return self
 
     def cpu(self: M) -> M:
+        """to('cpu')."""
         return self.to("cpu")
 
     def cuda(self: M) -> M:
+        """to('cuda')."""
         return self.to("cuda")
 
     # -- state
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every parameter and buffer by name, without history; the tensors share the module's memory."""
-        state: dict[str, Tensor] = {}
-        for prefix, module in self._every_place():
-            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-                if tensor is not None:
-                    state[f"{prefix}.{name}" if prefix else name] = tensor.detach()
-        return state
+        return {name: tensor.detach() for name, tensor in self._state()}
 
-    def _every_place(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """As named_modules, but a module that is used in two places comes twice: state has a key for each."""
-        yield prefix, self
-        for name, child in self._modules.items():
-            yield from child._every_place(f"{prefix}.{name}" if prefix else name)
+    def _state(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Every parameter and buffer; what is used in two places comes under both names."""
+        for name, tensor in (*self._parameters.items(), *self._buffers.items()):
+            if tensor is not None:
+                yield _join(prefix, name), tensor
+        for name, child in self.named_children():
+            yield from child._state(_join(prefix, name))
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> tuple[list[str], list[str]]:
-        """Copies tensors or arrays into the parameters and buffers of the same names.
+        """Copies tensors or arrays into the parameters and buffers of the same names, whatever their dtype.
 
         Returns (missing keys, unexpected keys); with `strict` there must be none.
 
         Raises:
             ValueError: everything that does not fit, in one message; nothing has been loaded then.
         """
-        mine = self.state_dict()
-        values = {name: state[name].data if isinstance(state[name], Tensor) else as_array(state[name]) for name in state}
-        missing = [name for name in mine if name not in values]
-        unexpected = [name for name in values if name not in mine]
-        problems = [
-            f"{name}: shape {values[name].shape}, this module has {mine[name].shape}"
-            for name in mine
-            if name in values and values[name].shape != mine[name].shape
-        ]
+        mine = dict(self._state())
+        missing = [name for name in mine if name not in state]
+        unexpected = [name for name in state if name not in mine]
+        problems, values = [], {}
+        for name, tensor in mine.items():
+            if name not in state:
+                continue
+            try:
+                values[name] = as_array(state[name])
+            except (TypeError, ValueError) as error:
+                problems.append(f"{name}: {error}")
+                continue
+            if values[name].shape != tensor.shape:
+                problems.append(f"{name}: shape {values[name].shape}, this module has {tensor.shape}")
         if strict:
             problems += [f"{name}: missing" for name in missing] + [f"{name}: unexpected" for name in unexpected]
         if problems:
             raise ValueError(f"state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
-        targets = {id(t.data): t for t in (*self.parameters(), *self.buffers())}
         with no_grad():
-            for name, view in mine.items():
-                if name in values:
-                    source = backend.to_device(values[name], view.device)
-                    targets[id(view.data)].copy_(np.asarray(source) if view.device == "cpu" else source)
+            for name, value in values.items():
+                mine[name].copy_(value)
         return missing, unexpected
 
     # -- printing
@@ -238,8 +257,16 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self._modules.items()]
+        lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()]
         extra = self.extra_repr()
         if not lines:
             return f"{type(self).__name__}({extra})"
         return "\n".join([f"{type(self).__name__}({extra}", *lines, ")"])
+
+
+_KINDS: dict[str, type[Any]] = {"_parameters": Parameter, "_buffers": Tensor, "_modules": Module}
+"""The attributes of a Module that hold what is registered, and what each takes."""
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name

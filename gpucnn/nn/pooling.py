@@ -11,6 +11,8 @@ from gpucnn.tensor import Tensor
 
 
 class MaxPool2d(Module):
+    """Each window's maximum."""
+
     def __init__(
         self,
         kernel_size: IntPair,
@@ -35,6 +37,8 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
+    """Each window's average."""
+
     def __init__(
         self,
         kernel_size: IntPair,

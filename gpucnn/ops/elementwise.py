@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import NHWC, Array, contiguous, from_nhwc, memory_order
+from gpucnn.backend import NHWC, Array, contiguous, from_nhwc, memory_order, namespace
+from gpucnn.ops.reduction import sum_
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import elementwise as reference
 
@@ -17,8 +18,9 @@ def in_memory_order(run: Callable[..., Array], problem: Any, *arrays: Array) -> 
     Where one image array is channels-last all are seen as N,H,W,C, so that the result is channels-last too whatever
     order the array library would answer in.
     """
-    if not any(memory_order(array) for array in arrays):
-        return run(problem, *arrays, like=arrays[0])
+    if not any([memory_order(array) for array in arrays]) or max([array.ndim for array in arrays]) > 4:
+        result = run(problem, *arrays, like=arrays[0])
+        return result if result.ndim else namespace(arrays[0]).asarray(result)  # numpy makes scalars of arrays without axes
     views = [contiguous(a.reshape((1,) * (4 - a.ndim) + a.shape).transpose(NHWC)) for a in arrays]
     return from_nhwc(run(problem, *views, like=views[0]))
 
@@ -29,7 +31,7 @@ def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
         return gradient
     extra = gradient.ndim - len(shape)
     axes = tuple(range(extra)) + tuple(i + extra for i, size in enumerate(shape) if size == 1)
-    return gradient.sum(axis=axes, keepdims=True).reshape(shape)
+    return sum_((axes, True), gradient, like=gradient).reshape(shape)
 
 
 def _table(name: str) -> KernelTable:
@@ -121,16 +123,17 @@ class Power(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Array, *, exponent: float) -> Array:
-        ctx.exponent = exponent
+        ctx.exponent = float(exponent) if a.dtype.kind == "f" else exponent  # numpy's scalars would widen a float32
         ctx.save_for_backward(a)
-        return in_memory_order(power, exponent, a)
+        return in_memory_order(power, ctx.exponent, a)
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Array:
         (a,) = ctx.saved
         if ctx.exponent == 0:
-            return dy * dy.dtype.type(0)
-        slope = in_memory_order(power, ctx.exponent - 1, a) * dy.dtype.type(ctx.exponent)
+            return namespace(dy).zeros_like(dy)
+        factor = namespace(dy).asarray(ctx.exponent, dtype=dy.dtype)
+        slope = in_memory_order(multiply, None, in_memory_order(power, ctx.exponent - 1, a), factor)
         return in_memory_order(multiply, None, dy, slope)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from gpucnn.autograd import Function
@@ -45,7 +46,6 @@ class Mean(Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Array:
-        count = 1
-        for axis in ctx.axes:
-            count *= ctx.shape[axis]
-        return _spread(dy / max(1, count), ctx.shape, ctx.axes, ctx.keepdims)
+        count = math.prod([ctx.shape[axis] for axis in ctx.axes])
+        share = namespace(dy).asarray(dy / max(1, count))  # numpy makes scalars of arrays without axes
+        return _spread(share, ctx.shape, ctx.axes, ctx.keepdims)

@@ -45,19 +45,31 @@ class KernelTable:
         self.direction = direction
         self._by_backend: dict[str, list[KernelSpec]] = {name: [] for name in backend.BACKENDS}
         self._logged: set[tuple[str, str]] = set()
+        if (op, direction) in TABLES:
+            raise ValueError(f"there is a table of kernels for {self} already")
         TABLES[op, direction] = self
 
     def add(self, name: str, backend: str, run: Callable[..., Any], supports: Supports = _always) -> None:
-        """Appends a kernel; those added first are preferred."""
+        """Appends a kernel; those added first are preferred.
+
+        Raises ValueError for an unknown backend, and for a name that the backend has already.
+        """
+        if backend not in self._by_backend:
+            raise ValueError(f"{self}: unknown backend {backend!r}; there are {', '.join(self._by_backend)}")
         if any(spec.name == name for spec in self._by_backend[backend]):
             raise ValueError(f"{self}: backend {backend!r} has a kernel {name!r} already")
         self._by_backend[backend].append(KernelSpec(name, backend, run, supports))
 
     def specs(self, backend: str) -> tuple[KernelSpec, ...]:
+        """The kernels of a backend, in order of preference."""
         return tuple(self._by_backend[backend])
 
+    @np.errstate(all="ignore")  # as a decorator it costs half of what a `with` costs, 0.4 us
     def __call__(self, problem: Any, *arrays: Any, kernel: str | None = None, like: Array) -> Any:
-        """Runs the chosen kernel; `like` is an array that says where the data are."""
+        """Runs the chosen kernel; `like` is an array that says where the data are.
+
+        Infinities and NaN are results, as IEEE 754 has them, and not events for numpy to warn of.
+        """
         return self.pick(problem, like, kernel).run(problem, *arrays)
 
     def pick(self, problem: Any, like: Array, kernel: str | None = None) -> KernelSpec:
@@ -65,7 +77,7 @@ class KernelTable:
 
         Raises:
             ValueError: `kernel` is not one of the backend's, or can't run this problem.
-            RuntimeError: the backend has no kernel for it and is strict, or works on another device.
+            RuntimeError: no kernel can run it; the backend has none and is strict; it works on another device.
         """
         name = backend.current_backend()
         on_cpu = isinstance(like, np.ndarray)

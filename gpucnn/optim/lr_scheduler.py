@@ -14,7 +14,7 @@ from gpucnn.optim.optimizer import Optimizer
 
 
 class LRScheduler:
-    """Sets each group's rate to its own initial rate times `factor(step)`."""
+    """Sets each group's rate to `rate(its own initial rate, step)`: by default that rate times `factor(step)`."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
@@ -25,8 +25,12 @@ class LRScheduler:
     def factor(self, step: int) -> float:
         raise NotImplementedError(f"{type(self).__name__} does not define factor")
 
+    def rate(self, base: float, step: int) -> float:
+        """The rate at `step` of a group whose initial rate is `base`."""
+        return base * self.factor(step)
+
     def momentum(self, step: int) -> float | None:
-        """The momentum at `step`, or None where the schedule leaves it alone."""
+        """The momentum (Adam's first beta) at `step`, or None where the schedule leaves it alone."""
         return None
 
     def step(self) -> None:
@@ -37,11 +41,13 @@ class LRScheduler:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def _apply(self) -> None:
-        factor, momentum = self.factor(self.last_step), self.momentum(self.last_step)
+        momentum = self.momentum(self.last_step)
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = base * factor
+            group["lr"] = self.rate(base, self.last_step)
             if momentum is not None and "momentum" in group:
                 group["momentum"] = momentum
+            elif momentum is not None and "betas" in group:
+                group["betas"] = (momentum, *group["betas"][1:])
 
     def state_dict(self) -> dict[str, object]:
         return {"last_step": self.last_step, "base_lrs": list(self.base_lrs)}
@@ -98,10 +104,8 @@ class CosineAnnealingLR(LRScheduler):
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer)
 
-    def _apply(self) -> None:
-        share = (1 + math.cos(math.pi * self.last_step / self.T_max)) / 2
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = self.eta_min + (base - self.eta_min) * share
+    def rate(self, base: float, step: int) -> float:
+        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * step / self.T_max)) / 2
 
 
 class LinearLR(LRScheduler):
@@ -124,7 +128,8 @@ class OneCycleLR(LRScheduler):
     """Up to max_lr and down to almost nothing in one cycle, momentum the other way round.
 
     Smith and Topin, "Super-convergence" (2018), with PyTorch's arguments and cosine shape: from max_lr / div_factor to
-    max_lr over pct_start of the steps, then down to max_lr / (div_factor * final_div_factor).
+    max_lr over pct_start of the steps, then down to max_lr / (div_factor * final_div_factor). The groups' own rates are
+    not used. With cycle_momentum the momentum, or Adam's first beta, goes from max_momentum to base_momentum and back.
     """
 
     def __init__(
@@ -145,20 +150,18 @@ class OneCycleLR(LRScheduler):
             )
         self.total_steps, self.peak = total_steps, pct_start * total_steps - 1
         self.momenta = (base_momentum, max_momentum) if cycle_momentum else None
-        self.start, self.end = 1 / div_factor, 1 / (div_factor * final_div_factor)
-        for group in optimizer.param_groups:
-            group["lr"] = max_lr
+        self.start, self.max_lr, self.end = max_lr / div_factor, max_lr, max_lr / (div_factor * final_div_factor)
         super().__init__(optimizer)
 
-    def factor(self, step: int) -> float:
-        return self._along(step, self.start, 1.0, self.end)
+    def rate(self, base: float, step: int) -> float:
+        return self._along(step, self.start, self.max_lr, self.end)
 
     def momentum(self, step: int) -> float | None:
         return None if self.momenta is None else self._along(step, self.momenta[1], self.momenta[0], self.momenta[1])
 
     def _along(self, step: int, first: float, top: float, last: float) -> float:
         if step < self.total_steps and step <= self.peak:
-            return _cosine(first, top, step / self.peak)
+            return _cosine(first, top, step / self.peak if self.peak else 1.0)
         rest = self.total_steps - 1 - self.peak
         return _cosine(top, last, min(1.0, (step - self.peak) / rest) if rest > 0 else 1.0)
 
@@ -174,12 +177,13 @@ class SequentialLR(LRScheduler):
         if len(schedulers) != len(milestones) + 1:
             raise ValueError(f"SequentialLR: {len(schedulers)} schedules need {len(schedulers) - 1} milestones")
         self.schedulers, self.milestones = list(schedulers), list(milestones)
-        for schedule in schedulers:  # each took the rates that the one before had set
-            schedule.base_lrs = list(schedulers[0].base_lrs)
+        for group, base in zip(optimizer.param_groups, schedulers[0].base_lrs, strict=True):
+            group["lr"] = base  # each schedule has set rates when it was made
         super().__init__(optimizer)
 
     def _apply(self) -> None:
         number = bisect_right(self.milestones, self.last_step)
         schedule = self.schedulers[number]
+        schedule.base_lrs = self.base_lrs
         schedule.last_step = self.last_step - (self.milestones[number - 1] if number else 0)
         schedule._apply()

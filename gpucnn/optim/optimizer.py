@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gpucnn.backend import Array, namespace, to_device
+from gpucnn.graph import wrote
 from gpucnn.tensor import Tensor, as_array
 
 
@@ -22,6 +23,8 @@ class Optimizer:
     """
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        if isinstance(params, Tensor):
+            raise TypeError(f"{type(self).__name__} takes a list of tensors, got one tensor")
         given = list(params)
         if not given:
             raise ValueError("an optimiser needs parameters, got none")
@@ -34,6 +37,8 @@ class Optimizer:
             self.add_param_group(group)
 
     def add_param_group(self, group: dict[str, Any]) -> None:
+        if not isinstance(group, dict) or "params" not in group:
+            raise ValueError(f"{type(self).__name__}: a parameter group is a dict with 'params' in it, got {group!r}")
         params = group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)
         unknown = set(group) - set(self.defaults) - {"params"}
@@ -71,7 +76,7 @@ class Optimizer:
             for param in group["params"]:
                 if param.grad is not None:
                     self.update(param, param.grad.data, group, self.state.setdefault(number, {}))
-                    param.version += 1
+                    wrote(param.data)
                 number += 1
 
     def update(self, param: Tensor, grad: Array, group: dict[str, Any], state: dict[str, Any]) -> None:

@@ -39,4 +39,5 @@ class SGD(Optimizer):
         if first and group["momentum"]:
             state["velocity"] = like(param)
         problem = ops.SGDProblem(**{name: value for name, value in group.items() if name != "params"}, first=first)
-        ops.sgd(problem, param.data, grad, state.get("velocity"), like=param.data)
+        velocity = state["velocity"] if group["momentum"] else None
+        ops.sgd(problem, param.data, grad, velocity, like=param.data)

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import Array, namespace, zeros
+from gpucnn.backend import Array, accumulator, empty, namespace, zeros
 from gpucnn.problem import Conv2dProblem, Pool2dProblem
+from gpucnn.reference.parallel import for_each
 
 BLOCK_BYTES = 1 << 20
 """Scratch memory that a kernel fills and reads back at a time: it should stay in a core's second-level cache."""
+
+_SUMMED_ROWS = 4096
 
 _BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -99,7 +102,36 @@ def add_channels(y: Array, bias: Array) -> None:
 
 
 def sum_channels(y: Array) -> Array:
-    """Sums y (..., Q, K) over everything but the last axis; half precision is summed in float32."""
-    *_, Q, K = y.shape
-    dtype: Any = np.float32 if y.dtype.itemsize == 2 else y.dtype
-    return y.reshape(-1, Q * K).sum(axis=0, dtype=dtype).reshape(Q, K).sum(axis=0).astype(y.dtype)
+    """Sums y (..., Q, K) over everything but the last axis."""
+    Q, K = y.shape[-2:]
+    total = sum_rows(y.reshape(-1, Q * K)).reshape(Q, K).sum(axis=0)  # as in add_channels, wide rows are quicker
+    return total.astype(y.dtype, copy=False)
+
+
+def sum_rows(a: Array) -> Array:
+    """a (M,N) summed over its rows, on several threads: (N,) in the dtype that sums are kept in."""
+    work = accumulator(a.dtype)
+    M, N = a.shape
+    todo = blocks(M, N * work.itemsize)
+    sums = empty((len(todo), N), work, a)
+
+    def run(number: int) -> None:
+        sums[number] = add_up(a[todo[number]].astype(work, copy=False))
+
+    for_each(run, range(len(todo)), a)
+    return sums.sum(axis=0)
+
+
+def add_up(rows: Array) -> Array:
+    """rows (M,N) summed: (N,), by products with a vector of ones, some thousand rows at a time.
+
+    numpy's sum over a first axis is slower, and one running sum: its rounding errors grow with M.
+    """
+    xp = namespace(rows)
+    M, N = rows.shape
+    ones = xp.ones(min(M, _SUMMED_ROWS), rows.dtype)
+    total = zeros((N,), rows.dtype, rows)
+    for start in range(0, M, _SUMMED_ROWS):
+        part = rows[start : start + _SUMMED_ROWS]
+        total += xp.matmul(ones[: len(part)], part)
+    return total

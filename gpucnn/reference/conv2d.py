@@ -16,6 +16,7 @@ from gpucnn.backend import Array, accumulator, empty, namespace, workspace, zero
 from gpucnn.problem import Conv2dProblem
 from gpucnn.reference.common import (
     add_channels,
+    add_up,
     blocks,
     padded,
     padded_zeros,
@@ -63,18 +64,22 @@ def fprop_im2col(p: Conv2dProblem, x: Array, w: Array, bias: Array | None) -> Ar
     K_group = p.K // p.groups
     y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
     filters = w.reshape(p.groups, K_group, -1).astype(work, copy=False)
+    offsets = None if bias is None else bias.astype(work, copy=False)
     view = windows(padded(x, p), p)
 
     def run(tile: tuple[slice, slice]) -> None:
-        rows = y[tile].reshape(-1, p.K)
+        total = y[tile] if work == y.dtype else empty(y[tile].shape, work, x)
+        rows = total.reshape(-1, p.K)
         for group in range(p.groups):
             columns = _unfold(p, view[tile], group, work)
-            if p.groups == 1 and work == y.dtype:
+            if p.groups == 1:
                 xp.matmul(columns, filters[0].T, out=rows)
             else:
                 rows[:, group * K_group : (group + 1) * K_group] = xp.matmul(columns, filters[group].T)
-        if bias is not None:
-            add_channels(y[tile], bias)
+        if offsets is not None:
+            add_channels(total, offsets)
+        if work != y.dtype:
+            y[tile] = total
 
     for_each(run, tiles(p.N, p.P, _unfolded_row_bytes(p, work)), x)
     return y
@@ -86,15 +91,16 @@ def fprop_depthwise(p: Conv2dProblem, x: Array, w: Array, bias: Array | None) ->
     multiplier = p.K // p.C
     y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
     filters = w.reshape(p.C, multiplier, p.R, p.S).astype(work, copy=False)
+    offsets = None if bias is None else bias.astype(work, copy=False)
 
     def run(block: slice) -> None:
         images = padded(x[block], p)
         total = zeros((len(images), p.P, p.Q, p.C, multiplier), work, x)
         for r, s, cells in taps(images, p):
             total += cells[..., None] * filters[:, :, r, s]
+        if offsets is not None:
+            add_channels(total.reshape(-1, p.Q, p.K), offsets)
         y[block] = total.reshape(-1, p.P, p.Q, p.K)
-        if bias is not None:
-            add_channels(y[block], bias)
 
     for_each(run, blocks(p.N, 2 * p.P * p.Q * p.K * work.itemsize), x)
     return y
@@ -185,8 +191,8 @@ def wgrad_depthwise(p: Conv2dProblem, x: Array, dy: Array) -> Array:
         for block in todo[lane::lanes]:
             gradient = dy[block].astype(work, copy=False).reshape(-1, p.P, p.Q, p.C, multiplier)
             for r, s, cells in taps(padded(x[block], p), p):
-                product = (cells[..., None] * gradient).reshape(-1, p.P, p.Q, p.K)
-                sums[lane, r, s] += sum_channels(product)
+                product = (cells[..., None] * gradient).reshape(-1, p.Q * p.K)
+                sums[lane, r, s] += add_up(product).reshape(p.Q, p.K).sum(axis=0)
 
     for_each(run, range(lanes), x)
     return sums.sum(axis=0).transpose(2, 0, 1)[..., None].astype(x.dtype, order="C")

@@ -1,49 +1,27 @@
 """Arithmetic and activations over arrays of one shape or of shapes that broadcast, in whatever order memory has.
 
 `problem` is None for all of them, and for `power` the exponent. Gradients are functions of what the forward saves.
+Infinities and NaN come and go as in IEEE 754; the registry runs kernels without numpy's warnings of them.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-import numpy as np
-
 from gpucnn.backend import Array, namespace
 from gpucnn.reference.common import select
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def _quiet(function: F) -> F:
-    """Infinities and NaN are results here, as IEEE 754 has them, not events to warn of."""
-
-    @functools.wraps(function)
-    def wrapped(*arguments: Any) -> Any:
-        with np.errstate(all="ignore"):
-            return function(*arguments)
-
-    return wrapped  # type: ignore[return-value]
-
-
-@_quiet
 def add(problem: None, a: Array, b: Array) -> Array:
     return a + b
 
 
-@_quiet
 def subtract(problem: None, a: Array, b: Array) -> Array:
     return a - b
 
 
-@_quiet
 def multiply(problem: None, a: Array, b: Array) -> Array:
     return a * b
 
 
-@_quiet
 def divide(problem: None, a: Array, b: Array) -> Array:
     return a / b
 
@@ -52,17 +30,14 @@ def negative(problem: None, a: Array) -> Array:
     return -a
 
 
-@_quiet
 def power(exponent: float, a: Array) -> Array:
     return a**exponent
 
 
-@_quiet
 def exp(problem: None, a: Array) -> Array:
     return namespace(a).exp(a)
 
 
-@_quiet
 def log(problem: None, a: Array) -> Array:
     return namespace(a).log(a)
 
@@ -72,10 +47,10 @@ def relu(problem: None, x: Array) -> Array:
 
 
 def relu_grad(problem: None, dy: Array, y: Array) -> Array:
-    return select(dy, y > 0)
+    """dy where y is not 0: y is no less, and a NaN in it lets dy pass, as in PyTorch."""
+    return select(dy, y != 0)
 
 
-@_quiet
 def sigmoid(problem: None, x: Array) -> Array:
     """1 / (1 + exp(-x)), from exp(-|x|) so that neither tail overflows or loses its digits."""
     xp = namespace(x)

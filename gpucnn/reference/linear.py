@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpucnn.backend import Array, accumulator
+from gpucnn.reference.common import sum_rows
 from gpucnn.reference.parallel import matmul
 
 
@@ -11,25 +12,25 @@ def fprop(problem: None, x: Array, w: Array, bias: Array | None) -> Array:
     y = _product(x, w.T)
     if bias is not None:
         y += bias
-    return y
+    return y.astype(x.dtype, copy=False)
 
 
 def dgrad(problem: None, dy: Array, w: Array) -> Array:
     """dx = dy w."""
-    return _product(dy, w)
+    return _product(dy, w).astype(dy.dtype, copy=False)
 
 
 def wgrad(problem: None, x: Array, dy: Array) -> Array:
     """dw = dy^T x."""
-    return _product(dy.T, x)
+    return _product(dy.T, x).astype(dy.dtype, copy=False)
 
 
 def bgrad(problem: None, dy: Array) -> Array:
     """db: dy summed over its rows."""
-    return dy.sum(axis=0, dtype=accumulator(dy.dtype)).astype(dy.dtype, copy=False)
+    return sum_rows(dy).astype(dy.dtype, copy=False)
 
 
 def _product(a: Array, b: Array) -> Array:
+    """a times b in the dtype that sums are kept in."""
     work = accumulator(a.dtype)
-    product = matmul(a.astype(work, copy=False), b.astype(work, copy=False))
-    return product.astype(a.dtype, copy=False)
+    return matmul(a.astype(work, copy=False), b.astype(work, copy=False))

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from gpucnn.backend import Array, accumulator, namespace
 
 
@@ -23,15 +21,20 @@ class CrossEntropyProblem:
 
 def log_softmax(problem: None, x: Array) -> Array:
     """log softmax over the last axis, from x - max(x), so that no exponential overflows."""
+    if not x.size:
+        return x.copy()
     xp = namespace(x)
-    with np.errstate(all="ignore"):
-        shifted = x - x.max(axis=-1, keepdims=True, initial=-np.inf)
-        return shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
+    rows = x.astype(accumulator(x.dtype), copy=False)
+    shifted = rows - rows.max(axis=-1, keepdims=True)
+    shifted -= xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted.astype(x.dtype, copy=False)
 
 
 def log_softmax_grad(problem: None, dy: Array, y: Array) -> Array:
     """dx = dy - softmax * sum(dy); y is the forward's output."""
-    return dy - namespace(y).exp(y) * dy.sum(axis=-1, keepdims=True)
+    work = accumulator(y.dtype)
+    dx = dy - namespace(y).exp(y.astype(work, copy=False)) * dy.sum(axis=-1, keepdims=True, dtype=work)
+    return dx.astype(y.dtype, copy=False)
 
 
 def cross_entropy(
@@ -48,17 +51,17 @@ def cross_entropy(
     safe = xp.where(counts, targets, 0)
     v = xp.ones(rows.shape[1], rows.dtype) if weight is None else weight.astype(rows.dtype, copy=False)
     hit = xp.take_along_axis(log_p, safe[:, None], axis=1)[:, 0]
-    with np.errstate(all="ignore"):
-        loss = -v[safe] * hit * (1 - p.label_smoothing)
-        if p.label_smoothing:
-            loss -= (log_p * v).sum(axis=1) * (p.label_smoothing / rows.shape[1])
-        loss = xp.where(counts, loss, rows.dtype.type(0))
-        scale = counts.astype(rows.dtype)
-        if p.reduction == "mean":
-            total = (v[safe] * scale).sum()
-            loss, scale = loss.sum() / total, scale / total
-        elif p.reduction == "sum":
-            loss = loss.sum()
+    loss = -v[safe] * hit * (1 - p.label_smoothing)
+    if p.label_smoothing:
+        loss -= (log_p * v).sum(axis=1) * (p.label_smoothing / rows.shape[1])
+    zero = rows.dtype.type(0)
+    loss = xp.where(counts, loss, zero)
+    scale = counts.astype(rows.dtype)
+    if p.reduction == "mean":
+        total = (v[safe] * scale).sum()
+        loss, scale = loss.sum() / total, xp.where(counts, 1 / total, zero)
+    elif p.reduction == "sum":
+        loss = loss.sum()
     return xp.asarray(loss, dtype=logits.dtype), log_p, scale
 
 
@@ -77,7 +80,6 @@ def cross_entropy_grad(
     gradient[xp.arange(M), safe] -= hit
     if p.label_smoothing:
         gradient -= share
-    with np.errstate(all="ignore"):
-        row = scale * dy
+    row = scale * dy
     gradient *= xp.where(scale == 0, row.dtype.type(0), row)[:, None]
     return gradient.astype(dy.dtype, copy=False)

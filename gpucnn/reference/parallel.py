@@ -8,11 +8,12 @@ threads wait by spinning, which for matrices of this size costs more than it gai
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 _PIECE_OPERATIONS = 1 << 23
 """Multiply-adds of a matrix product that are worth a thread of their own."""
+_PIECE_SIDE = 64
+"""Rows or columns that a piece of a matrix product has at least."""
 
 
 def _default_threads() -> int:
@@ -38,9 +41,9 @@ _threads = _default_threads()
 def set_num_threads(count: int) -> None:
     """How many threads array code on the CPU may use; by default the cores of this process or $OMP_NUM_THREADS."""
     global _threads
-    if count < 1:
+    if operator.index(count) < 1:
         raise ValueError(f"the number of threads must be at least 1, got {count}")
-    _threads = count
+    _threads = operator.index(count)
     _pool.cache_clear()
 
 
@@ -51,9 +54,6 @@ def get_num_threads() -> int:
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, _threads - 1), thread_name_prefix="gpucnn")
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
 
 
 class _Blas:
@@ -84,18 +84,36 @@ class _Blas:
             with self._lock:
                 self._users -= 1
                 if self._users == 0:
-                    for library, count in zip(self._libraries, self._before, strict=True):
-                        library.set_num_threads(count)
+                    self._restore()
+
+    def _restore(self) -> None:
+        for library, count in zip(self._libraries, self._before, strict=True):
+            library.set_num_threads(count)
+
+    def forget_users(self) -> None:
+        """In the child of a fork: the threads that held the library to one are not there to let go of it."""
+        self._lock = threading.Lock()
+        if self._users:
+            self._users = 0
+            self._restore()
 
 
 _blas = _Blas()
 
 
+def _after_fork_in_child() -> None:
+    _pool.cache_clear()  # threads do not survive a fork
+    _blas.forget_users()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def for_each(work: Callable[[T], None], items: Sequence[T], like: Array) -> None:
     """work(item) for every item, on several threads if `like` is on the CPU; items must not depend on each other.
 
-    Returns when all are done. The first exception is raised again here, after the items under way have ended.
-    `work` must not call for_each.
+    Returns when all are done. If one fails no further one is started, and its exception is raised again here after
+    those under way have ended. May be called from several threads, and from within `work`.
     """
     if not isinstance(like, np.ndarray):
         for item in items:
@@ -110,7 +128,11 @@ def for_each(work: Callable[[T], None], items: Sequence[T], like: Array) -> None
                     item = waiting.popleft()
                 except IndexError:  # another thread took the last one
                     return
-                work(item)
+                try:
+                    work(item)
+                except BaseException:
+                    waiting.clear()
+                    raise
 
     with _blas.single_threaded():
         helpers = [_pool().submit(drain) for _ in range(min(_threads, len(items)) - 1)]
@@ -118,23 +140,37 @@ def for_each(work: Callable[[T], None], items: Sequence[T], like: Array) -> None
             drain()
         finally:
             waiting.clear()
-            for helper in helpers:
-                helper.result()
+            # One that is still queued behind other callers' work would find nothing to do: do not wait for it.
+            started = [helper for helper in helpers if not helper.cancel()]
+            wait(started)
+        for helper in started:
+            helper.result()
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """a (M,K) times b (K,N), rows of the result shared out among the threads."""
+    """a (M,K) times b (K,N), cut along the longer side of the result and shared out among the threads."""
     xp = namespace(a)
     if not isinstance(a, np.ndarray):
         return xp.matmul(a, b)
     M, K = a.shape
     N = b.shape[1]
     out = np.empty((M, N), np.result_type(a, b))
-    rows = max(1, _PIECE_OPERATIONS // max(1, K * N))
-    pieces = [slice(start, start + rows) for start in range(0, M, rows)]
 
-    def run(piece: slice) -> None:
-        np.matmul(a[piece], b, out=out[piece])
+    def run(piece: tuple[slice, slice]) -> None:
+        rows, columns = piece
+        np.matmul(a[rows], b[:, columns], out=out[piece])
 
-    for_each(run, pieces, a)
+    for_each(run, _pieces(M, N, K), a)
     return out
+
+
+def _pieces(M: int, N: int, K: int) -> list[tuple[slice, slice]]:
+    """(rows, columns) of the pieces of an (M,N) product over K: a function of the sizes alone.
+
+    The longer side is cut, so that a piece stays a product of matrices and does not sink to one of a vector.
+    """
+    longer, shorter = max(M, N), min(M, N)
+    step = max(_PIECE_SIDE, _PIECE_OPERATIONS // max(1, K * shorter))
+    cuts = [slice(start, min(start + step, longer)) for start in range(0, longer, step)]
+    everything = slice(None)
+    return [(cut, everything) if M >= N else (everything, cut) for cut in cuts]

@@ -21,8 +21,8 @@ def max_fprop(p: Pool2dProblem, x: Array) -> Array:
         source = padded(x[block], p, -np.inf)
         best = y[block]
         best[...] = tap(source, p, 0, 0)
-        for _, _, cells in taps(source, p):
-            xp.maximum(best, cells, out=best)
+        for index in range(1, p.R * p.S):
+            xp.maximum(best, tap(source, p, *divmod(index, p.S)), out=best)
 
     for_each(run, blocks(p.N, _image_bytes(p, x)), x)
     return y
@@ -59,12 +59,15 @@ def _first_taps(p: Pool2dProblem, like: Array) -> Array:
 
 
 def max_indices(p: Pool2dProblem, winners: Array) -> Array:
-    """PyTorch's indices: for each output the flat position h * W + w of its maximum in the image, int64 (N,P,Q,C)."""
+    """PyTorch's indices: for each output the flat position h * W + w of its maximum in the image, int64 (N,P,Q,C).
+
+    -1 where the window has no cell in the image: dilation can step over a small one.
+    """
     xp = namespace(winners)
     tap_number = winners.astype(np.int64)
     h = (xp.arange(p.P) * p.stride[0] - p.padding[0])[:, None, None] + tap_number // p.S * p.dilation[0]
     w = (xp.arange(p.Q) * p.stride[1] - p.padding[1])[:, None] + tap_number % p.S * p.dilation[1]
-    return h * p.W + w
+    return xp.where((h < p.H) & (w < p.W), h * p.W + w, -1)
 
 
 def max_dgrad(p: Pool2dProblem, dy: Array, winners: Array) -> Array:

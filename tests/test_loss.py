@@ -1,0 +1,285 @@
+"""Softmax, cross-entropy and squared error: kernels against the truth, F.* and gradients against PyTorch, corners."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from op_checks import LAYOUTS, SEED, compare, draw, each_kernel, frozen, names, plant
+
+import gpucnn
+from gpucnn import functional as F
+from gpucnn.ops import loss as ops
+from gpucnn.reference import loss as reference
+from gpucnn.reference.loss import CrossEntropyProblem
+from gpucnn.testing import assert_close, assert_equal, gradcheck, naive
+
+INF, NAN = math.inf, math.nan
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "sum": {"reduction": "sum"},
+    "none": {"reduction": "none"},
+    "weights": {"weight": [0.5, 2.0, 1.0, 0.0, 0.25]},
+    "smoothing": {"label_smoothing": 0.2},
+    "all-smoothing": {"label_smoothing": 1.0, "reduction": "none"},
+    "ignore": {"ignore_index": 2},
+    "everything": {"weight": [0.5, 2.0, 1.0, 3.0, 0.25], "label_smoothing": 0.1, "ignore_index": 4},
+    "everything-none": {"weight": [0.5, 2, 1, 3, 0.25], "label_smoothing": 0.1, "ignore_index": -1, "reduction": "none"},
+}
+
+
+def labels(*shape: int, ignored: int | None = None) -> np.ndarray:
+    """Classes 0 to 4, every third of them `ignored` instead."""
+    found = np.random.default_rng([SEED, *shape]).integers(0, 5, shape)
+    if ignored is not None:
+        found.reshape(-1)[::3] = ignored
+    return found
+
+
+def check_cross_entropy(variant: str, dtype: str) -> None:
+    """Both tables, for rows of usual logits and of ones whose exponentials overflow."""
+    __tracebackhide__ = True
+    options = dict(VARIANTS[variant])
+    weight = options.pop("weight", None)
+    reduction, ignored = options.pop("reduction", "mean"), options.get("ignore_index", -100)
+    logits = draw("normal", (11, 5)) * np.where(np.arange(11) % 4 == 1, 1000, 1)[:, None]
+    targets = labels(11, ignored=ignored)
+    p = CrossEntropyProblem(ignored, options.get("label_smoothing", 0.0), reduction)
+    v = None if weight is None else frozen(np.array(weight), dtype)
+    dy = draw("normal", (11,), 1) if reduction == "none" else np.array(0.75)
+    truth = naive.cross_entropy(logits, targets, weight, reduction=reduction, **options)
+    gradient = naive.cross_entropy_grad(dy, logits, targets, weight, reduction=reduction, **options)
+    for name, (loss, log_p, scale) in each_kernel(ops.cross_entropy, p, frozen(logits, dtype), targets, v):
+        assert isinstance(loss, np.ndarray), name
+        assert loss.dtype == dtype, name
+        compare(loss, truth, 5, f"{name} {dtype}")
+        saved = [None if a is None else frozen(a) for a in (log_p, scale, targets, v)]
+        for grad_name, found in each_kernel(ops.cross_entropy_grad, p, frozen(dy, dtype), *saved):
+            assert found.dtype == dtype, grad_name
+            compare(found, gradient, 5, f"{grad_name} {dtype}")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_every_kernel_of_cross_entropy(variant: str, dtype: str) -> None:
+    check_cross_entropy(variant, dtype)
+
+
+def check_log_softmax(dtype: str) -> None:
+    __tracebackhide__ = True
+    x = draw("normal", (6, 3, 40)) * np.array([1, 30, 1000])[:, None]
+    dy = draw("normal", x.shape, 1)
+    shifted = x - x.max(-1, keepdims=True)
+    truth = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    gradient = dy - np.exp(truth) * dy.sum(-1, keepdims=True)
+    for name, y in each_kernel(ops.log_softmax, None, frozen(x, dtype)):
+        assert y.dtype == dtype, name
+        compare(y, truth, 40, f"{name} {dtype}")
+        for grad_name, dx in each_kernel(ops.log_softmax_grad, None, frozen(dy, dtype), frozen(truth, dtype)):
+            assert dx.dtype == dtype, grad_name
+            compare(dx, gradient, 40, f"{grad_name} {dtype}")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_every_kernel_of_log_softmax(dtype: str) -> None:
+    check_log_softmax(dtype)
+
+
+def test_these_are_all_kernels() -> None:
+    tables = (ops.cross_entropy, ops.cross_entropy_grad, ops.log_softmax, ops.log_softmax_grad)
+    assert [names(table) for table in tables] == [["array"]] * 4
+
+
+# ------------------------------------------------------------------------------------------------ against PyTorch
+
+
+def against_pytorch(torch: Any, x: np.ndarray, t: np.ndarray, options: dict[str, Any], tolerance: float = 1e-12) -> None:
+    __tracebackhide__ = True
+    weight = options.get("weight")
+    ours, theirs = gpucnn.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    mine = options | {"weight": None if weight is None else gpucnn.tensor(weight, x.dtype)}
+    other = options | {"weight": None if weight is None else torch.tensor(weight, dtype=theirs.dtype)}
+    loss = F.cross_entropy(ours, t, **mine)
+    expected = torch.nn.functional.cross_entropy(theirs, torch.tensor(t), **other)
+    assert loss.shape == tuple(expected.shape)
+    dy = draw("normal", loss.shape, 1)
+    loss.backward(dy.astype(x.dtype))
+    expected.backward(torch.tensor(dy, dtype=theirs.dtype))
+    close = {"rtol": tolerance, "atol": tolerance, "dtype": x.dtype, "equal_nan": True}
+    assert_close(loss, expected.detach().double().numpy(), name="loss", **close)
+    assert_close(ours.grad, theirs.grad.double().numpy(), name="gradient", **close)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("shape", [(7, 5), (5,), (2, 5, 3), (2, 5, 3, 4)], ids=str)
+def test_cross_entropy_is_pytorchs(variant: str, shape: tuple[int, ...], torch: Any) -> None:
+    options = VARIANTS[variant]
+    places = () if len(shape) == 1 else (shape[0], *shape[2:])
+    for ignored in {None, options.get("ignore_index", -100)} if places else {None}:
+        against_pytorch(torch, draw("normal", shape), labels(*places, ignored=ignored), options)
+    against_pytorch(torch, draw("normal", shape).astype(np.float32), labels(*places), options, 2e-6)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_corners_of_cross_entropy_are_pytorchs(reduction: str, torch: Any) -> None:
+    """Nothing to count, no rows, infinite and NaN logits, classes of weight 0: the same numbers, NaN where it has NaN."""
+    options = {"reduction": reduction}
+    x = draw("normal", (4, 5))
+    against_pytorch(torch, x, np.full(4, -100), options)
+    against_pytorch(torch, np.zeros((0, 5)), np.zeros(0, np.int64), options)
+    against_pytorch(torch, x, np.array([3, 3, 3, -100]), options | {"weight": [1.0, 1.0, 1.0, 0.0, 1.0]})
+    special = x.copy()
+    special[0, 1], special[1, 0], special[2], special[3, 4] = NAN, INF, -INF, -INF
+    against_pytorch(torch, special, np.array([0, 0, 1, 0]), options)
+    against_pytorch(torch, special, np.array([0, 0, 1, 4]), options)
+    against_pytorch(torch, x[:, :1], np.zeros(4, np.int64), options)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_softmax_is_pytorchs(name: str, dim: int, torch: Any) -> None:
+    x = draw("normal", (3, 4, 5)) * 100
+    x[0, 0, 0], x[1, 1, 1], x[2, :, 2], x[:, 3, 3] = -INF, NAN, -INF, INF
+    ours, theirs = gpucnn.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    y, expected = getattr(F, name)(ours, dim), getattr(torch.nn.functional, name)(theirs, dim)
+    dy = draw("normal", x.shape, 1)
+    y.backward(dy)
+    expected.backward(torch.tensor(dy))
+    assert_close(y, expected.detach(), rtol=1e-12, atol=1e-15, equal_nan=True, name="y")
+    assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-12, equal_nan=True, name="gradient")
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4, 5), (), (0, 3)], ids=str)
+def test_mse_loss_is_pytorchs(reduction: str, shape: tuple[int, ...], torch: Any) -> None:
+    arrays = [draw("normal", shape, i) for i in range(2)]
+    ours = [gpucnn.tensor(a, requires_grad=True) for a in arrays]
+    theirs = [torch.tensor(a, requires_grad=True) for a in arrays]
+    loss = F.mse_loss(*ours, reduction=reduction)
+    expected = torch.nn.functional.mse_loss(*theirs, reduction=reduction)
+    loss.backward(np.full(loss.shape, 0.5))
+    expected.backward(torch.full_like(expected, 0.5))
+    assert_close(loss, expected.detach(), rtol=1e-13, atol=1e-15, equal_nan=True)
+    for a, b in zip(ours, theirs, strict=True):
+        assert_close(a.grad, b.grad, rtol=1e-13, atol=1e-15)
+
+
+# --------------------------------------------------------------------------------------- gradients, layouts, corners
+
+
+@pytest.mark.parametrize("variant", ["plain", "sum", "none", "everything"])
+def test_gradients_are_central_differences(variant: str) -> None:
+    options = dict(VARIANTS[variant])
+    if "weight" in options:
+        options["weight"] = gpucnn.tensor(options["weight"], "float64")
+    targets = labels(3, 4, ignored=options.get("ignore_index", -100))
+    x = gpucnn.tensor(draw("normal", (3, 5, 4)), requires_grad=True)
+    assert gradcheck(lambda z: F.cross_entropy(z, targets, **options), [x])
+    assert gradcheck(lambda z: F.softmax(z, 1) * F.log_softmax(z, 0), [x])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_memory_layout_and_integer_dtype_is_taken(layout: str) -> None:
+    x, t = draw("normal", (2, 5, 3, 4)), labels(2, 3, 4)
+    expected, gradient = naive.cross_entropy(x, t), naive.cross_entropy_grad(1.0, x, t)
+    for dtype in ("int64", "int32", "uint8", "uint64"):
+        logits = gpucnn.Tensor(LAYOUTS[layout](x), requires_grad=True)
+        loss = F.cross_entropy(logits, LAYOUTS[layout](t.astype(dtype)))
+        loss.backward()
+        assert_close(loss, expected, rtol=1e-13, atol=0)
+        assert_close(logits.grad, gradient, rtol=1e-12, atol=1e-15)
+    assert F.cross_entropy(gpucnn.tensor(x[:, :, 0, 0]), t[:, 0, 0].tolist()).ndim == 0
+
+
+def test_ignored_labels_may_lie_outside_the_classes() -> None:
+    x = draw("normal", (3, 5))
+    found = F.cross_entropy(gpucnn.tensor(x), [1, 255, 0], ignore_index=255)
+    assert_close(found, naive.cross_entropy(x[[0, 2]], [1, 0]), rtol=1e-14, atol=0)
+
+
+LOGITS = gpucnn.zeros(2, 5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: F.cross_entropy(np.zeros((2, 5)), [0, 1]), TypeError, "input must be a gpucnn.Tensor, got ndarray"),
+        (lambda: F.cross_entropy(gpucnn.tensor([[1, 2]]), [0]), TypeError, "input must have a floating dtype, got int64"),
+        (lambda: F.cross_entropy(LOGITS, [0.0, 1.0]), TypeError, "target must hold integer class indices, got float"),
+        (lambda: F.cross_entropy(LOGITS, gpucnn.zeros(2, 5)), TypeError, "integer class indices, got float32"),
+        (lambda: F.cross_entropy(LOGITS, [True, False]), TypeError, "integer class indices, got bool"),
+        (lambda: F.cross_entropy(LOGITS, [0, 5]), ValueError, r"label 5 at \(1,\) is outside \[0, 5\)"),
+        (lambda: F.cross_entropy(LOGITS, [-1, 0]), ValueError, r"label -1 at \(0,\) is outside \[0, 5\)"),
+        (lambda: F.cross_entropy(LOGITS, [-100, 9]), ValueError, r"label 9 at \(1,\)"),
+        (
+            lambda: F.cross_entropy(gpucnn.zeros(2, 5, 3), [[0, 1, 2], [3, 7, 9]]),
+            ValueError,
+            r"cross_entropy: label 7 at \(1, 1\) is outside \[0, 5\)",
+        ),
+        (lambda: F.cross_entropy(LOGITS, [0]), ValueError, r"target must have shape \(2,\) for input \(2, 5\), got \(1,\)"),
+        (lambda: F.cross_entropy(gpucnn.tensor(1.0), 0), ValueError, "needs an axis of classes"),
+        (lambda: F.cross_entropy(LOGITS, [0, 1], gpucnn.ones(4)), ValueError, r"weight must have shape \(5,\).*got \(4,\)"),
+        (lambda: F.cross_entropy(LOGITS, [0, 1], gpucnn.ones(5, dtype="float64")), TypeError, "but weight has float64"),
+        (lambda: F.cross_entropy(LOGITS, [0, 1], reduction="max"), ValueError, "'none', 'mean' or 'sum', got 'max'"),
+        (lambda: F.cross_entropy(LOGITS, [0, 1], label_smoothing=1.5), ValueError, r"must lie in \[0, 1\], got 1.5"),
+        (lambda: F.cross_entropy(LOGITS, [0, 1], label_smoothing=NAN), ValueError, r"must lie in \[0, 1\], got nan"),
+        (lambda: F.log_softmax(LOGITS, 2), ValueError, "axis 2 is out of range for 2 axes"),
+        (lambda: F.softmax(gpucnn.tensor([1, 2]), 0), TypeError, "^softmax: input must have a floating dtype, got int64"),
+        (lambda: F.mse_loss(LOGITS, gpucnn.zeros(5)), ValueError, r"input \(2, 5\) and target \(5,\) must have one shape"),
+        (lambda: F.mse_loss(LOGITS, gpucnn.zeros(2, 5, dtype="float64")), TypeError, "but target has float64"),
+        (lambda: F.mse_loss(LOGITS, LOGITS, "all"), ValueError, "mse_loss: reduction must be"),
+    ],
+)
+def test_bad_input_is_refused(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+# ----------------------------------------------------------------------------------- wrong kernels must be caught
+
+
+def divides_by_rows(p: CrossEntropyProblem, logits: np.ndarray, t: np.ndarray, weight: Any) -> Any:
+    _, log_p, scale = reference.cross_entropy(p, logits, t, weight)
+    loss, _, _ = reference.cross_entropy(CrossEntropyProblem(p.ignore_index, p.label_smoothing, "sum"), logits, t, weight)
+    return np.asarray(loss / logits.dtype.type(len(t))), log_p, scale
+
+
+def overflows(p: CrossEntropyProblem, logits: np.ndarray, t: np.ndarray, weight: Any) -> Any:
+    _, log_p, scale = reference.cross_entropy(p, logits, t, weight)
+    counts = t != p.ignore_index
+    with np.errstate(all="ignore"):
+        hit = logits[np.arange(len(t)), np.where(counts, t, 0)] - np.log(np.exp(logits).sum(1))
+        return np.asarray(-hit[counts].mean()), log_p, scale
+
+
+def forgets_the_hit(p: CrossEntropyProblem, dy: np.ndarray, log_p: np.ndarray, *rest: Any) -> np.ndarray:
+    scale = rest[0]
+    return np.exp(log_p) * (scale * dy)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("table", "wrong"),
+    [
+        (ops.cross_entropy, divides_by_rows),
+        (ops.cross_entropy, overflows),
+        (ops.cross_entropy_grad, forgets_the_hit),
+        (ops.log_softmax, lambda p, x: x - x.max(-1, keepdims=True)),
+        (ops.log_softmax_grad, lambda p, dy, y: dy - np.exp(y) * dy),
+    ],
+    ids=["divides-by-rows", "overflows", "forgets-the-hit", "no-sum", "no-row-sum"],
+)
+def test_a_wrong_kernel_is_caught(table: Any, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check() -> None:
+        check_cross_entropy("plain", "float32")
+        check_log_softmax("float32")
+
+    check()
+    plant(monkeypatch, table, wrong)
+    with pytest.raises(AssertionError, match=f"{table} planted float32: .* elements are wrong"):
+        check()
