@@ -38,3 +38,7 @@ def __getattr__(name: str) -> ModuleType:
     if name in _ON_FIRST_USE:
         return importlib.import_module(f"gpucnn.{name}")
     raise AttributeError(f"module 'gpucnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ON_FIRST_USE])

@@ -48,6 +48,7 @@ def reduced_axes(dim: Any, ndim: int) -> Shape:
 
 
 def permutation(dims: tuple[Any, ...], ndim: int) -> Shape:
+    """An order of all axes, given as permute(0, 2, 1) or permute((0, 2, 1))."""
     axes = tuple([normalize_axis(axis, ndim) for axis in several(dims)])
     if sorted(axes) != list(range(ndim)):
         raise ValueError(f"permute: {dims} is no permutation of the {ndim} axes")

@@ -58,8 +58,16 @@ class Function:
     def apply(cls, *inputs: Any, **parameters: Any) -> Any:
         """Runs the function on Tensors, recording it where a gradient will be needed.
 
-        Raises TypeError if no input is a Tensor.
+        Args:
+            inputs: forward gets the arrays of those that are Tensors, and the others as they are.
+            parameters: forward's keyword arguments; no Tensors, for gradients go to positional inputs only.
+
+        Raises:
+            TypeError: no input is a Tensor, or a parameter is one.
         """
+        for name, value in parameters.items():
+            if hasattr(type(value), "__record__"):
+                raise TypeError(f"{cls.__name__}.apply takes Tensors by position only, got {name}=...")
         for value in inputs:
             record: Callable[..., Any] | None = getattr(type(value), "__record__", None)
             if record is not None:

@@ -122,7 +122,7 @@ def device_of(array: Array) -> str:
 def to_device(array: Array, device: str) -> Array:
     """`array` on `device`, itself if it is there already; the order of its axes in memory is kept."""
     kind, index = parse_device(device)
-    if device_of(array) == device_name(device):
+    if device_of(array) == (kind if kind == "cpu" else f"{kind}:{index}"):
         return array
     order = memory_order(array)
     laid_out = array.transpose(order) if order else array

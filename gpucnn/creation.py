@@ -50,9 +50,9 @@ _DLPACK_CPU = 1
 
 def zeros(*size: Any, dtype: Any = "float32", device: str = "cpu", requires_grad: bool = False) -> Tensor:
     """A Tensor of zeros: zeros(2, 3) or zeros((2, 3))."""
-    return tensor(np.zeros(several(size), dtype), device=device, requires_grad=requires_grad)
+    return tensor(np.zeros(several(size), backend.supported_dtype(dtype)), device=device, requires_grad=requires_grad)
 
 
 def ones(*size: Any, dtype: Any = "float32", device: str = "cpu", requires_grad: bool = False) -> Tensor:
     """A Tensor of ones: ones(2, 3) or ones((2, 3))."""
-    return tensor(np.ones(several(size), dtype), device=device, requires_grad=requires_grad)
+    return tensor(np.ones(several(size), backend.supported_dtype(dtype)), device=device, requires_grad=requires_grad)

@@ -32,16 +32,17 @@ def _tensor(value: Any, name: str, op: str) -> Tensor:
     return value
 
 
-def _floats_together(op: str, **operands: Tensor | None) -> None:
-    """The operands are tensors of one floating dtype on one device."""
+def _floats_together(op: str, *optional: str, **operands: Tensor | None) -> None:
+    """The operands are tensors of one floating dtype on one device; those named in `optional` may be None."""
     first_name, first = next(iter(operands.items()))
     first = _tensor(first, first_name, op)
     if first.dtype.kind != "f":
         raise TypeError(f"{op}: {first_name} must have a floating dtype, got {first.dtype}")
     for name, operand in operands.items():
-        if operand is None:
+        if operand is None and name in optional:
             continue
-        if _tensor(operand, name, op).dtype != first.dtype:
+        operand = _tensor(operand, name, op)
+        if operand.dtype != first.dtype:
             raise TypeError(f"{op}: {first_name} has dtype {first.dtype}, but {name} has {operand.dtype}")
         if operand.device != first.device:
             raise ValueError(f"{op}: {first_name} is on {first.device}, but {name} on {operand.device}")
@@ -100,7 +101,7 @@ def conv2d(
         ValueError: shapes or arguments that do not fit together, or `kernel` can't run this.
         TypeError: not tensors, not of one floating dtype.
     """
-    _floats_together("conv2d", input=input, weight=weight, bias=bias)
+    _floats_together("conv2d", "bias", input=input, weight=weight, bias=bias)
     arguments = _hashable("conv2d", stride=stride, padding=padding, dilation=dilation, groups=groups)
 
     def run(x: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ def conv2d(
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input (..., I) times weight (O,I) transposed, plus bias (O,): (..., O)."""
-    _floats_together("linear", input=input, weight=weight, bias=bias)
+    _floats_together("linear", "bias", input=input, weight=weight, bias=bias)
     if weight.ndim != 2:
         raise ValueError(f"linear: weight must have shape (out_features, in_features), got {weight.shape}")
     outputs, inputs = weight.shape
@@ -208,6 +209,7 @@ def sigmoid(input: Tensor) -> Tensor:
 
 
 def tanh(input: Tensor) -> Tensor:
+    """Hyperbolic tangent."""
     _floats_together("tanh", input=input)
     return record(elementwise.Tanh, (input,), {})  # type: ignore[no-any-return]
 
@@ -216,9 +218,17 @@ def log_softmax(input: Tensor, dim: int) -> Tensor:
     """log(exp(x) / sum(exp(x))) along `dim`, without overflow."""
     _floats_together("log_softmax", input=input)
     axis = normalize_axis(dim, input.ndim)
+    rows: Tensor = record(loss.LogSoftmax, (_axis_last(input, axis),), {})
     if axis == input.ndim - 1:
-        return record(loss.LogSoftmax, (input,), {})  # type: ignore[no-any-return]
-    return log_softmax(input.transpose(axis, -1), -1).transpose(axis, -1)
+        return rows
+    return rows.permute(*range(axis), input.ndim - 1, *range(axis, input.ndim - 1))
+
+
+def _axis_last(input: Tensor, axis: int) -> Tensor:
+    """A view with `axis` last: for the channels of an image, the order in which memory has them already."""
+    if axis == input.ndim - 1:
+        return input
+    return input.permute(*[i for i in range(input.ndim) if i != axis], axis)
 
 
 def softmax(input: Tensor, dim: int) -> Tensor:
@@ -271,13 +281,14 @@ def cross_entropy(
         ValueError: shapes that do not fit, a label outside [0, C).
         TypeError: logits not floating, labels not integers.
     """
-    _floats_together("cross_entropy", input=input, weight=weight)
+    _floats_together("cross_entropy", "weight", input=input, weight=weight)
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"cross_entropy: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing}")
     if not input.ndim:
         raise ValueError("cross_entropy: input needs an axis of classes, got a tensor without axes")
+    ignored = whole(ignore_index, "cross_entropy: ignore_index")
     axis = 0 if input.ndim == 1 else 1
     classes = input.shape[axis]
     if weight is not None and weight.shape != (classes,):
@@ -293,10 +304,9 @@ def cross_entropy(
             f"cross_entropy: target must have shape {expected} for input {input.shape}, got {labels.shape}"
         )
     flat = backend.contiguous(labels.data).reshape(-1).astype(np.int64, copy=False)
-    _check_labels(flat, classes, ignore_index, expected)
-    moved = input.permute(*[i for i in range(input.ndim) if i != axis], axis) if axis != input.ndim - 1 else input
-    rows = moved.reshape(flat.size, classes)
-    problem = CrossEntropyProblem(int(ignore_index), float(label_smoothing), reduction)
+    _check_labels(flat, classes, ignored, expected)
+    rows = _axis_last(input, axis).reshape(flat.size, classes)
+    problem = CrossEntropyProblem(ignored, float(label_smoothing), reduction)
     result: Tensor = record(loss.CrossEntropy, (rows, flat, weight), {"problem": problem})
     return result.reshape(*expected) if reduction == "none" else result
 

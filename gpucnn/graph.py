@@ -85,7 +85,7 @@ class Node:
     def run_backward(self, gradients: list[Array | None], retain: bool) -> list[tuple[Edge, Array]]:
         """The gradients of the inputs and where they go, given those of the outputs; forgets all unless `retain`."""
         context = self._usable_context()
-        answers = self.function.backward(context, *self._filled(gradients))
+        answers = self.function.backward(context, *(gradients if len(gradients) == 1 else self._filled(gradients)))
         if not isinstance(answers, tuple):
             answers = (answers,)
         if len(answers) != len(self.edges):
@@ -144,7 +144,7 @@ class Node:
         if gradient.dtype != dtype:
             return gradient.astype(dtype)
         if not is_node and any(array is not None and owner(array) is owner(gradient) for array in saved):
-            return gradient.copy()  # a leaf keeps what it gets, and saved arrays (the leaf itself, say) are not to give
+            return gradient.copy()  # a leaf keeps what it gets, and what was saved may be its own data
         return gradient
 
 

@@ -165,9 +165,14 @@ class Operators:
         return self._call(shape.Permute, axes=tuple(axes))
 
     def __getitem__(self: T, index: Any) -> T:
-        parts = index if isinstance(index, tuple) else (index,)
-        plain = tuple([part.data if isinstance(part, Operators) else part for part in parts])
-        return self._call(shape.GetItem, index=plain if isinstance(index, tuple) else plain[0])
+        kept = tuple(map(_kept_index, index)) if isinstance(index, tuple) else _kept_index(index)
+        return self._call(shape.GetItem, index=kept)
+
+
+def _kept_index(part: Any) -> Any:
+    """An index for backward to find as it was: arrays and lists are copied, for their owner may write into them."""
+    array = part.data if isinstance(part, Operators) else part
+    return array.copy() if hasattr(array, "copy") else array
 
 
 class _Compare(Function):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 from gpucnn.arguments import whole
 
-IntPair = Union[int, tuple[int, int], tuple[int]]
+IntPair = int | tuple[int, int] | tuple[int]
 """PyTorch's `int or tuple`: one number for both directions, or (vertical, horizontal)."""
 
 

@@ -13,7 +13,6 @@ from typing import Any, cast
 import numpy as np
 
 from gpucnn import arguments, backend
-from gpucnn.arguments import normalize_axis as normalize_axis  # part of what functional builds on
 from gpucnn.autograd import Context, Function, grad_mode
 from gpucnn.backend import Array
 from gpucnn.graph import Edge, Node, backpropagate, own, wrote
@@ -89,7 +88,7 @@ class Tensor(Operators):
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the size of one axis."""
-        return self.shape if dim is None else self.shape[normalize_axis(dim, self.ndim)]
+        return self.shape if dim is None else self.shape[arguments.normalize_axis(dim, self.ndim)]
 
     def dim(self) -> int:
         """Number of axes."""

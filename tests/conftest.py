@@ -21,10 +21,13 @@ def torch() -> Any:
     return module
 
 
-@pytest.fixture(params=[1 << 20, 1], ids=["whole", "cut"])
+@pytest.fixture(params=[1 << 20, 3000, 1], ids=["whole", "tiles", "rows"])
 def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The reference kernels' scratch memory: as shipped, and so little that every row of an image is a tile of its own."""
+    """The reference kernels' scratch memory: as shipped, of a few rows or images, of one row; and sums of rows."""
     monkeypatch.setattr("gpucnn.reference.common.BLOCK_BYTES", request.param)
+    if request.param < 1 << 20:
+        for name, value in (("_SUMMED_BYTES", request.param), ("_SUMMED_ROWS", 3), ("_FEW_ROWS", 1)):
+            monkeypatch.setattr(f"gpucnn.reference.common.{name}", value)
     return int(request.param)
 
 
@@ -41,6 +44,5 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return run
 
-    for op in ("conv2d", "pool2d"):
-        monkeypatch.setattr(f"gpucnn.reference.{op}.empty", filled(backend.empty))
-        monkeypatch.setattr(f"gpucnn.reference.{op}.workspace", filled(backend.workspace))
+    for place in ("conv2d.empty", "conv2d.workspace", "pool2d.empty", "pool2d.workspace", "common.empty"):
+        monkeypatch.setattr(f"gpucnn.reference.{place}", filled(getattr(backend, place.partition(".")[2])))

@@ -16,7 +16,7 @@ NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def draw(kind: str, shape: tuple[int, ...], stream: int = 0) -> np.ndarray:
-    """float64 numbers that every floating dtype holds exactly: small 'integers', of which sums are exact, or 'normal'."""
+    """float64 numbers that every floating dtype holds: small 'integers', of which sums are exact, or 'normal'."""
     rng = np.random.default_rng([SEED, stream, *shape])
     if kind == "integers":
         return rng.integers(-4, 5, shape).astype(np.float64)

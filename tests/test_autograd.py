@@ -93,6 +93,11 @@ def test_inputs_that_are_no_tensors_pass_through() -> None:
         function(forward).apply(np.ones(2), 1.0)
 
 
+def test_tensors_are_positional_inputs() -> None:
+    with pytest.raises(TypeError, match=r"Scaled\.apply takes Tensors by position only, got factor="):
+        Scaled.apply(leaf(1.0), leaf(2.0), factor=leaf(3.0))
+
+
 def test_one_input_twice() -> None:
     a = leaf(3.0)
     Product.apply(a, a).sum().backward()
@@ -146,7 +151,11 @@ def test_attributes_that_forward_did_not_set_are_named() -> None:
     [
         (lambda dy: (dy, dy), RuntimeError, r"Mine\.backward returned 2 gradients for 1 inputs"),
         (lambda dy: (), RuntimeError, r"Mine\.backward returned 0 gradients for 1 inputs"),
-        (lambda dy: dy[:1], RuntimeError, r"Mine\.backward returned a gradient of shape \(1,\) for input 0 of shape \(2,\)"),
+        (
+            lambda dy: dy[:1],
+            RuntimeError,
+            r"Mine\.backward returned a gradient of shape \(1,\) for input 0 of shape \(2,\)",
+        ),
         (lambda dy: dy.sum(), RuntimeError, r"Mine\.backward returned a gradient of shape \(\) for input 0"),
         (lambda dy: 2.0, TypeError, r"Mine\.backward, gradient of input 0: .*float"),
         (lambda dy: [dy], TypeError, r"Mine\.backward, gradient of input 0: .*list"),

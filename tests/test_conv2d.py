@@ -20,7 +20,7 @@ from gpucnn.reference import conv2d as reference
 from gpucnn.testing import ConvCase, assert_close, assert_equal, conv_cases, gradcheck, naive
 
 CASES = [
-    *conv_cases(SEED, 24, max_taps=1024, max_products=400_000),
+    *conv_cases(SEED, 48, max_taps=1024, max_products=400_000),
     ConvCase(2, 5, 6, 7, 4, 2, 2, padding=(1, 1)),
     ConvCase(2, 3, 7, 9, 7, 4, 2, padding=(3, 1)),  # flipped with K > C, even taps
     ConvCase(3, 2, 9, 9, 4, 3, 3, padding=(2, 2), dilation=(2, 2), groups=2),  # depthwise, multiplier 2, dilation
@@ -123,11 +123,10 @@ def test_long_sums_keep_their_digits() -> None:
 
 @pytest.mark.parametrize("groups", [1, 8])
 def test_half_precision_is_added_up_in_float32(groups: int) -> None:
-    """The sum before the bias, 96,000, is no float16, the result is; and overflow warns of nothing."""
-    shapes = {"x": (1, 8, 60, 50 * groups // 8), "w": (8, 8 // groups, 60, 50 * groups // 8), "b": (8,)}
-    values = {"x": 8, "w": 4, "b": -65504}
-    x, w, b = (gpucnn.tensor(np.full(shapes[n], values[n]), "float16") for n in shapes)
-    assert_equal(F.conv2d(x, w, b, groups=groups), np.full((1, 8, 1, 1), 60 * 400 * 4 - 65504, np.float16))
+    """The sum before the bias, 76,800, is no float16, the result is; and overflow warns of nothing."""
+    shapes = ((1, 8, 60, 5 * groups), (8, 8 // groups, 60, 5 * groups), (8,))
+    x, w, b = (gpucnn.tensor(np.full(s, v), "float16") for s, v in zip(shapes, (8, 4, -65504), strict=True))
+    assert_equal(F.conv2d(x, w, b, groups=groups), np.full((1, 8, 1, 1), 2400 * 32 - 65504, np.float16))
     assert_equal(F.conv2d(x, w, groups=groups), np.full((1, 8, 1, 1), math.inf, np.float16))
 
 
@@ -292,9 +291,13 @@ def test_lenet5_copies_where_it_flattens() -> None:
 def test_a_kernel_is_forced_by_name() -> None:
     x, w = gpucnn.ones(1, 2, 4, 4), gpucnn.ones(2, 1, 3, 3)
     assert_equal(F.conv2d(x, w, groups=2, kernel="im2col"), F.conv2d(x, w, groups=2, kernel="depthwise").numpy())
-    with pytest.raises(ValueError, match=r"conv2d fprop: no kernel 'im2co' on backend 'reference'.*did you mean 'im2col'"):
+    with pytest.raises(
+        ValueError, match=r"conv2d fprop: no kernel 'im2co' on backend 'reference'.*did you mean 'im2col'"
+    ):
         F.conv2d(x, w, groups=2, kernel="im2co")
-    with pytest.raises(ValueError, match="kernel 'depthwise' can't run this: needs groups=C of 2 or more, got groups=1"):
+    with pytest.raises(
+        ValueError, match="kernel 'depthwise' can't run this: needs groups=C of 2 or more, got groups=1"
+    ):
         F.conv2d(x, gpucnn.ones(2, 2, 3, 3), kernel="depthwise")
 
 

@@ -1,4 +1,4 @@
-"""Dropout: masks against an independent Philox written for one number at a time, and everything that follows from them."""
+"""Dropout: masks against an independent Philox written for one number at a time, and what follows from them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ def test_channels_last_stays_channels_last_without_a_copy() -> None:
 def test_the_share_that_is_kept(p: float) -> None:
     """Within 5 standard deviations of a binomial count; neighbours, calls and seeds are independent of each other."""
     n = 200_000
-    masks = [reference.mask(DropoutProblem((n,), p, seed, call), np.empty(0)) for seed, call in ((1, 0), (1, 1), (2, 0))]
+    masks = [
+        reference.mask(DropoutProblem((n,), p, seed, call), np.empty(0)) for seed, call in ((1, 0), (1, 1), (2, 0))
+    ]
     for mask in masks:
         assert abs(int(mask.sum()) - n * (1 - p)) <= 5 * math.sqrt(n * p * (1 - p))
     q = (1 - p) ** 2
@@ -165,5 +167,5 @@ def next_word(problem: DropoutProblem, like: np.ndarray) -> np.ndarray:
 def test_a_wrong_kernel_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in (memory_order_counted, next_word):
         plant(monkeypatch, ops.mask, wrong)
-        with pytest.raises(AssertionError, match="dropout mask planted: .* elements are wrong"):
+        with pytest.raises(AssertionError, match=r"dropout mask planted: .* elements are wrong"):
             check_masks((2, 3, 4, 5), 0.5, SEED, 0)

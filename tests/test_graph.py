@@ -12,8 +12,6 @@ import pytest
 import gpucnn
 from gpucnn import Tensor, backend, no_grad
 from gpucnn import functional as F
-from gpucnn.nn import Parameter
-from gpucnn.optim import SGD
 
 
 def leaf(*values: float) -> Tensor:
@@ -161,13 +159,29 @@ def memories_differ(*tensors: Tensor | None) -> bool:
 
 def test_leaves_share_no_gradient_memory() -> None:
     a, b, c = leaf(1.0, 2.0), leaf(3.0, 4.0), leaf(5.0, 6.0)
-    y = a + b
-    (y + c.reshape(2, 1).reshape(2)).backward(np.array([1.0, 1.0], np.float32))
+    ((a + b + c.reshape(2, 1).reshape(2)) * 2).sum().backward()
     assert memories_differ(a.grad, b.grad, c.grad)
     for t in (a, b, c):
         assert t.grad is not None
         t.grad.data += 1
-    assert [grad(t) for t in (a, b, c)] == [[2, 2]] * 3
+    assert [grad(t) for t in (a, b, c)] == [[3, 3]] * 3
+
+
+def test_a_gradient_that_repeats_one_number_is_written_out() -> None:
+    class Spread(gpucnn.Function):
+        @staticmethod
+        def forward(ctx: Any, a: Any) -> Any:
+            return a.sum()
+
+        @staticmethod
+        def backward(ctx: Any, dy: Any) -> Any:
+            return np.lib.stride_tricks.as_strided(dy, (3,), (0,))  # unlike broadcast_to's, it can be written
+
+    x = leaf(1.0, 2.0, 3.0)
+    (Spread.apply(x) * 1).backward()
+    assert x.grad is not None
+    x.grad.data += [1, 2, 3]
+    assert grad(x) == [2, 3, 4]
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3, 4, 5), (1, 1), (1, 3, 1, 1)], ids=str)
@@ -183,12 +197,11 @@ def test_the_gradient_of_a_sum_is_an_array_that_can_be_written(shape: Any) -> No
 
 def test_the_gradient_that_the_user_gave_stays_the_users() -> None:
     for given in (np.ones(2, np.float32), gpucnn.tensor([1.0, 1.0])):
-        x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
+        x, y, z = leaf(1.0, 2.0), leaf(3.0, 4.0), leaf(5.0, 6.0)
         (x + y).backward(given)
-        x.backward(given)
-        y.backward(given)
+        z.backward(given)
         array = given.data if isinstance(given, Tensor) else given
-        for t in (x, y):
+        for t in (x, y, z):
             assert t.grad is not None
             assert not np.shares_memory(t.grad.data, array)
             t.grad.data += 5
@@ -276,78 +289,6 @@ def test_without_recording_nothing_is_kept() -> None:
         del middle
     assert saved() is None
     assert (y.requires_grad, y.is_leaf) == (False, True)
-
-
-# ----------------------------------------------------------------------------------------- changed in place
-
-
-def test_a_step_between_forward_and_backward_is_noticed() -> None:
-    w, x = Parameter([2.0, 3.0]), leaf(1.0, 1.0)
-    w.grad = gpucnn.tensor([1.0, 1.0])
-    loss = (w * x).sum()
-    SGD([w], lr=0.1).step()
-    with pytest.raises(RuntimeError, match=r"Multiply saved an array of shape \(2,\).*changed in place"):
-        loss.backward()
-    (w * x).sum().backward()
-    assert grad(x) == w.tolist()
-
-
-def test_a_change_of_what_was_not_saved_is_no_matter() -> None:
-    x, w, bias = gpucnn.ones(1, 2), Parameter(np.ones((3, 2), np.float32)), Parameter(np.zeros(3, np.float32))
-    loss = F.linear(x, w, bias).sum()
-    with no_grad():
-        bias.copy_([1.0, 2.0, 3.0])
-    loss.backward()
-    assert grad(bias) == [1, 1, 1]
-    a, b = leaf(1.0), leaf(2.0)
-    total = (a + b).sum()
-    with no_grad():
-        a += 1
-        b.copy_([7.0])
-    total.backward()
-    assert (grad(a), grad(b)) == ([1], [1])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda x, y: x.copy_([5.0, 5.0]),
-        lambda x, y: y.copy_([5.0, 5.0]),
-        lambda x, y: x.detach().copy_([5.0, 5.0]),
-        lambda x, y: y.detach().copy_([5.0, 5.0]),
-        lambda x, y: x[:1].copy_([5.0]),
-        lambda x, y: x.reshape(2, 1).copy_([[5.0], [5.0]]),
-        lambda x, y: x.__iadd__(1),
-        lambda x, y: y.__imul__(2),
-    ],
-    ids=["leaf", "result", "detached leaf", "detached result", "part", "view", "leaf +=", "result *="],
-)
-def test_changes_through_any_name_of_the_memory_are_noticed(change: Any) -> None:
-    x, z = leaf(1.0, 2.0), leaf(3.0, 4.0)
-    y = x.exp()
-    loss = (y * z + x * z).sum()
-    with no_grad():
-        change(x, y)
-    with pytest.raises(RuntimeError, match="changed in place"):
-        loss.backward()
-
-
-def test_a_change_before_the_call_is_part_of_it() -> None:
-    x = leaf(1.0, 2.0)
-    with no_grad():
-        x.copy_([3.0, 4.0])
-    (x * x).sum().backward()
-    assert grad(x) == [6, 8]
-
-
-def test_new_memory_at_an_old_address_is_not_taken_for_a_change() -> None:
-    x = leaf(1.0)
-    for _ in range(200):  # arrays come and go at the same addresses
-        scratch = gpucnn.zeros(1).copy_([1.0])
-        y = (x * scratch).sum()
-        del scratch
-        y.backward()
-    assert grad(x) == [200]
 
 
 # ------------------------------------------------------------------------------------------------- refusals

@@ -72,7 +72,9 @@ def total(tensors: list[Any]) -> Any:
     return result
 
 
-@settings(max_examples=60, deadline=None, derandomize=False, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, derandomize=False, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     shapes=st.lists(st.sampled_from(SHAPES), min_size=1, max_size=3),
     program=st.lists(steps, max_size=8),

@@ -27,10 +27,12 @@ SIZES = [  # rows, inputs, outputs
 TABLES = {"y": linear.fprop, "dx": linear.dgrad, "dw": linear.wgrad, "db": linear.bgrad}
 
 
-@pytest.fixture(params=[1 << 23, 1], ids=["whole", "cut"])
-def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def cut(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Matrix products in one piece, and in as many as there can be."""
-    monkeypatch.setattr("gpucnn.reference.parallel._PIECE_OPERATIONS", request.param)
+    if block_bytes == 1:
+        monkeypatch.setattr("gpucnn.reference.parallel._PIECE_OPERATIONS", 1)
+        monkeypatch.setattr("gpucnn.reference.parallel._PIECE_SIDE", 1)
 
 
 def check_kernels(size: tuple[int, int, int], dtype: str, kind: str) -> None:
@@ -54,7 +56,13 @@ def check_kernels(size: tuple[int, int, int], dtype: str, kind: str) -> None:
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(
     ("dtype", "kind"),
-    [("float32", "integers"), ("float64", "integers"), ("float64", "normal"), ("float32", "normal"), ("float16", "normal")],
+    [
+        ("float32", "integers"),
+        ("float64", "integers"),
+        ("float64", "normal"),
+        ("float32", "normal"),
+        ("float16", "normal"),
+    ],
 )
 def test_every_kernel(size: tuple[int, int, int], dtype: str, kind: str, cut: None) -> None:
     check_kernels(size, dtype, kind)

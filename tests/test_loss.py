@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from op_checks import LAYOUTS, SEED, compare, draw, each_kernel, frozen, names, plant
+from op_checks import LAYOUTS, NHWC, SEED, compare, draw, each_kernel, frozen, names, plant
 
 import gpucnn
+from gpucnn import backend
 from gpucnn import functional as F
 from gpucnn.ops import loss as ops
 from gpucnn.reference import loss as reference
 from gpucnn.reference.loss import CrossEntropyProblem
-from gpucnn.testing import assert_close, assert_equal, gradcheck, naive
+from gpucnn.testing import assert_close, gradcheck, naive
 
 INF, NAN = math.inf, math.nan
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -26,7 +27,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "all-smoothing": {"label_smoothing": 1.0, "reduction": "none"},
     "ignore": {"ignore_index": 2},
     "everything": {"weight": [0.5, 2.0, 1.0, 3.0, 0.25], "label_smoothing": 0.1, "ignore_index": 4},
-    "everything-none": {"weight": [0.5, 2, 1, 3, 0.25], "label_smoothing": 0.1, "ignore_index": -1, "reduction": "none"},
+    "everything-none": {
+        "weight": [0.5, 2, 1, 3, 0.25],
+        "label_smoothing": 0.1,
+        "ignore_index": -1,
+        "reduction": "none",
+    },
 }
 
 
@@ -95,7 +101,9 @@ def test_these_are_all_kernels() -> None:
 # ------------------------------------------------------------------------------------------------ against PyTorch
 
 
-def against_pytorch(torch: Any, x: np.ndarray, t: np.ndarray, options: dict[str, Any], tolerance: float = 1e-12) -> None:
+def against_pytorch(
+    torch: Any, x: np.ndarray, t: np.ndarray, options: dict[str, Any], tolerance: float = 1e-12
+) -> None:
     __tracebackhide__ = True
     weight = options.get("weight")
     ours, theirs = gpucnn.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
@@ -126,7 +134,7 @@ def test_cross_entropy_is_pytorchs(variant: str, shape: tuple[int, ...], torch: 
 @pytest.mark.peers
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_corners_of_cross_entropy_are_pytorchs(reduction: str, torch: Any) -> None:
-    """Nothing to count, no rows, infinite and NaN logits, classes of weight 0: the same numbers, NaN where it has NaN."""
+    """Nothing to count, no rows, infinite and NaN logits, classes of weight 0; NaN where PyTorch has NaN."""
     options = {"reduction": reduction}
     x = draw("normal", (4, 5))
     against_pytorch(torch, x, np.full(4, -100), options)
@@ -197,6 +205,16 @@ def test_any_memory_layout_and_integer_dtype_is_taken(layout: str) -> None:
     assert F.cross_entropy(gpucnn.tensor(x[:, :, 0, 0]), t[:, 0, 0].tolist()).ndim == 0
 
 
+def test_channels_last_images_are_read_as_they_lie() -> None:
+    x = gpucnn.tensor(draw("normal", (2, 5, 3, 4)), requires_grad=True)
+    with backend.count_layout_copies() as copies:
+        F.cross_entropy(x, labels(2, 3, 4)).backward()
+        y = F.softmax(x, 1)
+        y.backward(y.detach())
+    assert copies.value == 0
+    assert all(t.data.transpose(NHWC).flags.c_contiguous for t in (y, x.grad))
+
+
 def test_ignored_labels_may_lie_outside_the_classes() -> None:
     x = draw("normal", (3, 5))
     found = F.cross_entropy(gpucnn.tensor(x), [1, 255, 0], ignore_index=255)
@@ -210,7 +228,11 @@ LOGITS = gpucnn.zeros(2, 5)
     ("call", "error", "message"),
     [
         (lambda: F.cross_entropy(np.zeros((2, 5)), [0, 1]), TypeError, "input must be a gpucnn.Tensor, got ndarray"),
-        (lambda: F.cross_entropy(gpucnn.tensor([[1, 2]]), [0]), TypeError, "input must have a floating dtype, got int64"),
+        (
+            lambda: F.cross_entropy(gpucnn.tensor([[1, 2]]), [0]),
+            TypeError,
+            "input must have a floating dtype, got int64",
+        ),
         (lambda: F.cross_entropy(LOGITS, [0.0, 1.0]), TypeError, "target must hold integer class indices, got float"),
         (lambda: F.cross_entropy(LOGITS, gpucnn.zeros(2, 5)), TypeError, "integer class indices, got float32"),
         (lambda: F.cross_entropy(LOGITS, [True, False]), TypeError, "integer class indices, got bool"),
@@ -222,16 +244,37 @@ LOGITS = gpucnn.zeros(2, 5)
             ValueError,
             r"cross_entropy: label 7 at \(1, 1\) is outside \[0, 5\)",
         ),
-        (lambda: F.cross_entropy(LOGITS, [0]), ValueError, r"target must have shape \(2,\) for input \(2, 5\), got \(1,\)"),
+        (
+            lambda: F.cross_entropy(LOGITS, [0]),
+            ValueError,
+            r"target must have shape \(2,\) for input \(2, 5\), got \(1,\)",
+        ),
         (lambda: F.cross_entropy(gpucnn.tensor(1.0), 0), ValueError, "needs an axis of classes"),
-        (lambda: F.cross_entropy(LOGITS, [0, 1], gpucnn.ones(4)), ValueError, r"weight must have shape \(5,\).*got \(4,\)"),
+        (
+            lambda: F.cross_entropy(LOGITS, [0, 1], gpucnn.ones(4)),
+            ValueError,
+            r"weight must have shape \(5,\).*got \(4,\)",
+        ),
         (lambda: F.cross_entropy(LOGITS, [0, 1], gpucnn.ones(5, dtype="float64")), TypeError, "but weight has float64"),
         (lambda: F.cross_entropy(LOGITS, [0, 1], reduction="max"), ValueError, "'none', 'mean' or 'sum', got 'max'"),
         (lambda: F.cross_entropy(LOGITS, [0, 1], label_smoothing=1.5), ValueError, r"must lie in \[0, 1\], got 1.5"),
         (lambda: F.cross_entropy(LOGITS, [0, 1], label_smoothing=NAN), ValueError, r"must lie in \[0, 1\], got nan"),
+        (
+            lambda: F.cross_entropy(LOGITS, [0, 1], ignore_index=0.5),
+            TypeError,
+            "ignore_index must be an integer, got 0.5",
+        ),
         (lambda: F.log_softmax(LOGITS, 2), ValueError, "axis 2 is out of range for 2 axes"),
-        (lambda: F.softmax(gpucnn.tensor([1, 2]), 0), TypeError, "^softmax: input must have a floating dtype, got int64"),
-        (lambda: F.mse_loss(LOGITS, gpucnn.zeros(5)), ValueError, r"input \(2, 5\) and target \(5,\) must have one shape"),
+        (
+            lambda: F.softmax(gpucnn.tensor([1, 2]), 0),
+            TypeError,
+            "^softmax: input must have a floating dtype, got int64",
+        ),
+        (
+            lambda: F.mse_loss(LOGITS, gpucnn.zeros(5)),
+            ValueError,
+            r"input \(2, 5\) and target \(5,\) must have one shape",
+        ),
         (lambda: F.mse_loss(LOGITS, gpucnn.zeros(2, 5, dtype="float64")), TypeError, "but target has float64"),
         (lambda: F.mse_loss(LOGITS, LOGITS, "all"), ValueError, "mse_loss: reduction must be"),
     ],
@@ -246,7 +289,9 @@ def test_bad_input_is_refused(call: Any, error: type[Exception], message: str) -
 
 def divides_by_rows(p: CrossEntropyProblem, logits: np.ndarray, t: np.ndarray, weight: Any) -> Any:
     _, log_p, scale = reference.cross_entropy(p, logits, t, weight)
-    loss, _, _ = reference.cross_entropy(CrossEntropyProblem(p.ignore_index, p.label_smoothing, "sum"), logits, t, weight)
+    loss, _, _ = reference.cross_entropy(
+        CrossEntropyProblem(p.ignore_index, p.label_smoothing, "sum"), logits, t, weight
+    )
     return np.asarray(loss / logits.dtype.type(len(t))), log_p, scale
 
 

@@ -98,6 +98,7 @@ def test_these_are_all_kernels() -> None:
         ("Adam", {"lr": 0.02}, {"betas": (0.7, 0.8), "eps": 1e-4, "weight_decay": 0.1}),
         ("AdamW", {"lr": 0.02}, {"lr": 0.1, "weight_decay": 0.4}),
     ],
+    ids=["sgd", "sgd-nesterov", "adam", "adamw"],
 )
 def test_parameter_groups_are_pytorchs(name: str, shared: dict[str, Any], own: dict[str, Any], torch: Any) -> None:
     """Two groups, a parameter that has no gradient at first, and options that change on the way."""
@@ -199,13 +200,19 @@ SCHEDULES: dict[str, Any] = {
     "cosine-beyond": lambda s, o: s.CosineAnnealingLR(o, 5),
     "warm-up": lambda s, o: s.LinearLR(o, 0.1, total_iters=4),
     "decay": lambda s, o: s.LinearLR(o, 1.0, 0.2, 6),
-    "warm-up-cosine": lambda s, o: s.SequentialLR(o, [s.LinearLR(o, 0.1, total_iters=3), s.CosineAnnealingLR(o, 9)], [3]),
+    "warm-up-cosine": lambda s, o: s.SequentialLR(
+        o, [s.LinearLR(o, 0.1, total_iters=3), s.CosineAnnealingLR(o, 9)], [3]
+    ),
     "three": lambda s, o: s.SequentialLR(
         o, [s.LinearLR(o, 0.5, total_iters=2), s.StepLR(o, 2, 0.1), s.LinearLR(o, 0.25, total_iters=4)], [2, 7]
     ),
     "one-cycle": lambda s, o: s.OneCycleLR(o, 0.7, total_steps=13),
-    "one-cycle-late": lambda s, o: s.OneCycleLR(o, 0.7, total_steps=13, pct_start=0.8, div_factor=10, final_div_factor=7),
-    "one-cycle-down": lambda s, o: s.OneCycleLR(o, 0.7, total_steps=13, pct_start=0.0, base_momentum=0.6, max_momentum=0.7),
+    "one-cycle-late": lambda s, o: s.OneCycleLR(
+        o, 0.7, total_steps=13, pct_start=0.8, div_factor=10, final_div_factor=7
+    ),
+    "one-cycle-down": lambda s, o: s.OneCycleLR(
+        o, 0.7, total_steps=13, pct_start=0.0, base_momentum=0.6, max_momentum=0.7
+    ),
     "one-cycle-no-momentum": lambda s, o: s.OneCycleLR(o, 0.7, total_steps=13, cycle_momentum=False),
 }
 

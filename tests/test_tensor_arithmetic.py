@@ -40,9 +40,23 @@ def summed_to(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.parametrize("op", OPERATORS, **names)
 @pytest.mark.parametrize(
     "shapes",
-    [((3,), (3,)), ((2, 3), (3,)), ((3,), (2, 3)), ((2, 1), (1, 3)), ((), (2, 3)), ((2, 3), ()), ((), ())]
-    + [((2, 3, 4, 5), (3, 1, 1)), ((1, 3, 1, 1), (2, 3, 4, 5)), ((2, 3, 4, 5), (5,)), ((2, 3, 4, 5), (2, 1, 4, 1))]
-    + [((0, 3), (3,)), ((2, 0), (1,)), ((1, 2, 3, 4, 5), (2, 3, 4, 5)), ((2, 2, 2, 2, 2), (2,))],
+    [
+        ((3,), (3,)),
+        ((2, 3), (3,)),
+        ((3,), (2, 3)),
+        ((2, 1), (1, 3)),
+        ((), (2, 3)),
+        ((2, 3), ()),
+        ((), ()),
+        ((2, 3, 4, 5), (3, 1, 1)),
+        ((1, 3, 1, 1), (2, 3, 4, 5)),
+        ((2, 3, 4, 5), (5,)),
+        ((2, 3, 4, 5), (2, 1, 4, 1)),
+        ((0, 3), (3,)),
+        ((2, 0), (1,)),
+        ((1, 2, 3, 4, 5), (2, 3, 4, 5)),
+        ((2, 2, 2, 2, 2), (2,)),
+    ],
     ids=str,
 )
 def test_broadcasting_and_its_gradients(op: Any, shapes: Any) -> None:
@@ -156,6 +170,9 @@ def test_results_without_axes_stay_arrays() -> None:
         (np.ones(2, "float16"), 2.5, "float16"),
         (np.ones(2, "int16"), 2, "int16"),
         (np.ones(2, "bool"), 2, "int64"),
+        (np.ones(2, "int64"), np.float16(2.5), "float32"),
+        (np.ones(2, "float32"), np.float64(2.5), "float32"),
+        (np.ones(2, "int8"), np.int64(2), "int8"),
     ],
     ids=lambda value: f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else str(value),
 )

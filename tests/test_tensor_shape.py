@@ -36,7 +36,19 @@ def scattered(run: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "sizes",
-    [(120,), (-1,), (6, 20), (6, -1), (-1, 5), (2, 3, 20), (2, 1, 3, 4, 5), (1, -1, 1), ((4, 30),), ([-1, 10],), (0, 0)],
+    [
+        (120,),
+        (-1,),
+        (6, 20),
+        (6, -1),
+        (-1, 5),
+        (2, 3, 20),
+        (2, 1, 3, 4, 5),
+        (1, -1, 1),
+        ((4, 30),),
+        ([-1, 10],),
+        (0, 0),
+    ],
     ids=str,
 )
 def test_reshape_is_in_logical_order(sizes: Any) -> None:
@@ -88,7 +100,14 @@ def test_reshape_takes_integers() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "shape"),
-    [((), (120,)), ((1,), (2, 60)), ((1, 2), (2, 12, 5)), ((-2,), (2, 3, 20)), ((2, 2), (2, 3, 4, 5)), ((0, -2), (24, 5))],
+    [
+        ((), (120,)),
+        ((1,), (2, 60)),
+        ((1, 2), (2, 12, 5)),
+        ((-2,), (2, 3, 20)),
+        ((2, 2), (2, 3, 4, 5)),
+        ((0, -2), (24, 5)),
+    ],
     ids=str,
 )
 def test_flatten(arguments: Any, shape: Any) -> None:
@@ -221,6 +240,17 @@ def test_gradients_of_an_element_picked_often_add_up() -> None:
     half[[1] * 1000].sum().backward()
     assert half.grad is not None
     assert half.grad.tolist() == [0, 1000]
+
+
+def test_indices_are_those_of_the_call() -> None:
+    array, tensor, numbers = np.array([0, 0]), gpucnn.tensor([0, 0]), [0, 0]
+    x = gpucnn.tensor([1.0, 2.0], requires_grad=True)
+    y = x[array] + x[tensor] + x[numbers]
+    for index in (array, tensor.data, numbers):
+        index[0] = 1
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [6, 0]
 
 
 def test_indices_that_do_not_fit_are_refused() -> None:

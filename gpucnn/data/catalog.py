@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 
 from gpucnn.data.cifar import load_cifar10
@@ -89,8 +90,6 @@ def _folder_pair(
 
 
 def _unknown(name: str) -> str:
-    from difflib import get_close_matches
-
     near = get_close_matches(name.lower(), DATASETS, n=1, cutoff=0.4)
     hint = f"; the nearest is {near[0]}" if near else ""
     return f"unknown data set {name!r}: there are {', '.join(DATASETS)}{hint}; or name a folder of images"

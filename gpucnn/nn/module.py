@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 from gpucnn import arguments
@@ -30,6 +30,7 @@ class Module:
             object.__setattr__(self, kind, {})
 
     def forward(self, *inputs: Any) -> Any:
+        """What calling the module does; subclasses define it."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
@@ -151,7 +152,7 @@ class Module:
                     seen.add(id(tensor))
                     yield _join(prefix, name), tensor
 
-    def apply(self: M, function: Any) -> M:
+    def apply(self: M, function: Callable[[Module], object]) -> M:
         """Calls function(module) on every module, children before their parents."""
         for child in self.children():
             child.apply(function)
@@ -226,7 +227,10 @@ class Module:
 
         Raises:
             ValueError: everything that does not fit, in one message; nothing has been loaded then.
+            TypeError: `state` is no mapping of names to values.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict takes a mapping of names to tensors, got {type(state).__name__}")
         mine = dict(self._state())
         missing = [name for name in mine if name not in state]
         unexpected = [name for name in state if name not in mine]

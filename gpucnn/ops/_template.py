@@ -7,7 +7,7 @@ from typing import Any
 
 from gpucnn import extension
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty, namespace
+from gpucnn.backend import Array, contiguous, empty, from_nhwc, memory_order, namespace, to_nhwc
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import _template as reference
 
@@ -44,5 +44,8 @@ class Scale(Function):
 
 
 def _scale(x: Array, alpha: float) -> Array:
+    problem = ScaleProblem(alpha, x.dtype.name)
+    if memory_order(x):  # channels-last images are scaled as they lie, and stay so
+        return from_nhwc(forward(problem, to_nhwc(x), like=x))
     x = contiguous(x)
-    return forward(ScaleProblem(alpha, x.dtype.name), x, like=x)
+    return forward(problem, x, like=x)

@@ -20,7 +20,8 @@ def in_memory_order(run: Callable[..., Array], problem: Any, *arrays: Array) -> 
     """
     if not any([memory_order(array) for array in arrays]) or max([array.ndim for array in arrays]) > 4:
         result = run(problem, *arrays, like=arrays[0])
-        return result if result.ndim else namespace(arrays[0]).asarray(result)  # numpy makes scalars of arrays without axes
+        # Of arrays without axes numpy makes scalars.
+        return result if result.ndim else namespace(arrays[0]).asarray(result)
     views = [contiguous(a.reshape((1,) * (4 - a.ndim) + a.shape).transpose(NHWC)) for a in arrays]
     return from_nhwc(run(problem, *views, like=views[0]))
 
@@ -104,8 +105,9 @@ class Divide(Function):
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, Array | None]:
         b, y = ctx.saved
         da = in_memory_order(divide, None, dy, b)
-        db = in_memory_order(negative, None, in_memory_order(multiply, None, da, y)) if ctx.needs_input_grad[1] else None
-        return _unbroadcast_both(ctx, da, db)
+        if not ctx.needs_input_grad[1]:
+            return _unbroadcast_both(ctx, da, None)
+        return _unbroadcast_both(ctx, da, in_memory_order(negative, None, in_memory_order(multiply, None, da, y)))
 
 
 class Negative(Function):

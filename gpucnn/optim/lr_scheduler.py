@@ -1,4 +1,4 @@
-"""Learning rates as functions of the step: nothing is accumulated, so a resumed run has the rates of an undisturbed one.
+"""Learning rates as functions of the step: nothing adds up, so a resumed run has the rates of an undisturbed one.
 
 A schedule sets its optimiser's rates when it is made and after every `step()`; call that after `optimizer.step()`.
 Whether a step is a batch or an epoch is the caller's choice.
@@ -115,7 +115,9 @@ class LinearLR(LRScheduler):
         self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5
     ) -> None:
         if total_iters < 1 or not 0 < start_factor <= 1:
-            raise ValueError(f"LinearLR: needs 0 < start_factor <= 1 and total_iters >= 1, got {start_factor}, {total_iters}")
+            raise ValueError(
+                f"LinearLR: needs 0 < start_factor <= 1 and total_iters >= 1, got {start_factor} and {total_iters}"
+            )
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
         super().__init__(optimizer)
 

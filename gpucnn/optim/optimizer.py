@@ -36,7 +36,8 @@ class Optimizer:
         for group in groups:
             self.add_param_group(group)
 
-    def add_param_group(self, group: dict[str, Any]) -> None:
+    def add_param_group(self, group: Any) -> None:
+        """Adds {"params": tensors, option: value, ...}; raises as the constructor does."""
         if not isinstance(group, dict) or "params" not in group:
             raise ValueError(f"{type(self).__name__}: a parameter group is a dict with 'params' in it, got {group!r}")
         params = group["params"]
@@ -109,7 +110,8 @@ class Optimizer:
                     continue
                 array = value.data if isinstance(value, Tensor) else as_array(value)
                 if array.shape != param.shape:
-                    raise ValueError(f"{type(self).__name__}: {name} has shape {array.shape}, its parameter {param.shape}")
+                    kind = type(self).__name__
+                    raise ValueError(f"{kind}: {name} has shape {array.shape}, its parameter {param.shape}")
                 mine[name] = like(param)
                 mine[name][...] = to_device(array, param.device)
         self.state = loaded

@@ -14,14 +14,16 @@ from gpucnn.reference.parallel import for_each
 BLOCK_BYTES = 1 << 20
 """Scratch memory that a kernel fills and reads back at a time: it should stay in a core's second-level cache."""
 
-_SUMMED_ROWS = 4096
+_SUMMED_ROWS = 4096  # at most so many are added up in one sum
+_FEW_ROWS = 256  # a running sum of so few is quick and loses nothing
+_SUMMED_BYTES = 1 << 22  # what is worth a thread of its own where each number is read once
 
 _BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
-def blocks(count: int, bytes_each: int) -> list[slice]:
-    """Cuts `count` items into slices whose scratch of `bytes_each` an item stays within BLOCK_BYTES."""
-    step = max(1, BLOCK_BYTES // max(1, bytes_each))
+def blocks(count: int, bytes_each: int, limit: int | None = None) -> list[slice]:
+    """Cuts `count` items into slices whose scratch of `bytes_each` an item stays within `limit`, or BLOCK_BYTES."""
+    step = max(1, (limit or BLOCK_BYTES) // max(1, bytes_each))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
@@ -40,10 +42,7 @@ def padded(x: Array, p: Conv2dProblem | Pool2dProblem, fill: float = 0.0) -> Arr
         return x
     N, H, W, C = x.shape
     shape = (N, top + H + below, left + W + right, C)
-    if fill:
-        out = namespace(x).full(shape, fill, x.dtype)
-    else:
-        out = zeros(shape, x.dtype, x)
+    out = namespace(x).full(shape, fill, x.dtype) if fill else zeros(shape, x.dtype, x)
     out[:, top : top + H, left : left + W] = x
     return out
 
@@ -112,7 +111,9 @@ def sum_rows(a: Array) -> Array:
     """a (M,N) summed over its rows, on several threads: (N,) in the dtype that sums are kept in."""
     work = accumulator(a.dtype)
     M, N = a.shape
-    todo = blocks(M, N * work.itemsize)
+    if M <= _FEW_ROWS:
+        return a.sum(axis=0, dtype=work)
+    todo = blocks(M, N * work.itemsize, _SUMMED_BYTES)
     sums = empty((len(todo), N), work, a)
 
     def run(number: int) -> None:

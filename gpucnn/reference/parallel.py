@@ -142,7 +142,8 @@ def for_each(work: Callable[[T], None], items: Sequence[T], like: Array) -> None
             waiting.clear()
             # One that is still queued behind other callers' work would find nothing to do: do not wait for it.
             started = [helper for helper in helpers if not helper.cancel()]
-            wait(started)
+            if started:
+                wait(started)
         for helper in started:
             helper.result()
 
