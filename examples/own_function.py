@@ -1,6 +1,6 @@
 """A differentiable function of one's own: Swish, x * sigmoid(x), checked against finite differences.
 
-    python examples/own_function.py
+python examples/own_function.py
 """
 
 import numpy as np

@@ -1,10 +1,11 @@
 """A network of one's own on real digits, in twenty lines.
 
-    python examples/train_digits.py
+python examples/train_digits.py
 """
 
 import gpucnn
-from gpucnn import functional as F, nn
+from gpucnn import functional as F
+from gpucnn import nn
 from gpucnn.data import Compose, DataLoader, Normalize, RandomShift, load_mnist_sample
 
 gpucnn.manual_seed(0)
@@ -17,7 +18,7 @@ model = nn.Sequential(
     *(nn.Flatten(), nn.Linear(16 * 5 * 5, 10)),
 )
 optimizer = gpucnn.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
-for epoch in range(3):
+for _ in range(3):
     for images, labels in batches:
         optimizer.zero_grad()
         F.cross_entropy(model(images), labels).backward()

@@ -24,6 +24,9 @@ FLOAT_DTYPES = (np.dtype("float32"), np.dtype("float64"), np.dtype("float16"))
 BACKENDS = ("reference", "cuda", "simt")
 """Every backend that a kernel can be registered for. A compiled CPU backend is one more name here, and its kernels."""
 
+OLDEST_CAPABILITY = (8, 0)
+"""Of a GPU that the kernels run on."""
+
 CUPY_REMEDY = "pip install 'gpucnn[cuda13]' (driver for CUDA 13) or 'gpucnn[cuda12]' (driver for CUDA 12)"
 
 
@@ -273,6 +276,10 @@ def unavailable(name: str) -> str | None:
             return reason
         if gpu_count() == 0:
             return "no usable GPU: a driver, a device of compute capability 8.0+ and cupy are needed; see `gpucnn info`"
+        properties = extension.require().device_properties(0)
+        if properties["compute_capability"] < OLDEST_CAPABILITY:
+            has, needs = (".".join(map(str, c)) for c in (properties["compute_capability"], OLDEST_CAPABILITY))
+            return f"{properties['name']} has compute capability {has}, the kernels need {needs}: reference runs on it"
     if name == "simt":
         return "the CUDA kernels have not been built for the CPU in this installation"
     return None

@@ -34,17 +34,18 @@ def _tensor(value: Any, name: str, op: str) -> Tensor:
 
 def _floats_together(op: str, *optional: str, **operands: Tensor | None) -> None:
     """The operands are tensors of one floating dtype on one device; those named in `optional` may be None."""
-    first_name, first = next(iter(operands.items()))
-    first = _tensor(first, first_name, op)
-    if first.dtype.kind != "f":
-        raise TypeError(f"{op}: {first_name} must have a floating dtype, got {first.dtype}")
+    first_name, first = "", None
     for name, operand in operands.items():
         if operand is None and name in optional:
             continue
         operand = _tensor(operand, name, op)
-        if operand.dtype != first.dtype:
+        if first is None:
+            first_name, first = name, operand
+            if first.data.dtype.kind != "f":
+                raise TypeError(f"{op}: {name} must have a floating dtype, got {first.dtype}")
+        elif operand.data.dtype != first.data.dtype:
             raise TypeError(f"{op}: {first_name} has dtype {first.dtype}, but {name} has {operand.dtype}")
-        if operand.device != first.device:
+        elif operand.device != first.device:
             raise ValueError(f"{op}: {first_name} is on {first.device}, but {name} on {operand.device}")
 
 
@@ -305,7 +306,7 @@ def cross_entropy(
         )
     flat = backend.contiguous(labels.data).reshape(-1).astype(np.int64, copy=False)
     _check_labels(flat, classes, ignored, expected)
-    rows = _axis_last(input, axis).reshape(flat.size, classes)
+    rows = input if input.ndim == 2 else _axis_last(input, axis).reshape(flat.size, classes)
     problem = CrossEntropyProblem(ignored, float(label_smoothing), reduction)
     result: Tensor = record(loss.CrossEntropy, (rows, flat, weight), {"problem": problem})
     return result.reshape(*expected) if reduction == "none" else result

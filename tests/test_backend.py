@@ -261,7 +261,18 @@ def test_backends_that_can_not_be_used_say_why(monkeypatch: pytest.MonkeyPatch, 
     assert current_backend() == "reference"
 
 
+class GPU:
+    """What the backend asks of the extension."""
+
+    def __init__(self, capability: tuple[int, int] = (9, 0)) -> None:
+        self.capability = capability
+
+    def device_properties(self, device: int) -> dict[str, object]:
+        return {"name": "Some GPU", "compute_capability": self.capability}
+
+
 def test_cuda_is_the_default_where_it_can_be(two_gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extension, "require", GPU)
     assert current_backend() == "cuda"
     with use_backend("reference"):
         assert current_backend() == "reference"
@@ -290,3 +301,18 @@ def test_the_environment_chooses(value: str, answers: set[str]) -> None:
     environment = {**os.environ, "GPUCNN_BACKEND": value}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.stdout + done.stderr).splitlines()[-1] in answers
+
+
+@pytest.mark.parametrize(("capability", "usable"), [((7, 5), False), ((8, 0), True), ((9, 0), True), ((12, 0), True)])
+def test_a_gpu_too_old_for_the_kernels_is_named(
+    capability: tuple[int, int], usable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extension, "why_missing", lambda: None)
+    monkeypatch.setattr(extension, "require", lambda: GPU(capability))
+    monkeypatch.setattr(backend, "gpu_count", lambda: 1)
+    reason = backend.unavailable("cuda")
+    if usable:
+        assert reason is None
+    else:
+        assert reason is not None
+        assert "Some GPU has compute capability 7.5, the kernels need 8.0" in reason

@@ -18,10 +18,10 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.numpy import load_file
+from small_mnist import TEST, TRAIN, write_small_mnist
 
 from gpucnn.cli import main
 from gpucnn.data import load_mnist_sample
-from small_mnist import TEST, TRAIN, write_small_mnist
 
 
 def gpucnn(*arguments: object) -> Result:
@@ -242,7 +242,9 @@ def test_predict_names_classes_with_their_shares(trained: tuple[Path, str], tmp_
         assert abs(sum(shares) - 1) <= 1e-5
         assert shares == sorted(shares, reverse=True)
     again = json.loads(gpucnn("predict", inverted, "--invert", "--run", trained[0], "--top", 10, "--json").output)
-    assert again["classes"].keys() == answers[0]["classes"].keys()  # a batch of one rounds differently from one of three
+    assert (
+        again["classes"].keys() == answers[0]["classes"].keys()
+    )  # a batch of one rounds differently from one of three
     assert all(abs(share - answers[0]["classes"][name]) <= 1e-5 for name, share in again["classes"].items())
     table = gpucnn("predict", paths[0], "--run", trained[0])
     assert f"{next(iter(answers[0]['classes']))} " in table.output

@@ -147,7 +147,9 @@ def test_split64_refuses_what_64_bits_do_not_hold(value: int) -> None:
         split64(value)
 
 
-@pytest.mark.parametrize("counter, key", [((0, 0, 0, 2**32), (0, 0)), ((0, 0, 0, 0), (2**32, 0)), ((0, 0, 0, 0), (0, -1))])
+@pytest.mark.parametrize(
+    ("counter", "key"), [((0, 0, 0, 2**32), (0, 0)), ((0, 0, 0, 0), (2**32, 0)), ((0, 0, 0, 0), (0, -1))]
+)
 def test_philox_refuses_words_that_do_not_fit(counter: tuple[int, int, int, int], key: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=r"must lie in \[0, 2\*\*32\)"):
         philox4x32(counter, key)

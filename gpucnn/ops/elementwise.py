@@ -62,7 +62,7 @@ class Add(Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, Array | None]:
-        return _unbroadcast_both(ctx, dy, dy)
+        return _unbroadcast_both(ctx, dy if ctx.needs_input_grad[0] else None, dy if ctx.needs_input_grad[1] else None)
 
 
 class Subtract(Function):
@@ -73,7 +73,11 @@ class Subtract(Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, Array | None]:
-        return _unbroadcast_both(ctx, dy, in_memory_order(negative, None, dy) if ctx.needs_input_grad[1] else None)
+        return _unbroadcast_both(
+            ctx,
+            dy if ctx.needs_input_grad[0] else None,
+            in_memory_order(negative, None, dy) if ctx.needs_input_grad[1] else None,
+        )
 
 
 class Multiply(Function):

@@ -35,9 +35,11 @@ class SGD(Optimizer):
             raise ValueError("SGD: nesterov needs a momentum and no dampening")
 
     def update(self, param: Tensor, grad: Array, group: dict[str, Any], state: dict[str, Any]) -> None:
-        first = "velocity" not in state
-        if first and group["momentum"]:
+        momentum, first = group["momentum"], "velocity" not in state
+        if first and momentum:
             state["velocity"] = like(param)
-        problem = ops.SGDProblem(**{name: value for name, value in group.items() if name != "params"}, first=first)
-        velocity = state["velocity"] if group["momentum"] else None
+        problem = ops.SGDProblem(
+            group["lr"], momentum, group["dampening"], group["weight_decay"], group["nesterov"], first
+        )
+        velocity = state["velocity"] if momentum else None
         ops.sgd(problem, param.data, grad, velocity, like=param.data)

@@ -18,6 +18,7 @@ from gpucnn.reference.common import (
     add_channels,
     add_up,
     blocks,
+    is_large,
     padded,
     padded_zeros,
     sum_channels,
@@ -81,7 +82,7 @@ def fprop_im2col(p: Conv2dProblem, x: Array, w: Array, bias: Array | None) -> Ar
         if work != y.dtype:
             y[tile] = total
 
-    for_each(run, tiles(p.N, p.P, _unfolded_row_bytes(p, work)), x)
+    for_each(run, tiles(p.N, p.P, _unfolded_row_bytes(p, work)), x, share=_is_large(p, work))
     return y
 
 
@@ -102,7 +103,8 @@ def fprop_depthwise(p: Conv2dProblem, x: Array, w: Array, bias: Array | None) ->
             add_channels(total.reshape(-1, p.Q, p.K), offsets)
         y[block] = total.reshape(-1, p.P, p.Q, p.K)
 
-    for_each(run, blocks(p.N, 2 * p.P * p.Q * p.K * work.itemsize), x)
+    image_bytes = 2 * p.P * p.Q * p.K * work.itemsize
+    for_each(run, blocks(p.N, image_bytes), x, share=is_large(p.N * image_bytes))
     return y
 
 
@@ -132,7 +134,7 @@ def dgrad_taps(p: Conv2dProblem, dy: Array, w: Array) -> Array:
                 _add_tap(tap(full, p, r, s), gradient, by_tap[r, s])
         dx[block] = full[:, top : top + p.H, left : left + p.W]
 
-    for_each(run, blocks(p.N, 2 * (p.P * p.Q + p.H * p.W) * p.C * work.itemsize), dy)
+    for_each(run, blocks(p.N, 2 * (p.P * p.Q + p.H * p.W) * p.C * work.itemsize), dy, share=_is_large(p, work))
     return dx
 
 
@@ -174,7 +176,7 @@ def wgrad_im2col(p: Conv2dProblem, x: Array, dy: Array) -> Array:
             for group in range(p.groups):
                 sums[lane, group] += xp.matmul(_unfold(p, view[tile], group, work).T, rows[:, group])
 
-    for_each(run, range(lanes), x)
+    for_each(run, range(lanes), x, share=_is_large(p, work))
     total = sums.sum(axis=0)
     return total.transpose(0, 2, 1).reshape(p.K, p.R, p.S, -1).astype(x.dtype, order="C")
 
@@ -183,7 +185,8 @@ def wgrad_depthwise(p: Conv2dProblem, x: Array, dy: Array) -> Array:
     """dw (K,R,S,1): for each tap, what it met times dy, summed over images and positions."""
     work = accumulator(x.dtype)
     multiplier = p.K // p.C
-    todo = blocks(p.N, 2 * p.P * p.Q * p.K * work.itemsize)
+    image_bytes = 2 * p.P * p.Q * p.K * work.itemsize
+    todo = blocks(p.N, image_bytes)
     lanes = max(1, min(_LANES, len(todo)))
     sums = zeros((lanes, p.R, p.S, p.K), work, x)
 
@@ -194,7 +197,7 @@ def wgrad_depthwise(p: Conv2dProblem, x: Array, dy: Array) -> Array:
                 product = (cells[..., None] * gradient).reshape(-1, p.Q * p.K)
                 sums[lane, r, s] += add_up(product).reshape(p.Q, p.K).sum(axis=0)
 
-    for_each(run, range(lanes), x)
+    for_each(run, range(lanes), x, share=is_large(p.N * image_bytes))
     return sums.sum(axis=0).transpose(2, 0, 1)[..., None].astype(x.dtype, order="C")
 
 
@@ -204,6 +207,11 @@ def bgrad(p: Conv2dProblem, dy: Array) -> Array:
 
 
 # ----------------------------------------------------------------------------------------------------------- helpers
+
+
+def _is_large(p: Conv2dProblem, work: np.dtype[Any]) -> bool:
+    unfolded = p.N * p.P * _unfolded_row_bytes(p, work) * p.groups
+    return is_large(unfolded, unfolded // work.itemsize * (p.K // p.groups))
 
 
 def _unfolded_row_bytes(p: Conv2dProblem, work: np.dtype[Any]) -> int:

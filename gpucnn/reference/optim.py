@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gpucnn.backend import Array, namespace
 
 
-@dataclass(frozen=True)
-class SGDProblem:
+class SGDProblem(NamedTuple):
     lr: float
     momentum: float
     dampening: float
@@ -19,8 +18,7 @@ class SGDProblem:
     """The first step of this parameter: the momentum buffer becomes the gradient."""
 
 
-@dataclass(frozen=True)
-class AdamProblem:
+class AdamProblem(NamedTuple):
     lr: float
     beta1: float
     beta2: float

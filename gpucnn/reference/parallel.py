@@ -109,8 +109,10 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def for_each(work: Callable[[T], None], items: Sequence[T], like: Array) -> None:
-    """work(item) for every item, on several threads if `like` is on the CPU; items must not depend on each other.
+def for_each(work: Callable[[T], None], items: Sequence[T], like: Array, *, share: bool = True) -> None:
+    """work(item) for every item; items must not depend on each other.
+
+    If `like` is on the CPU and `share` is set they are shared out among threads; results must not depend on that.
 
     Returns when all are done. If one fails no further one is started, and its exception is raised again here after
     those under way have ended. May be called from several threads, and from within `work`.
@@ -135,7 +137,7 @@ def for_each(work: Callable[[T], None], items: Sequence[T], like: Array) -> None
                     raise
 
     with _blas.single_threaded():
-        helpers = [_pool().submit(drain) for _ in range(min(_threads, len(items)) - 1)]
+        helpers = [_pool().submit(drain) for _ in range(min(_threads, len(items)) - 1 if share else 0)]
         try:
             drain()
         finally:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpucnn.backend import Array, accumulator, empty, namespace, workspace, zeros
 from gpucnn.problem import Pool2dProblem
-from gpucnn.reference.common import blocks, padded, padded_zeros, select, tap, taps
+from gpucnn.reference.common import blocks, is_large, padded, padded_zeros, select, tap, taps
 from gpucnn.reference.parallel import for_each
 
 
@@ -24,7 +24,7 @@ def max_fprop(p: Pool2dProblem, x: Array) -> Array:
         for index in range(1, p.R * p.S):
             xp.maximum(best, tap(source, p, *divmod(index, p.S)), out=best)
 
-    for_each(run, blocks(p.N, _image_bytes(p, x)), x)
+    _for_each_block(p, x, run)
     return y
 
 
@@ -47,7 +47,7 @@ def max_fprop_winners(p: Pool2dProblem, x: Array) -> tuple[Array, Array]:
             xp.maximum(best, cells, out=best)
             xp.maximum(mine, xp.multiply(better, number(index), dtype=number), out=mine)
 
-    for_each(run, blocks(p.N, _image_bytes(p, x)), x)
+    _for_each_block(p, x, run)
     return y, winners
 
 
@@ -100,7 +100,7 @@ def average_fprop(p: Pool2dProblem, x: Array, divisors: Array) -> Array:
         total /= divisors
         y[block] = total
 
-    for_each(run, blocks(p.N, _image_bytes(p, x)), x)
+    _for_each_block(p, x, run)
     return y
 
 
@@ -126,12 +126,13 @@ def _scattered(p: Pool2dProblem, dy: Array, scatter: Callable[[Array, slice], No
         scatter(full, block)
         dx[block] = full[:, top : top + p.H, left : left + p.W]
 
-    for_each(run, blocks(p.N, _image_bytes(p, dy)), dy)
+    _for_each_block(p, dy, run)
     return dx
 
 
-def _image_bytes(p: Pool2dProblem, array: Array) -> int:
-    return (p.H * p.W + 2 * p.P * p.Q) * p.C * int(array.itemsize)
+def _for_each_block(p: Pool2dProblem, like: Array, run: Callable[[slice], None]) -> None:
+    image_bytes = (p.H * p.W + 2 * p.P * p.Q) * p.C * int(like.itemsize)
+    for_each(run, blocks(p.N, image_bytes), like, share=is_large(p.N * image_bytes))
 
 
 def divisors(p: Pool2dProblem, count_include_pad: bool, divisor_override: int | None, like: Array) -> Array:
