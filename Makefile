@@ -1,6 +1,6 @@
 # make demo     trains LeNet-5 on real digits and leaves pictures and a report in runs/demo
 # make test     runs the tests; says what was skipped and why
-# make lint     ruff: rules and format             make types    mypy
+# make lint     ruff and clang-format              make types    mypy
 # make clean    removes the environment and everything built; runs/ stays
 #
 # Each makes .venv first and remakes it when what it is made from has changed. PYTHON names another interpreter; the
@@ -30,6 +30,7 @@ test: $(VENV)/installed
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(shell find csrc -name '*.cu' -o -name '*.cpp' -o -name '*.h' -o -name '*.cuh')
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
