@@ -46,3 +46,19 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for place in ("conv2d.empty", "conv2d.workspace", "pool2d.empty", "pool2d.workspace", "common.empty"):
         monkeypatch.setattr(f"gpucnn.reference.{place}", filled(getattr(backend, place.partition(".")[2])))
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every text that the pictures of this test show."""
+    from gpucnn.vis import style
+
+    texts: list[str] = []
+    write = style.write
+
+    def record(figure: Any, text: str, *args: Any, **options: Any) -> None:
+        texts.append(text)
+        write(figure, text, *args, **options)
+
+    monkeypatch.setattr(style, "write", record)
+    return texts

@@ -128,7 +128,7 @@ def _fit(trainer: Trainer, test_set: Dataset) -> None:
             f"{stopped}; checkpoint written, go on with: gpucnn train --resume --run {run.folder}"
         ) from None
     result = evaluate(trainer.model, trainer.test_loader, trainer.device)
-    _finish(run, trainer.model, test_set, result, f"{config.model} on {config.data}")
+    _finish(run, trainer.model, test_set, result, f"{config.model} on {test_set.name}")
 
 
 def _finish(run: Run, model: gpucnn.nn.Module, test_set: Dataset, result: Evaluation, title: str) -> None:
