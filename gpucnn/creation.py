@@ -35,6 +35,8 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
 def from_dlpack(source: Any) -> Tensor:
     """A Tensor that shares the memory of `source`, any object that speaks DLPack (PyTorch, CuPy, JAX, numpy...).
 
+    With numpy 2.0 a tensor made so on the CPU is read-only; from numpy 2.1 on it is what its source says.
+
     Raises:
         TypeError: `source` does not speak DLPack, or holds what tensors can't.
         BufferError: `source` does not give its memory away, as a PyTorch tensor that requires gradients does not.
