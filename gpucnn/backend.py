@@ -274,8 +274,14 @@ def unavailable(name: str) -> str | None:
     if name == "cuda":
         if reason := extension.why_missing():
             return reason
+        try:
+            count, why_none = extension.require().device_count()
+        except RuntimeError as error:  # CUDA itself fails, and says how
+            count, why_none = 0, str(error)
+        if count == 0:
+            return f"no usable GPU: {why_none}"
         if gpu_count() == 0:
-            return "no usable GPU: a driver, a device of compute capability 8.0+ and cupy are needed; see `gpucnn info`"
+            return f"there is a GPU, but no cupy that can use it: {CUPY_REMEDY}"
         properties = extension.require().device_properties(0)
         if properties["compute_capability"] < OLDEST_CAPABILITY:
             has, needs = (".".join(map(str, c)) for c in (properties["compute_capability"], OLDEST_CAPABILITY))

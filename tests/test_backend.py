@@ -267,6 +267,9 @@ class GPU:
     def __init__(self, capability: tuple[int, int] = (9, 0)) -> None:
         self.capability = capability
 
+    def device_count(self) -> tuple[int, str]:
+        return 1, ""
+
     def device_properties(self, device: int) -> dict[str, object]:
         return {"name": "Some GPU", "compute_capability": self.capability}
 
@@ -316,3 +319,30 @@ def test_a_gpu_too_old_for_the_kernels_is_named(
     else:
         assert reason is not None
         assert "Some GPU has compute capability 7.5, the kernels need 8.0" in reason
+
+
+class NoDriver(GPU):
+    def device_count(self) -> tuple[int, str]:
+        return 0, "no NVIDIA driver"
+
+
+class BrokenDriver(GPU):
+    def device_count(self) -> tuple[int, str]:
+        raise RuntimeError("devices can't be counted")
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (NoDriver, "no usable GPU: no NVIDIA driver"),
+        (BrokenDriver, "no usable GPU: devices can't be counted"),
+        (GPU, "no cupy that can use it: pip install"),
+    ],
+)
+def test_what_keeps_the_kernels_from_running_is_said(
+    module: type[GPU], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extension, "why_missing", lambda: None)
+    monkeypatch.setattr(extension, "require", module)
+    monkeypatch.setattr(backend, "gpu_count", lambda: 0)
+    assert reason in (backend.unavailable("cuda") or "")
