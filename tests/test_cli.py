@@ -126,21 +126,23 @@ def test_without_matplotlib_there_is_a_report_without_pictures(
 
 
 def test_lenet_trains_on_a_folder_of_colour_images(tmp_path: Path) -> None:
+    root = tmp_path / "mnist"  # a folder may have a data set's name
     generator = np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 2)):
         for label, colour in (("red", 0), ("blue", 2)):
-            (tmp_path / split / label).mkdir(parents=True)
+            (root / split / label).mkdir(parents=True)
             for number in range(count):
                 pixels = generator.integers(0, 100, (40, 40, 3)).astype(np.uint8)
                 pixels[..., colour] += 150
-                Image.fromarray(pixels).save(tmp_path / split / label / f"{number}.png")
+                Image.fromarray(pixels).save(root / split / label / f"{number}.png")
     result = gpucnn(
-        *("train", "--data", tmp_path, "--size", 32, "--epochs", 20, "--batch-size", 4, "--out", tmp_path / "run")
+        *("train", "--data", root, "--size", 32, "--epochs", 20, "--batch-size", 4, "--out", tmp_path / "run")
     )
     assert result.exit_code == 0, result.output
     assert "test error: 0.00%" in result.output
-    shown = gpucnn("predict", tmp_path / "test" / "red" / "0.png", "--run", tmp_path / "run", "--json", "--top", 1)
+    shown = gpucnn("predict", root / "test" / "red" / "0.png", "--run", tmp_path / "run", "--json", "--top", 1)
     assert list(json.loads(shown.output)["classes"]) == ["red"]
+    assert gpucnn("eval", "--run", tmp_path / "run").exit_code == 0
 
 
 # ---------------------------------------------------------------------------------------------- interruptions
@@ -341,3 +343,34 @@ def test_a_run_is_not_resumed_on_other_data(trained: tuple[Path, str], tmp_path:
     config["options"]["data"] = "mnist-sample"
     (folder / "config.json").write_text(json.dumps(config))
     assert "the data are not those" in failed("train", "--resume", "--run", folder)
+
+
+def test_a_run_on_the_carried_sample_resumes_whatever_the_network_says_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GPUCNN_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "run"
+    result = gpucnn("train", "--no-download", "--epochs", 1, "--out", folder)
+    assert result.exit_code == 0, result.output
+    assert json.loads((folder / "config.json").read_text())["options"]["data"] == "mnist-sample"
+
+    def network(*arguments: object) -> None:
+        raise AssertionError("the network was asked for data that the package carries")
+
+    monkeypatch.setattr("gpucnn.data.mnist.fetch_files", network)
+    for command in (["train", "--resume"], ["eval"]):
+        again = gpucnn(*command, "--run", folder)
+        assert again.exit_code == 0, again.output
+
+
+def test_data_that_have_moved_are_the_same_data(digits: Path, tmp_path: Path) -> None:
+    place, folder = tmp_path / "here", tmp_path / "run"
+    shutil.copytree(digits, place)
+    assert gpucnn("train", "--data-dir", place, "--epochs", 1, "--out", folder).exit_code == 0
+    place.rename(tmp_path / "there")
+    config = json.loads((folder / "config.json").read_text())
+    config["data"]["data_dir"] = str(tmp_path / "there")
+    (folder / "config.json").write_text(json.dumps(config))
+    result = gpucnn("train", "--resume", "--run", folder)
+    assert result.exit_code == 0, result.output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,9 @@ class DataFacts:
     image_shape: tuple[int, int, int]  # C, H, W
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    source: str
+    images: int
+    source: str = field(compare=False)
+    """Where the data were found, in words: the same data may be found elsewhere another time."""
 
     @classmethod
     def of(cls, train: Dataset) -> DataFacts:
@@ -33,7 +35,7 @@ class DataFacts:
         mean, std = (0.5,) * channels, (0.5,) * channels
         if isinstance(train, ArrayDataset) and train.images.dtype == np.uint8:
             mean, std = _moments(train.images)
-        return cls(tuple(train.classes), (channels, height, width), mean, std, train.source)
+        return cls(tuple(train.classes), (channels, height, width), mean, std, len(train), train.source)
 
     def normalize(self) -> Normalize:
         return Normalize(self.mean, self.std)

@@ -21,7 +21,7 @@ from gpucnn.data import DATASETS, Dataset
 from gpucnn.train import InterruptedRunError, Run, TrainConfig, Trainer, recipe
 from gpucnn.train.config import OPTIMIZERS, SCHEDULES
 from gpucnn.train.evaluate import Evaluation, evaluate
-from gpucnn.train.report import write_pictures, write_report
+from gpucnn.train.report import speed, write_pictures, write_report
 from gpucnn.train.run import CHECKPOINTS
 
 RESUMABLE = {"resume", "folder", "checkpoint", "device", "backend_name"}
@@ -86,8 +86,10 @@ def _start(options: dict[str, Any], device: str) -> None:
     train_set, test_set = session.load_data(
         options["data"], options["data_dir"], options["download"], options["size"], options["mode"], click.echo
     )
+    # What is in use, not what was asked for: a run on the sample stays on it when the network is back.
+    data = train_set.name if options["data"] in DATASETS else options["data"]
     given = {f.name: options[f.name] for f in fields(TrainConfig) if options.get(f.name) is not None}
-    config = TrainConfig(**{**recipe(name, options["data"], len(train_set)), **given, "model": name})
+    config = TrainConfig(**{**recipe(name, data, len(train_set)), **given, "model": name, "data": data})
     facts = session.DataFacts.of(train_set)
     gpucnn.manual_seed(config.seed)
     model = models.build_for(name, len(facts.classes), facts.image_shape).to(device=device)
@@ -138,12 +140,10 @@ def _finish(run: Run, model: gpucnn.nn.Module, test_set: Dataset, result: Evalua
     except vis.MatplotlibMissingError as missing:
         click.echo(f"no pictures: {missing}", err=True)
     report = write_report(run, title, model, result, pictures)
-    rows = run.read_metrics()
-    seconds = sum(row["seconds"] for row in rows)
-    images = sum(row["seconds"] * row["images_per_second"] for row in rows)
+    images_per_second, seconds = speed(run.read_metrics())
     wrong = int((result.labels != result.predicted).sum())
     click.echo(f"test error: {result.error:.2%} ({wrong} of {len(result.labels)} images)")
-    click.echo(f"training speed: {images / max(seconds, 1e-9):,.0f} images/s ({seconds:.1f} s)")
+    click.echo(f"training speed: {images_per_second:,.0f} images/s ({seconds:.1f} s)")
     click.echo(f"report: {report}")
 
 

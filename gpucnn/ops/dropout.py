@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, memory_order
+from gpucnn.backend import Array, from_nhwc, memory_order
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import dropout as reference
 from gpucnn.reference.dropout import DropoutProblem
@@ -24,8 +24,7 @@ class Dropout(Function):
     def forward(ctx: Any, x: Array, *, problem: DropoutProblem) -> Array:
         keep = mask(problem, x, like=x)
         if order := memory_order(x):  # the mask is drawn in logical order and laid out like x
-            from_order = tuple(sorted(range(4), key=order.__getitem__))
-            keep = keep.transpose(order).copy().transpose(from_order)
+            keep = from_nhwc(keep.transpose(order).copy())
         ctx.problem = problem
         ctx.save_for_backward(keep)
         return apply_mask(problem, x, keep, like=x)

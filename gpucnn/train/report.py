@@ -16,6 +16,13 @@ from gpucnn.train.run import Run
 GALLERY = 36
 
 
+def speed(rows: list[dict[str, Any]]) -> tuple[float, float]:
+    """(images a second, seconds) of training in all, from the rows of metrics.jsonl."""
+    seconds = sum(row["seconds"] for row in rows)
+    images = sum(row["images_per_second"] * row["seconds"] for row in rows)
+    return images / max(seconds, 1e-9), seconds
+
+
 def first_filters(model: nn.Module) -> np.ndarray[Any, Any] | None:
     """The weights (K,C,R,S) of the model's first convolution, None if it has none."""
     for module in model.modules():
@@ -62,14 +69,13 @@ def write_pictures(run: Run, model: nn.Module, test: Dataset, result: Evaluation
 def write_report(run: Run, title: str, model: nn.Module, result: Evaluation, pictures: list[tuple[str, Path]]) -> Path:
     """report.html from the run's files and its last evaluation."""
     rows = run.read_metrics()
-    seconds = sum(row["seconds"] for row in rows)
-    images = sum(row["images_per_second"] * row["seconds"] for row in rows)
+    images_per_second, seconds = speed(rows)
     summary = [
         ("Test error", f"{result.error:.2%}"),
         ("Test images", f"{len(result.labels):,}"),
         ("Parameters", f"{sum(p.numel() for p in model.parameters()):,}"),
         ("Training", f"{seconds:.0f} s"),
-        ("Speed", f"{images / max(seconds, 1e-9):,.0f} images/s"),
+        ("Speed", f"{images_per_second:,.0f} images/s"),
     ]
     return vis.write_report(
         run.folder, title=title, summary=summary, rows=rows, pictures=pictures, config=run.read_config()
