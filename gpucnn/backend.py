@@ -279,7 +279,8 @@ def unavailable(name: str) -> str | None:
         except RuntimeError as error:  # CUDA itself fails, and says how
             count, why_none = 0, str(error)
         if count == 0:
-            return f"no usable GPU: {why_none}"
+            needs = f"one of compute capability {'.'.join(map(str, OLDEST_CAPABILITY))} or newer with NVIDIA's driver"
+            return f"no usable GPU: {why_none}; the kernels need {needs}, and cupy: {CUPY_REMEDY}"
         if gpu_count() == 0:
             return f"there is a GPU, but no cupy that can use it: {CUPY_REMEDY}"
         properties = extension.require().device_properties(0)
