@@ -1,0 +1,63 @@
+"""What every function asks of its arguments: tensors of one floating dtype on one device, batched or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpucnn.tensor import Tensor
+
+
+def a_tensor(value: Any, name: str, op: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        kind = type(value).__name__
+        raise TypeError(f"{op}: {name} must be a gpucnn.Tensor, got {kind}; gpucnn.tensor(...) makes one")
+    return value
+
+
+def floats_together(op: str, *optional: str, **operands: Tensor | None) -> None:
+    """The operands are tensors of one floating dtype on one device; those named in `optional` may be None."""
+    first_name, first = "", None
+    for name, operand in operands.items():
+        if operand is None and name in optional:
+            continue
+        operand = a_tensor(operand, name, op)
+        if first is None:
+            first_name, first = name, operand
+            if first.data.dtype.kind != "f":
+                raise TypeError(f"{op}: {name} must have a floating dtype, got {first.dtype}")
+        elif operand.data.dtype != first.data.dtype:
+            raise TypeError(f"{op}: {first_name} has dtype {first.dtype}, but {name} has {operand.dtype}")
+        elif operand.device != first.device:
+            raise ValueError(f"{op}: {first_name} is on {first.device}, but {name} on {operand.device}")
+
+
+def hashable(op: str, **arguments: Any) -> list[Any]:
+    """The arguments as keys of a cache: lists as tuples."""
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
+    for name, value in plain.items():
+        try:
+            hash(value)
+        except TypeError:
+            raise TypeError(f"{op}: {name} takes an int or a tuple of ints, got {value!r}") from None
+    return list(plain.values())
+
+
+def batched(input: Tensor, run: Callable[[Tensor], Any]) -> Any:
+    """Runs on (C,H,W) as on a batch of one."""
+    if input.ndim != 3:
+        return run(input)
+    result = run(input.unsqueeze(0))
+    return tuple(r.squeeze(0) for r in result) if isinstance(result, tuple) else result.squeeze(0)
+
+
+def bias_fits(op: str, bias: Tensor | None, outputs: int) -> None:
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"{op}: bias must have shape ({outputs},), one number an output channel, got {bias.shape}")
+
+
+def axis_last(input: Tensor, axis: int) -> Tensor:
+    """A view with `axis` last: for the channels of an image, the order in which memory has them already."""
+    if axis == input.ndim - 1:
+        return input
+    return input.permute(*[i for i in range(input.ndim) if i != axis], axis)
