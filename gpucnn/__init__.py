@@ -10,6 +10,7 @@ from gpucnn.autograd import Function, enable_grad, is_grad_enabled, no_grad
 from gpucnn.backend import use_backend
 from gpucnn.creation import from_dlpack, ones, tensor, zeros
 from gpucnn.random import manual_seed
+from gpucnn.serialization import load, save
 from gpucnn.tensor import Tensor
 
 __version__ = "0.1.0"
@@ -21,11 +22,13 @@ __all__ = [
     "from_dlpack",
     "functional",
     "is_grad_enabled",
+    "load",
     "manual_seed",
     "nn",
     "no_grad",
     "ones",
     "optim",
+    "save",
     "tensor",
     "use_backend",
     "zeros",

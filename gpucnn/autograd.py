@@ -6,10 +6,11 @@ a class attribute `__record__`, a callable that runs a Function and notes it in 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
 
 from gpucnn.backend import Array
 
@@ -73,6 +74,42 @@ class Function:
             if record is not None:
                 return record(cls, inputs, parameters)
         raise TypeError(f"{cls.__name__}.apply needs at least one Tensor, got {[type(v).__name__ for v in inputs]}")
+
+
+class Observer(Protocol):
+    """Is told of each op and each module that a thread runs while `observed_by` is in force."""
+
+    def function(
+        self,
+        function: type[Function],
+        inputs: tuple[Any, ...],
+        parameters: Mapping[str, Any],
+        ctx: Context,
+        outputs: Any,
+    ) -> None:
+        """`function` has run on `inputs` and left `ctx`; `outputs` is the list of its output Tensors."""
+
+    def module(self, module: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """`module` has been called; returns what its forward, which is the observer's to call, returns."""
+
+
+observers: dict[int, Observer] = {}
+"""By the id of the thread. Empty unless somebody observes, and then all that it costs is to see that."""
+
+
+@contextlib.contextmanager
+def observed_by(observer: Observer) -> Iterator[None]:
+    """Tells `observer` of what this thread runs inside; it takes the place of another that is in force."""
+    thread = threading.get_ident()
+    outside = observers.get(thread)
+    observers[thread] = observer
+    try:
+        yield
+    finally:
+        if outside is None:
+            del observers[thread]
+        else:
+            observers[thread] = outside
 
 
 class _GradMode(threading.local):

@@ -7,6 +7,7 @@ arguments, so errors here are in the terms of whoever called `F.conv2d` or `F.ma
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,19 +57,37 @@ class Conv2dProblem(_Windows):
 
 @dataclass(frozen=True)
 class Pool2dProblem(_Windows):
-    """One pooling; padded positions take part in no maximum."""
+    """The windows of a pooling, whose padded positions take part in no maximum, or of unfold and fold."""
 
 
 def pair(value: Any, name: str, *, minimum: int) -> tuple[int, int]:
     """An int or a tuple of one or two ints as (vertical, horizontal); TypeError or ValueError names the argument."""
+    return _two(each_axis(value, 2, name, minimum=minimum), minimum)
+
+
+def each_axis(value: Any, axes: int, name: str, *, minimum: int) -> tuple[int, ...]:
+    """An int, or a tuple of one int or as many as there are axes, as one int for each axis."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    if len(values) not in (1, 2):
-        raise ValueError(f"{name} takes an int or a pair (vertical, horizontal), got {value!r}")
-    numbers = [whole(v, name) for v in values]
+    if len(values) not in (1, axes):
+        several = "a pair (vertical, horizontal)" if axes == 2 else "a tuple of one"
+        raise ValueError(f"{name} takes an int or {several}, got {value!r}")
+    numbers = tuple([whole(v, name) for v in values])
     if min(numbers) < minimum:
         rule = "not be negative" if minimum == 0 else f"be at least {minimum}"
         raise ValueError(f"{name} must {rule}, got {value!r}")
-    return numbers[0], numbers[-1]
+    return numbers if len(numbers) == axes else numbers * axes
+
+
+def _two(values: Sequence[int], missing: int) -> tuple[int, int]:
+    """One number for each of two axes; where there is one alone it is the horizontal one."""
+    return (values[0] if len(values) == 2 else missing), values[-1]
+
+
+def _group_count(op: str, groups: Any) -> int:
+    count = whole(groups, f"{op}: groups")
+    if count < 1:
+        raise ValueError(f"{op}: groups must be at least 1, got {groups!r}")
+    return count
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool = False) -> int:
@@ -90,6 +109,10 @@ def _text(shape: tuple[int, ...]) -> str:
     return "(" + ", ".join(map(str, shape)) + ")"
 
 
+def _times(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
 @functools.lru_cache(maxsize=4096, typed=True)
 def conv2d_problem(
     x: tuple[int, ...], w: tuple[int, ...], stride: IntPair, padding: IntPair | str, dilation: IntPair, groups: int
@@ -101,46 +124,145 @@ def conv2d_problem(
             below 1, a negative padding, padding='same' with a stride other than 1.
         TypeError: an argument that is not an integer where one is needed.
     """
-    N, C, H, W = _image_shape(x, "conv2d")
+    _image_shape(x, "conv2d")
     if len(w) != 4:
         raise ValueError(f"conv2d: weight must have shape (K, C/groups, R, S), got {_text(w)}")
-    K, per_group, R, S = w
-    if min(K, per_group, R, S, C) < 1:
-        raise ValueError(f"conv2d: channels and kernel must not be empty, got input {_text(x)} and weight {_text(w)}")
-    strides = pair(stride, "conv2d: stride", minimum=1)
-    dilations = pair(dilation, "conv2d: dilation", minimum=1)
-    group_count = whole(groups, "conv2d: groups")
-    if group_count < 1:
-        raise ValueError(f"conv2d: groups must be at least 1, got {groups!r}")
+    return _convolution("conv2d", x, w, stride, padding, dilation, groups)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def conv1d_problem(
+    x: tuple[int, ...], w: tuple[int, ...], stride: IntPair, padding: IntPair | str, dilation: IntPair, groups: int
+) -> Conv2dProblem:
+    """As `conv2d_problem` for `x` (N,C,L) and `w` (K,C/groups,S): described as a convolution of images of one row."""
+    if len(x) != 3:
+        raise ValueError(f"conv1d: input must have shape (N, C, L) or (C, L), got {_text(x)}")
+    if len(w) != 3:
+        raise ValueError(f"conv1d: weight must have shape (K, C/groups, S), got {_text(w)}")
+    return _convolution("conv1d", x, w, stride, padding, dilation, groups)
+
+
+def _convolution(
+    op: str,
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    stride: IntPair,
+    padding: IntPair | str,
+    dilation: IntPair,
+    groups: int,
+) -> Conv2dProblem:
+    """A convolution along one or two axes; along one it has a single row and a single row of taps."""
+    N, C, *sizes = x
+    K, per_group, *kernel = w
+    if min(K, per_group, C, *kernel) < 1:
+        raise ValueError(f"{op}: channels and kernel must not be empty, got input {_text(x)} and weight {_text(w)}")
+    axes = len(sizes)
+    strides = each_axis(stride, axes, f"{op}: stride", minimum=1)
+    dilations = each_axis(dilation, axes, f"{op}: dilation", minimum=1)
+    group_count = _group_count(op, groups)
     if C % group_count or K % group_count:
         raise ValueError(
-            f"conv2d: groups must divide the channels of input and weight: groups={groups}, input has C={C}, "
+            f"{op}: groups must divide the channels of input and weight: groups={groups}, input has C={C}, "
             f"weight {_text(w)} has K={K}"
         )
     if per_group * group_count != C:
         raise ValueError(
-            f"conv2d: input {_text(x)} has C={C} channels, but weight {_text(w)} with groups={groups} "
+            f"{op}: input {_text(x)} has C={C} channels, but weight {_text(w)} with groups={groups} "
             f"expects {per_group * group_count}"
         )
-    taps = (dilations[0] * (R - 1), dilations[1] * (S - 1))
-    if isinstance(padding, str):
-        if padding not in ("same", "valid"):
-            raise ValueError(f"conv2d: padding must be 'same', 'valid', an int or a pair, got {padding!r}")
-        if padding == "same" and strides != (1, 1):
-            raise ValueError(f"conv2d: padding='same' needs stride 1, got stride={stride!r}")
-        total = taps if padding == "same" else (0, 0)
-        before = (total[0] // 2, total[1] // 2)
-    else:
-        before = pair(padding, "conv2d: padding", minimum=0)
-        total = (2 * before[0], 2 * before[1])
-    P = output_size(H, R, strides[0], total[0], dilations[0])
-    Q = output_size(W, S, strides[1], total[1], dilations[1])
+    before, total = conv_padding(op, kernel, stride, padding, dilation)
+    outputs = [output_size(*axis) for axis in zip(sizes, kernel, strides, total, dilations, strict=True)]
+    if min(outputs) < 1:
+        spans = [d * (taps - 1) + 1 for d, taps in zip(dilations, kernel, strict=True)]
+        room = [size + cells for size, cells in zip(sizes, total, strict=True)]
+        raise ValueError(
+            f"{op}: a kernel that spans {_times(spans)} (weight {_text(w)}, dilation={dilation!r}) is "
+            f"larger than the padded input {_times(room)} (input {_text(x)}, padding={padding!r})"
+        )
+    (H, W), (R, S), (P, Q) = _two(sizes, 1), _two(kernel, 1), _two(outputs, 1)
+    return Conv2dProblem(N, H, W, C, R, S, P, Q, _two(strides, 1), _two(before, 0), _two(dilations, 1), K, group_count)
+
+
+def conv_padding(
+    op: str, kernel: Sequence[int], stride: IntPair, padding: IntPair | str, dilation: IntPair
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(cells before the image, cells at both ends together) along each axis of `kernel`, what `padding` asks for.
+
+    'same' has as many outputs as inputs, and puts an odd cell at the end.
+
+    Raises:
+        ValueError: a negative padding, another word than 'same' and 'valid', 'same' with a stride other than 1.
+        TypeError: an argument that is no integer.
+    """
+    axes = len(kernel)
+    if not isinstance(padding, str):
+        before = each_axis(padding, axes, f"{op}: padding", minimum=0)
+        return before, tuple([2 * cells for cells in before])
+    if padding not in ("same", "valid"):
+        numbers = "an int or a pair" if axes == 2 else "an int"
+        raise ValueError(f"{op}: padding must be 'same', 'valid', {numbers}, got {padding!r}")
+    if padding == "valid":
+        return (0,) * axes, (0,) * axes
+    if max(each_axis(stride, axes, f"{op}: stride", minimum=1)) > 1:
+        raise ValueError(f"{op}: padding='same' needs stride 1, got stride={stride!r}")
+    spreads = each_axis(dilation, axes, f"{op}: dilation", minimum=1)
+    total = tuple([d * (taps - 1) for d, taps in zip(spreads, kernel, strict=True)])
+    return tuple([cells // 2 for cells in total]), total
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def conv_transpose2d_problem(
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    stride: IntPair,
+    padding: IntPair,
+    output_padding: IntPair,
+    groups: int,
+    dilation: IntPair,
+) -> Conv2dProblem:
+    """Checks the arguments of a transposed convolution of `x` (N,C,H,W) with `w` (C,K/groups,R,S) and describes it
+    as the convolution that it transposes: from (N,K,P,Q), its own output, to `x`, with the same filters.
+
+    P = (H-1) * stride - 2 * padding + dilation * (R-1) + 1 + output_padding, Q likewise.
+
+    Raises:
+        ValueError: channels or groups that do not fit, an output without cells, an output_padding that is smaller
+            than neither stride nor dilation, a stride or dilation below 1, a negative padding.
+        TypeError: an argument that is not an integer.
+    """
+    op = "conv_transpose2d"
+    N, C, H, W = _image_shape(x, op)
+    if len(w) != 4:
+        raise ValueError(f"{op}: weight must have shape (C, K/groups, R, S), got {_text(w)}")
+    w_channels, per_group, R, S = w
+    if min(C, H, W, w_channels, per_group, R, S) < 1:
+        raise ValueError(
+            f"{op}: channels, image and kernel must not be empty, got input {_text(x)} and weight {_text(w)}"
+        )
+    strides = pair(stride, f"{op}: stride", minimum=1)
+    before = pair(padding, f"{op}: padding", minimum=0)
+    extra = pair(output_padding, f"{op}: output_padding", minimum=0)
+    dilations = pair(dilation, f"{op}: dilation", minimum=1)
+    group_count = _group_count(op, groups)
+    if w_channels != C:
+        raise ValueError(f"{op}: input {_text(x)} has C={C} channels, but weight {_text(w)} expects {w_channels}")
+    if C % group_count:
+        raise ValueError(f"{op}: groups must divide the channels of input: groups={groups}, input has C={C}")
+    if any(cells >= max(s, d) for cells, s, d in zip(extra, strides, dilations, strict=True)):
+        raise ValueError(
+            f"{op}: output_padding must be smaller than stride or dilation, got output_padding={output_padding!r}, "
+            f"stride={stride!r}, dilation={dilation!r}"
+        )
+    P, Q = (
+        (size - 1) * s - 2 * pad + d * (taps - 1) + 1 + cells
+        for size, taps, s, pad, d, cells in zip((H, W), (R, S), strides, before, dilations, extra, strict=True)
+    )
     if P < 1 or Q < 1:
         raise ValueError(
-            f"conv2d: a kernel that spans {taps[0] + 1} x {taps[1] + 1} (weight {_text(w)}, dilation={dilation!r}) is "
-            f"larger than the padded input {H + total[0]} x {W + total[1]} (input {_text(x)}, padding={padding!r})"
+            f"{op}: the output would have {P} x {Q} cells (input {_text(x)}, weight {_text(w)}, stride={stride!r}, "
+            f"padding={padding!r}, dilation={dilation!r})"
         )
-    return Conv2dProblem(N, H, W, C, R, S, P, Q, strides, before, dilations, K, group_count)
+    return Conv2dProblem(N, P, Q, per_group * group_count, R, S, H, W, strides, before, dilations, C, group_count)
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
@@ -181,3 +303,63 @@ def pool2d_problem(
             f"{H + 2 * before[0]} x {W + 2 * before[1]} (input {_text(x)}, padding={padding!r})"
         )
     return Pool2dProblem(N, H, W, C, R, S, P, Q, strides, before, dilations)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def unfold_problem(
+    op: str, image: tuple[int, ...], kernel_size: IntPair, dilation: IntPair, padding: IntPair, stride: IntPair
+) -> Pool2dProblem:
+    """Checks the arguments of an unfold of an `image` (N,C,H,W), or a fold to it, and describes its windows.
+
+    Raises ValueError or TypeError as `conv2d_problem` does.
+    """
+    N, C, H, W = _image_shape(image, op)
+    if min(C, H, W) < 1:
+        raise ValueError(f"{op}: channels and image must not be empty, got {_text(image)}")
+    R, S = pair(kernel_size, f"{op}: kernel_size", minimum=1)
+    dilations = pair(dilation, f"{op}: dilation", minimum=1)
+    before = pair(padding, f"{op}: padding", minimum=0)
+    strides = pair(stride, f"{op}: stride", minimum=1)
+    P = output_size(H, R, strides[0], 2 * before[0], dilations[0])
+    Q = output_size(W, S, strides[1], 2 * before[1], dilations[1])
+    if P < 1 or Q < 1:
+        spans = [d * (taps - 1) + 1 for d, taps in zip(dilations, (R, S), strict=True)]
+        raise ValueError(
+            f"{op}: a window of {_times(spans)} is larger than the padded image "
+            f"{_times((H + 2 * before[0], W + 2 * before[1]))} (image {_text(image)}, padding={padding!r})"
+        )
+    return Pool2dProblem(N, H, W, C, R, S, P, Q, strides, before, dilations)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def fold_problem(
+    columns: tuple[int, ...],
+    output_size: IntPair,
+    kernel_size: IntPair,
+    dilation: IntPair,
+    padding: IntPair,
+    stride: IntPair,
+) -> Pool2dProblem:
+    """Checks the arguments of a fold of `columns` (N,C*R*S,L) and describes its windows.
+
+    Raises ValueError or TypeError as `conv2d_problem` does, and for columns that are not as many or as long as the
+    windows of an image of `output_size`.
+    """
+    if len(columns) != 3:
+        raise ValueError(f"fold: input must have shape (N, C*R*S, L) or (C*R*S, L), got {_text(columns)}")
+    N, rows, count = columns
+    R, S = pair(kernel_size, "fold: kernel_size", minimum=1)
+    H, W = pair(output_size, "fold: output_size", minimum=1)
+    if rows < 1 or rows % (R * S):
+        raise ValueError(
+            f"fold: a column of input has a number for each cell of each channel's window: {R} x {S} = {R * S} must "
+            f"divide its length {rows} (input {_text(columns)}, kernel_size={kernel_size!r})"
+        )
+    p = unfold_problem("fold", (N, rows // (R * S), H, W), kernel_size, dilation, padding, stride)
+    if count != p.P * p.Q:
+        raise ValueError(
+            f"fold: an image of {H} x {W} has {p.P} x {p.Q} = {p.P * p.Q} windows (kernel_size={kernel_size!r}, "
+            f"dilation={dilation!r}, padding={padding!r}, stride={stride!r}), but input {_text(columns)} has {count} "
+            "columns"
+        )
+    return p

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from gpucnn import arguments, backend
-from gpucnn.autograd import Context, Function, grad_mode
+from gpucnn.autograd import Context, Function, grad_mode, observers
 from gpucnn.backend import Array
 from gpucnn.graph import Edge, Node, backpropagate, own, wrote
 from gpucnn.operators import Operators
@@ -285,6 +285,8 @@ class Tensor(Operators):
             for number, output in enumerate(outputs):
                 if output.data.dtype.kind == "f":
                     output._requires_grad, output.node = True, (node, number)
+        if observers and (observer := observers.get(threading.get_ident())):
+            observer.function(function, inputs, parameters, context, outputs)
         return tuple(outputs) if several else outputs[0]
 
     @property

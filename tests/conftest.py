@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +22,15 @@ def torch() -> Any:
     module = pytest.importorskip("torch", reason="PyTorch, which results are compared with, is not installed")
     module.set_num_threads(1)
     return module
+
+
+@pytest.fixture(scope="session")
+def torchvision(torch: Any) -> Any:
+    """torchvision, also where its compiled operators do not load beside the installed PyTorch: networks use none."""
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision, which networks are compared with, is not installed")
+    tool = Path(__file__).resolve().parent.parent / "tools/make_torchvision_facts.py"
+    return runpy.run_path(str(tool))["load_torchvision"]()
 
 
 @pytest.fixture(params=[1 << 20, 3000, 1], ids=["whole", "tiles", "rows"])

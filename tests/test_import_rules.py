@@ -30,7 +30,7 @@ LAYERS = [
     ["tensor"],
     ["creation"],
     ["functional"],
-    ["nn", "optim", "data", "vis"],
+    ["nn", "optim", "data", "vis", "serialization"],
     ["models", "train"],
     [""],
     ["cli"],

@@ -42,6 +42,19 @@ def test_a_function_of_ones_own(tmp_path: Path) -> None:
     assert "0.5" in output
 
 
+def test_weights_of_other_digits_help(tmp_path: Path) -> None:
+    """The example as it stands, with one of its three rows and two of its seeds."""
+    script = (ROOT / "examples" / "transfer.py").read_text()
+    fewer = script.replace("STEPS = (5, 20, 80), (0, 1, 2)", "STEPS = (20,), (0, 1)")
+    assert fewer != script
+    row = re.search(r"^20 +([\d.]+) +([\d.]+) +([\d.]+)$", run(fewer, tmp_path), re.MULTILINE)
+    assert row is not None
+    from_scratch, new_head, whole_network = map(float, row.groups())
+    assert new_head < 0.8 * from_scratch
+    assert whole_network < 0.8 * from_scratch
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "csrc/README.md", "examples/README.md"])
 def test_links_to_files_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text()

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from gpucnn.arguments import normalize_axis
 from gpucnn.functional.checks import axis_last, floats_together
-from gpucnn.ops import elementwise, loss
+from gpucnn.ops import activation, loss
 from gpucnn.tensor import Tensor, record
 
 
 def relu(input: Tensor) -> Tensor:
     """max(x, 0); the gradient at 0 is 0."""
     floats_together("relu", input=input)
-    return record(elementwise.ReLU, (input,), {})  # type: ignore[no-any-return]
+    return record(activation.ReLU, (input,), {})  # type: ignore[no-any-return]
 
 
 def sigmoid(input: Tensor) -> Tensor:
     """1 / (1 + exp(-x))."""
     floats_together("sigmoid", input=input)
-    return record(elementwise.Sigmoid, (input,), {})  # type: ignore[no-any-return]
+    return record(activation.Sigmoid, (input,), {})  # type: ignore[no-any-return]
 
 
 def tanh(input: Tensor) -> Tensor:
     """Hyperbolic tangent."""
     floats_together("tanh", input=input)
-    return record(elementwise.Tanh, (input,), {})  # type: ignore[no-any-return]
+    return record(activation.Tanh, (input,), {})  # type: ignore[no-any-return]
 
 
 def log_softmax(input: Tensor, dim: int) -> Tensor:

@@ -1,10 +1,19 @@
-"""Convolutions."""
+"""Convolutions, and the windows that they see."""
 
 from __future__ import annotations
 
 from gpucnn.functional.checks import batched, bias_fits, floats_together, hashable
 from gpucnn.ops import conv2d as conv2d_ops
-from gpucnn.problem import IntPair, conv2d_problem
+from gpucnn.ops.conv_transpose2d import ConvTranspose2d
+from gpucnn.ops.unfold import Fold, Unfold
+from gpucnn.problem import (
+    IntPair,
+    conv1d_problem,
+    conv2d_problem,
+    conv_transpose2d_problem,
+    fold_problem,
+    unfold_problem,
+)
 from gpucnn.tensor import Tensor, record
 
 
@@ -45,3 +54,128 @@ def conv2d(
         )
 
     return batched(input, run)  # type: ignore[no-any-return]
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int] = 1,
+    padding: int | tuple[int] | str = 0,
+    dilation: int | tuple[int] = 1,
+    groups: int = 1,
+    *,
+    kernel: str | None = None,
+) -> Tensor:
+    """1-D cross-correlation of (N,C,L) or (C,L) with filters (K, C/groups, S): (N,K,Q) or (K,Q).
+
+    Runs as a conv2d of images of one row, and its arguments mean what they mean there.
+
+    Raises:
+        ValueError: shapes or arguments that do not fit together, or `kernel` can't run this.
+        TypeError: not tensors, not of one floating dtype.
+    """
+    floats_together("conv1d", "bias", input=input, weight=weight, bias=bias)
+    arguments = hashable("conv1d", stride=stride, padding=padding, dilation=dilation, groups=groups)
+    x = input.unsqueeze(0) if input.ndim == 2 else input
+    problem = conv1d_problem(x.shape, weight.shape, *arguments)
+    bias_fits("conv1d", bias, problem.K)
+    row: Tensor = record(
+        conv2d_ops.Conv2d, (x.unsqueeze(2), weight.unsqueeze(2), bias), {"problem": problem, "kernel": kernel}
+    )
+    y = row.squeeze(2)
+    return y.squeeze(0) if input.ndim == 2 else y
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntPair = 1,
+    padding: IntPair = 0,
+    output_padding: IntPair = 0,
+    groups: int = 1,
+    dilation: IntPair = 1,
+    *,
+    kernel: str | None = None,
+) -> Tensor:
+    """Transposed 2-D convolution of (N,C,H,W) or (C,H,W) with filters (C, K/groups, R, S): (N,K,P,Q) or (K,P,Q).
+
+    P = (H-1)*stride - 2*padding + dilation*(R-1) + 1 + output_padding, Q likewise: the linear map is the transpose of
+    the conv2d with the same stride, padding, dilation and groups that leads from (N,K,P,Q) to (N,C,H,W), hence its
+    other names, fractionally strided convolution and (a misnomer) deconvolution.
+
+    Args:
+        bias: (K,) added to every position, or None.
+        stride, dilation: int or (vertical, horizontal), at least 1.
+        padding: rows and columns cropped at each side: int or (vertical, horizontal).
+        output_padding: rows below and columns right that are added to the output, smaller than stride or dilation:
+            with a stride there are several image sizes that a conv2d takes to H x W.
+        groups: input and output channels fall into that many groups which do not see each other.
+        kernel: name of the kernel of conv2d's input gradient to force; default the registry's choice.
+
+    Raises:
+        ValueError: shapes or arguments that do not fit together, or `kernel` can't run this.
+        TypeError: not tensors, not of one floating dtype, an argument that is not an integer.
+    """
+    op = "conv_transpose2d"
+    floats_together(op, "bias", input=input, weight=weight, bias=bias)
+    arguments = hashable(
+        op, stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation
+    )
+
+    def run(x: Tensor) -> Tensor:
+        problem = conv_transpose2d_problem(x.shape, weight.shape, *arguments)
+        bias_fits(op, bias, problem.C)
+        return record(  # type: ignore[no-any-return]
+            ConvTranspose2d, (x, weight, bias), {"problem": problem, "kernel": kernel}
+        )
+
+    return batched(input, run)  # type: ignore[no-any-return]
+
+
+def unfold(
+    input: Tensor, kernel_size: IntPair, dilation: IntPair = 1, padding: IntPair = 0, stride: IntPair = 1
+) -> Tensor:
+    """The windows of images as columns: (N,C,H,W) -> (N, C*R*S, L), or (C,H,W) -> (C*R*S, L).
+
+    L = P * Q windows in row-major order, as many as conv2d has outputs with these arguments; in a column the cells of
+    the window, channel by channel, zeros outside the image. A conv2d is weight.reshape(K, -1) times the columns.
+
+    Raises:
+        ValueError: arguments out of range, a window larger than the padded image.
+        TypeError: not a tensor, not of a floating dtype, an argument that is not an integer.
+    """
+    floats_together("unfold", input=input)
+    arguments = hashable("unfold", kernel_size=kernel_size, dilation=dilation, padding=padding, stride=stride)
+
+    def run(x: Tensor) -> Tensor:
+        return record(Unfold, (x,), {"problem": unfold_problem("unfold", x.shape, *arguments)})  # type: ignore[no-any-return]
+
+    return batched(input, run)  # type: ignore[no-any-return]
+
+
+def fold(
+    input: Tensor,
+    output_size: IntPair,
+    kernel_size: IntPair,
+    dilation: IntPair = 1,
+    padding: IntPair = 0,
+    stride: IntPair = 1,
+) -> Tensor:
+    """Columns summed into the images whose windows they are: (N, C*R*S, L) -> (N,C,H,W), or (C*R*S, L) -> (C,H,W).
+
+    Each element of the image is the sum of what all windows that see it have for it, so fold(unfold(x)) is x times the
+    number of windows that see it. (H, W) is `output_size`; the other arguments are unfold's.
+
+    Raises:
+        ValueError: columns that are not as long or as many as such windows, arguments out of range.
+        TypeError: not a tensor, not of a floating dtype, an argument that is not an integer.
+    """
+    floats_together("fold", input=input)
+    arguments = hashable(
+        "fold", output_size=output_size, kernel_size=kernel_size, dilation=dilation, padding=padding, stride=stride
+    )
+    x = input.unsqueeze(0) if input.ndim == 2 else input
+    image: Tensor = record(Fold, (x,), {"problem": fold_problem(x.shape, *arguments)})
+    return image.squeeze(0) if input.ndim == 2 else image

@@ -3,22 +3,125 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from gpucnn import creation
 from gpucnn import functional as F
 from gpucnn.nn import init
 from gpucnn.nn.module import Module
 from gpucnn.nn.parameter import Parameter
-from gpucnn.problem import IntPair, pair
+from gpucnn.problem import IntPair, conv_padding, each_axis, pair
 from gpucnn.tensor import Tensor
 
+_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
-class Conv2d(Module):
+
+class _Convolution(Module):
+    """What the convolution layers share: their arguments, checked, and weight and bias as they start."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...] | str
+    output_padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...]
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, ...],
+        stride: IntPair,
+        padding: IntPair | str,
+        dilation: IntPair,
+        groups: int,
+        bias: bool,
+        padding_mode: str,
+        transposed: bool = False,
+    ) -> None:
+        super().__init__()
+        name, axes = type(self).__name__, len(kernel_size)
+        if groups < 1 or in_channels < 1 or out_channels < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"{name}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}, "
+                "all at least 1"
+            )
+        if padding_mode not in _PADDING_MODES:
+            raise ValueError(f"{name}: padding_mode must be one of {', '.join(_PADDING_MODES)}, got {padding_mode!r}")
+        before, total = conv_padding(name, kernel_size, stride, padding, dilation)
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size = kernel_size
+        self.stride = each_axis(stride, axes, "stride", minimum=1)
+        self.padding = padding if isinstance(padding, str) else before
+        self.dilation = each_axis(dilation, axes, "dilation", minimum=1)
+        self.padding_mode = padding_mode
+        self._pads = tuple([n for b, t in zip(before[::-1], total[::-1], strict=True) for n in (b, t - b)])
+        """Cells at both ends of each axis, the last axis first, as F.pad takes them."""
+        channels = (in_channels, out_channels // groups) if transposed else (out_channels, in_channels // groups)
+        # Memory is laid out channels-last; of filters with one axis, as of a row of taps.
+        weight = creation.zeros(*channels, *(1,) * (2 - axes), *kernel_size)
+        self.weight = Parameter(weight.squeeze(2) if axes == 1 else weight)
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if bias:
+            bound = 1 / math.sqrt(init.fans(self.weight)[0])
+            self.bias = Parameter(creation.zeros(out_channels))
+            init.uniform_(self.bias, -bound, bound)
+        else:
+            self.register_parameter("bias", None)
+
+    def extra_repr(self) -> str:
+        zeros, ones = (0,) * len(self.kernel_size), (1,) * len(self.kernel_size)
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        text += f", padding={self.padding!r}" if self.padding != zeros else ""
+        text += f", dilation={self.dilation}" if self.dilation != ones else ""
+        text += f", output_padding={self.output_padding}" if any(self.output_padding) else ""
+        text += f", groups={self.groups}" if self.groups != 1 else ""
+        text += ", bias=False" if self.bias is None else ""
+        return text + (f", padding_mode={self.padding_mode!r}" if self.padding_mode != "zeros" else "")
+
+
+class Conv1d(_Convolution):
+    """1-D convolution with weight (out_channels, in_channels/groups, S) and bias (out_channels,).
+
+    Starts and takes arguments as Conv2d does; see F.conv1d.
+    """
+
+    stride: tuple[int]
+    padding: tuple[int] | str
+    dilation: tuple[int]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int],
+        stride: int | tuple[int] = 1,
+        padding: int | tuple[int] | str = 0,
+        dilation: int | tuple[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+    ) -> None:
+        kernel = each_axis(kernel_size, 1, "kernel_size", minimum=1)
+        super().__init__(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias, padding_mode)
+
+    def forward(self, input: Tensor) -> Tensor:
+        padding: int | tuple[int] | str = self.padding
+        if self.padding_mode != "zeros":
+            input, padding = F.pad(input, self._pads, self.padding_mode), 0
+        return F.conv1d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+class Conv2d(_Convolution):
     """2-D convolution with weight (out_channels, in_channels/groups, R, S) and bias (out_channels,).
 
     Both start uniform on +-1/sqrt(fan in), PyTorch's default (He et al. 2015 with a = sqrt(5)). See F.conv2d for the
-    arguments and what they raise.
+    arguments and what they raise; `padding_mode`, one of zeros, reflect, replicate and circular, says what is padded
+    with, see F.pad.
     """
+
+    stride: tuple[int, int]
+    padding: tuple[int, int] | str
+    dilation: tuple[int, int]
 
     def __init__(
         self,
@@ -30,38 +133,108 @@ class Conv2d(Module):
         dilation: IntPair = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
     ) -> None:
-        super().__init__()
-        if groups < 1 or in_channels < 1 or out_channels < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"Conv2d: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}, "
-                "all at least 1"
-            )
-        if isinstance(padding, str) and padding not in ("same", "valid"):
-            raise ValueError(f"Conv2d: padding must be 'same', 'valid', an int or a pair, got {padding!r}")
-        if padding == "same" and pair(stride, "stride", minimum=1) != (1, 1):
-            raise ValueError(f"Conv2d: padding='same' needs stride 1, got stride={stride!r}")
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size = pair(kernel_size, "kernel_size", minimum=1)
-        self.stride = pair(stride, "stride", minimum=1)
-        self.padding: IntPair | str = padding if isinstance(padding, str) else pair(padding, "padding", minimum=0)
-        self.dilation = pair(dilation, "dilation", minimum=1)
-        self.weight = Parameter(creation.zeros(out_channels, in_channels // groups, *self.kernel_size))
-        init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        self.bias: Parameter | None
-        if bias:
-            bound = 1 / math.sqrt(init.fans(self.weight)[0])
-            self.bias = Parameter(creation.zeros(out_channels))
-            init.uniform_(self.bias, -bound, bound)
-        else:
-            self.register_parameter("bias", None)
+        kernel = pair(kernel_size, "kernel_size", minimum=1)
+        super().__init__(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias, padding_mode)
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        padding: IntPair | str = self.padding
+        if self.padding_mode != "zeros":
+            input, padding = F.pad(input, self._pads, self.padding_mode), 0
+        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
-    def extra_repr(self) -> str:
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        text += f", padding={self.padding!r}" if self.padding != (0, 0) else ""
-        text += f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
-        text += f", groups={self.groups}" if self.groups != 1 else ""
-        return text + (", bias=False" if self.bias is None else "")
+
+class ConvTranspose2d(_Convolution):
+    """Transposed 2-D convolution with weight (in_channels, out_channels/groups, R, S) and bias (out_channels,).
+
+    Both start as in PyTorch, uniform on +-1/sqrt(out_channels/groups * R * S). See F.conv_transpose2d for the
+    arguments and what they raise; padding_mode is 'zeros'.
+    """
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    output_padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntPair,
+        stride: IntPair = 1,
+        padding: IntPair = 0,
+        output_padding: IntPair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: IntPair = 1,
+        padding_mode: str = "zeros",
+    ) -> None:
+        if padding_mode != "zeros":
+            raise ValueError(f"ConvTranspose2d: padding_mode must be 'zeros', got {padding_mode!r}")
+        kernel = pair(kernel_size, "kernel_size", minimum=1)
+        cropped = pair(padding, "padding", minimum=0)
+        super().__init__(
+            in_channels, out_channels, kernel, stride, cropped, dilation, groups, bias, padding_mode, transposed=True
+        )
+        self.output_padding = pair(output_padding, "output_padding", minimum=0)
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """`output_size` (H, W), or a whole shape that ends so, chooses output_padding instead of the layer's own.
+
+        Raises:
+            ValueError: a size that no output_padding below the stride leads to.
+        """
+        extra = self.output_padding if output_size is None else self._extra(input, output_size)
+        return F.conv_transpose2d(
+            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
+        )
+
+    def _extra(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, int]:
+        """The output_padding that leads to `output_size`."""
+        wanted = tuple(output_size)
+        if len(wanted) not in (2, input.ndim):
+            raise ValueError(f"ConvTranspose2d: output_size must be (H, W) or a whole output shape, got {output_size}")
+        geometry = zip(input.shape[-2:], self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
+        least = [(size - 1) * s - 2 * pad + d * (taps - 1) + 1 for size, taps, s, pad, d in geometry]
+        most = [size + s - 1 for size, s in zip(least, self.stride, strict=True)]
+        P, Q = wanted[-2:]
+        if not (least[0] <= P <= most[0] and least[1] <= Q <= most[1]):
+            raise ValueError(
+                f"ConvTranspose2d: output_size must lie between {tuple(least)} and {tuple(most)} for an input of "
+                f"{input.shape[-2:]}, got {output_size}"
+            )
+        return P - least[0], Q - least[1]
+
+
+class DepthwiseSeparableConv2d(Module):
+    """A filter for each channel alone (`depthwise`), then a 1x1 convolution across channels (`pointwise`).
+
+    Costs about 1/out_channels + 1/(R*S) of a Conv2d of the same shape (Sifre, "Rigid-motion scattering for image
+    classification", 2014; Howard et al., "MobileNets", 2017). (N, in_channels, H, W) -> (N, out_channels, P, Q).
+
+    Args:
+        depth_multiplier: filters for each input channel: in_channels * depth_multiplier lie between the two steps.
+        kernel_size, stride, padding, dilation: of the depthwise step, see F.conv2d.
+        bias: of both steps.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntPair,
+        stride: IntPair = 1,
+        padding: IntPair | str = 0,
+        dilation: IntPair = 1,
+        bias: bool = True,
+        depth_multiplier: int = 1,
+    ) -> None:
+        super().__init__()
+        between = in_channels * depth_multiplier
+        self.depthwise = Conv2d(in_channels, between, kernel_size, stride, padding, dilation, in_channels, bias)
+        self.pointwise = Conv2d(between, out_channels, 1, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        y: Tensor = self.pointwise(self.depthwise(input))
+        return y

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 from gpucnn import arguments
-from gpucnn.autograd import no_grad
+from gpucnn.autograd import no_grad, observers
 from gpucnn.nn.parameter import Parameter
 from gpucnn.tensor import Tensor, as_array
 
@@ -21,6 +22,7 @@ class Module:
     """
 
     training: bool = True
+    frozen: bool = False
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
@@ -34,6 +36,8 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if observers and (observer := observers.get(threading.get_ident())):
+            return observer.module(self, inputs, options)
         return self.forward(*inputs, **options)
 
     # -- attributes
@@ -162,8 +166,8 @@ class Module:
     # -- mode, place, gradients
 
     def train(self: M, mode: bool = True) -> M:
-        """Sets `training` here and, through their own train(), in the modules below."""
-        self.training = mode
+        """Sets `training` here and, through their own train(), in the modules below; what is frozen stays in eval."""
+        self.training = mode and not self.frozen
         for child in self.children():
             child.train(mode)
         return self
@@ -177,6 +181,20 @@ class Module:
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
+
+    def freeze(self: M, frozen: bool = True) -> M:
+        """Holds this module and all below it as they are; what is put in later, such as a new head, is not held.
+
+        Parameters no longer collect gradients, and until `unfreeze()` the modules compute as in evaluation, also
+        after train(): dropout lets everything pass and batch norm neither uses nor moves with the batch's statistics.
+        """
+        for module in self.modules():
+            module.frozen = frozen
+        return self.requires_grad_(not frozen).train(not frozen)
+
+    def unfreeze(self: M) -> M:
+        """Undoes `freeze()` here and below, and leaves all in training mode."""
+        return self.freeze(False)
 
     def zero_grad(self) -> None:
         """Forgets the gradients of all parameters."""

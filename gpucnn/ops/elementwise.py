@@ -1,4 +1,4 @@
-"""Arithmetic with broadcasting, and activations; all in the order that memory has."""
+"""Arithmetic with broadcasting; all in the order that memory has."""
 
 from __future__ import annotations
 
@@ -43,8 +43,6 @@ def _table(name: str) -> KernelTable:
 
 add, subtract, multiply, divide = (_table(name) for name in ("add", "subtract", "multiply", "divide"))
 negative, power, exp, log = (_table(name) for name in ("negative", "power", "exp", "log"))
-relu, sigmoid, tanh = (_table(name) for name in ("relu", "sigmoid", "tanh"))
-relu_grad, sigmoid_grad, tanh_grad = (_table(name) for name in ("relu_grad", "sigmoid_grad", "tanh_grad"))
 
 
 def _unbroadcast_both(ctx: Any, da: Array | None, db: Array | None) -> tuple[Array | None, Array | None]:
@@ -154,7 +152,7 @@ class Log(Function):
         return in_memory_order(divide, None, dy, ctx.saved[0])
 
 
-def _from_output(name: str, run: KernelTable, gradient: KernelTable) -> type[Function]:
+def from_output(name: str, run: KernelTable, gradient: KernelTable) -> type[Function]:
     """A Function of one input whose gradient follows from its output alone, so that only that is saved."""
 
     class FromOutput(Function):
@@ -172,7 +170,4 @@ def _from_output(name: str, run: KernelTable, gradient: KernelTable) -> type[Fun
     return FromOutput
 
 
-Exp = _from_output("Exp", exp, multiply)
-ReLU = _from_output("ReLU", relu, relu_grad)
-Sigmoid = _from_output("Sigmoid", sigmoid, sigmoid_grad)
-Tanh = _from_output("Tanh", tanh, tanh_grad)
+Exp = from_output("Exp", exp, multiply)

@@ -1,14 +1,63 @@
-"""Changes of shape: no arithmetic, and a copy only where memory order asks for one."""
+"""Changes of shape, parts, and arrays put together: a copy only where memory order asks for one.
+
+What is copied stays in the order that memory has: the result of a channels-last image is channels-last.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gpucnn import backend
 from gpucnn.autograd import Function
-from gpucnn.backend import Array
+from gpucnn.backend import NHWC, Array
+from gpucnn.ops.registry import KernelTable
+from gpucnn.reference import shape as reference
+from gpucnn.reference.shape import PadProblem, SplitProblem
+
+Axes = tuple[int, ...]
+
+concatenate = KernelTable("cat", "forward")
+concatenate.add("parts", "reference", reference.concatenate)
+
+split = KernelTable("split", "forward")
+split.add("parts", "reference", reference.split)
+
+pad = KernelTable("pad", "forward")
+pad.add("edges", "reference", reference.pad)
+
+pad_grad = KernelTable("pad", "backward")
+pad_grad.add("edges", "reference", reference.pad_grad)
+
+
+def memory_axes(array: Array) -> Axes:
+    """The axes from the slowest to the fastest in memory for an image, batched or not, that lies channels-last, be it
+    with gaps; for any other array as they are.
+    """
+    order = {4: NHWC, 3: (1, 2, 0)}.get(array.ndim)
+    if order is None or array.flags.c_contiguous or _falling(array) or not _falling(array.transpose(order)):
+        return tuple(range(array.ndim))
+    return order
+
+
+def _falling(array: Array) -> bool:
+    """Whether no axis of more than one element has larger steps than the one before it."""
+    steps = [abs(step) for step, size in zip(array.strides, array.shape, strict=True) if size != 1]
+    return all(a >= b for a, b in itertools.pairwise(steps))
+
+
+def common_axes(arrays: Sequence[Array]) -> Axes:
+    """`memory_axes` of the first of the arrays, which have as many axes, that does not lie as its axes are counted."""
+    plain = tuple(range(arrays[0].ndim))
+    return next((axes for array in arrays if (axes := memory_axes(array)) != plain), plain)
+
+
+def inverse(axes: Axes) -> Axes:
+    """The permutation that undoes `axes`."""
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
 
 
 class Reshape(Function):
@@ -34,7 +83,7 @@ class Permute(Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Array:
-        return dy.transpose(tuple(np.argsort(ctx.axes).tolist()))
+        return dy.transpose(inverse(ctx.axes))
 
 
 class GetItem(Function):
@@ -42,20 +91,75 @@ class GetItem(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Array, *, index: Any) -> Array:
-        ctx.index, ctx.shape = index, x.shape
+        ctx.index, ctx.shape, ctx.axes = index, x.shape, memory_axes(x)
         return backend.namespace(x).asarray(x[index])
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Array:
-        xp = backend.namespace(dy)
-        dx = backend.zeros(ctx.shape, dy.dtype, dy)
         parts = ctx.index if isinstance(ctx.index, tuple) else (ctx.index,)
-        if all(part is None or part is Ellipsis or isinstance(part, (int, slice, np.integer)) for part in parts):
+        plain = all(part is None or part is Ellipsis or isinstance(part, (int, slice, np.integer)) for part in parts)
+        dtype = dy.dtype if plain else backend.accumulator(dy.dtype)
+        dx = backend.zeros(tuple([ctx.shape[axis] for axis in ctx.axes]), dtype, dy).transpose(inverse(ctx.axes))
+        if plain:
             dx[ctx.index] = dy
         else:
             with np.errstate(all="ignore"):
-                xp.add.at(dx, ctx.index, dy)
+                backend.namespace(dy).add.at(dx, ctx.index, dy)
         return dx
+
+
+class Cat(Function):
+    """Arrays of one dtype, and one shape but along `axis`, in a row along it."""
+
+    @staticmethod
+    def forward(ctx: Any, *arrays: Array, axis: int) -> Array:
+        ctx.axis, ctx.sizes = axis, tuple([array.shape[axis] for array in arrays])
+        return _joined(arrays, axis)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
+        axes = memory_axes(dy)
+        problem = SplitProblem(axes.index(ctx.axis), ctx.sizes, ctx.needs_input_grad)
+        parts = split(problem, dy.transpose(axes), like=dy)
+        return tuple([None if part is None else part.transpose(inverse(axes)) for part in parts])
+
+
+class Split(Function):
+    """Consecutive parts of the given sizes along `axis`, as views."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, *, axis: int, sizes: tuple[int, ...]) -> tuple[Array, ...]:
+        ctx.axis = axis
+        return tuple(reference.parts(x, axis, sizes))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Array) -> Array:
+        return _joined(gradients, ctx.axis)
+
+
+def _joined(arrays: Sequence[Array], axis: int) -> Array:
+    axes = common_axes(arrays)
+    views = [array.transpose(axes) for array in arrays]
+    return concatenate(axes.index(axis), *views, like=views[0]).transpose(inverse(axes))
+
+
+class Pad(Function):
+    """`amounts` of cells before and after each axis, see `reference.shape.PadProblem`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, *, problem: PadProblem) -> Array:
+        ctx.problem = problem
+        return _in_memory_order(pad, problem, x)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        return _in_memory_order(pad_grad, ctx.problem, dy)
+
+
+def _in_memory_order(table: KernelTable, problem: PadProblem, x: Array) -> Array:
+    axes = memory_axes(x)
+    laid_out = problem._replace(amounts=tuple([problem.amounts[axis] for axis in axes]))
+    return table(laid_out, x.transpose(axes), like=x).transpose(inverse(axes))
 
 
 class Convert(Function):

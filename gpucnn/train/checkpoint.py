@@ -8,14 +8,11 @@ there, and the one that it replaces is kept under another name: no moment is wit
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from gpucnn.tensor import Tensor
+from gpucnn.serialization.files import plain, write_whole
 
 FORMAT, VERSION = "gpucnn-checkpoint", 1
 _OPTIMIZER = "__optimizer__."
@@ -38,32 +35,21 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, keep_previous_as: Path |
     """Writes atomically; a file that was at `path` is first linked to `keep_previous_as`."""
     from safetensors.numpy import save
 
-    tensors = {name: _plain(value) for name, value in checkpoint.model.items()}
+    tensors = {name: plain(value) for name, value in checkpoint.model.items()}
     counts: dict[str, dict[str, Any]] = {}
     for number, values in checkpoint.optimizer["state"].items():
         for name, value in values.items():
             if isinstance(value, (int, float)):
                 counts.setdefault(str(number), {})[name] = value
             else:
-                tensors[f"{_OPTIMIZER}{number}.{name}"] = _plain(value)
+                tensors[f"{_OPTIMIZER}{number}.{name}"] = plain(value)
     state = {
         "optimizer": {"param_groups": checkpoint.optimizer["param_groups"], "counts": counts},
         "progress": checkpoint.progress,
     }
     # One key alone: safetensors writes several in an order that changes from run to run.
     metadata = {FORMAT: json.dumps({"version": VERSION, **state})}
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(save(tensors, metadata))
-        file.flush()
-        os.fsync(file.fileno())
-    if keep_previous_as is not None and path.exists():
-        link = keep_previous_as.with_name(keep_previous_as.name + ".partial")
-        link.unlink(missing_ok=True)
-        os.link(path, link)
-        os.replace(link, keep_previous_as)
-    os.replace(partial, path)
-    _sync_folder(path.parent)
+    write_whole(path, save(tensors, metadata), keep_previous_as)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -97,20 +83,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(tensors, optimizer, state["progress"])
 
 
-def _plain(value: Any) -> np.ndarray[Any, Any]:
-    array = (value if isinstance(value, Tensor) else Tensor(value)).numpy()
-    return np.asarray(array, order="C")  # ascontiguousarray would give a scalar an axis
-
-
 def _others(path: Path) -> str:
     there = [other.stem for other in sorted(path.parent.glob("*.safetensors")) if other != path]
     return f"; use another with --checkpoint {' or '.join(there)}" if there else ""
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the renames themselves survive a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

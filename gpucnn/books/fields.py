@@ -1,0 +1,116 @@
+"""Receptive fields: which pixels of the image the elements of an array see.
+
+Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks" (Distill, 2019). Along each
+direction of the image an array has a field of `size` pixels for each element; neighbouring elements see fields `jump`
+pixels apart, and the first one's field has its centre `offset` pixels from the centre of the image's first pixel:
+negative where it reaches further into the padding than into the image. Where branches of different depth meet, the
+field is the smallest that covers theirs, which is the largest one's.
+
+Numbers are exact fractions: upsampling divides jumps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Union
+
+ALL = "all"
+"""Every element sees the whole image along this direction."""
+
+UNKNOWN = "?"
+"""No statement: an op without a rule, or one that no such numbers describe."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The field along one direction of the image.
+
+    `axis` is the array's axis that runs along it, counted from the end (-1 is the last), None once there is none.
+    """
+
+    axis: int | None
+    size: Fraction = Fraction(1)
+    jump: Fraction = Fraction(1)
+    offset: Fraction = Fraction(0)
+
+    @property
+    def ends(self) -> tuple[Fraction, Fraction]:
+        """Where the first element's field begins and ends, in pixels from the first pixel's centre."""
+        half = (self.size - 1) / 2
+        return self.offset - half, self.offset + half
+
+
+Extent = Union[Reach, str]
+"""A Reach, or one of the words ALL and UNKNOWN."""
+
+Field = tuple[Extent, ...]
+"""One extent for each direction of the image: vertical and horizontal of (C,H,W)."""
+
+
+def of_image(shape: Sequence[int]) -> Field:
+    """The field of the network's input of shape (C, ...): each pixel sees itself; of a plain vector there is none."""
+    return tuple(Reach(axis) for axis in range(1 - len(shape), 0))
+
+
+def union(fields: Sequence[Field]) -> Field:
+    """The smallest field that covers all; there is at least one."""
+    return tuple(_cover(extents) for extents in zip(*fields, strict=True))
+
+
+def _cover(extents: Sequence[Extent]) -> Extent:
+    for word in (UNKNOWN, ALL):
+        if word in extents:
+            return word
+    reaches = [extent for extent in extents if isinstance(extent, Reach)]
+    first = reaches[0]
+    if any((reach.axis, reach.jump) != (first.axis, first.jump) for reach in reaches):
+        return UNKNOWN  # neighbours of one operand lie further apart than those of another
+    begin, end = min(reach.ends[0] for reach in reaches), max(reach.ends[1] for reach in reaches)
+    return replace(first, size=end - begin + 1, offset=(begin + end) / 2)
+
+
+def window(extent: Extent, span: int, stride: int, padding: int) -> Extent:
+    """Of a window of `span` elements (dilation included) that moves by `stride`."""
+    if not isinstance(extent, Reach):
+        return extent
+    return replace(
+        extent,
+        size=extent.size + (span - 1) * extent.jump,
+        jump=extent.jump * stride,
+        offset=extent.offset + (Fraction(span - 1, 2) - padding) * extent.jump,
+    )
+
+
+def spread(extent: Extent, scale: Fraction, neighbours: int, shift: Fraction) -> Extent:
+    """Of an upsampling: element o of `scale` times as many is made of `neighbours` around (o + shift) / scale."""
+    if not isinstance(extent, Reach):
+        return extent
+    return replace(
+        extent,
+        size=extent.size + (neighbours - 1) * extent.jump,
+        jump=extent.jump / scale,
+        offset=extent.offset + shift / scale * extent.jump,
+    )
+
+
+def moved(extent: Extent, first: int, step: int = 1) -> Extent:
+    """Of every `step`-th element from `first` on; padding has a negative `first`, a mirrored order no such numbers."""
+    return window(extent, 1, step, -first) if step > 0 else UNKNOWN
+
+
+def mixed(field: Field, axes: Iterable[int], shape: Sequence[int]) -> Field:
+    """Of an op that makes each result from all elements along `axes` (counted from the end) of an array of `shape`."""
+    mixing = {axis for axis in axes if shape[axis] > 1}
+    return tuple(ALL if isinstance(extent, Reach) and extent.axis in mixing else extent for extent in field)
+
+
+def on_axes(field: Field, places: dict[int, int | None]) -> Field:
+    """With the axes renamed: `places` says which axis of the result an axis is; one that is not named is lost."""
+    return tuple(
+        replace(extent, axis=None if extent.axis is None else places.get(extent.axis))
+        if isinstance(extent, Reach)
+        else extent
+        for extent in field
+    )

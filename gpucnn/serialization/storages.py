@@ -1,0 +1,74 @@
+"""Tensors as PyTorch's files have them: a storage of numbers, and an offset, sizes and strides over it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpucnn.serialization.refusal import WeightFileError
+
+# What torch calls them, and their elements; bfloat16 has no numpy dtype and is widened once read.
+STORAGES = {
+    "torch.DoubleStorage": "f8",
+    "torch.FloatStorage": "f4",
+    "torch.HalfStorage": "f2",
+    "torch.BFloat16Storage": "bfloat16",
+    "torch.LongStorage": "i8",
+    "torch.IntStorage": "i4",
+    "torch.ShortStorage": "i2",
+    "torch.CharStorage": "i1",
+    "torch.ByteStorage": "u1",
+    "torch.BoolStorage": "?",
+}
+ITEM_SIZES = {kind: 2 if kind == "bfloat16" else np.dtype(kind).itemsize for kind in STORAGES.values()}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Numbers of `kind` (a value of STORAGES) under the name that the file has for them; None: not read yet."""
+
+    key: str
+    kind: str
+    numbers: np.ndarray[Any, Any] | None
+
+    @classmethod
+    def of_bytes(cls, key: str, kind: str, raw: bytearray, big_endian: bool) -> Storage:
+        """The numbers in `raw`, in the byte order of this machine."""
+        dtype = np.dtype("u2" if kind == "bfloat16" else kind)
+        stored = np.frombuffer(raw, dtype.newbyteorder(">" if big_endian else "<"))
+        native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+        return cls(key, kind, widened(native) if kind == "bfloat16" else native)
+
+
+def widened(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """bfloat16 numbers, given by their bits as uint16, as the float32 that each of them is."""
+    wide: np.ndarray[Any, Any] = bits.astype(np.uint32) << np.uint32(16)
+    return wide.view(np.float32)
+
+
+def strided(storage: Storage, offset: Any, sizes: Any, strides: Any) -> np.ndarray[Any, Any] | None:
+    """The tensor as a view of its storage, after a check that it lies inside; None where that is still to be read."""
+    where = f"a tensor over storage {storage.key!r}"
+    if not (_whole((offset,), sizes, strides) and len(sizes) == len(strides)):
+        raise WeightFileError(f"{where} has an offset, sizes or strides that are no tuples of non-negative integers")
+    if storage.numbers is None:
+        return None
+    elements, available = math.prod(sizes), storage.numbers.size
+    last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+    if elements and (last >= available or elements > available):
+        raise WeightFileError(
+            f"{where} with offset {offset}, sizes {sizes} and strides {strides} does not fit its {available} numbers"
+        )
+    if not elements:
+        return np.empty(sizes, storage.numbers.dtype)
+    item = storage.numbers.itemsize
+    steps = tuple([stride * item for stride in strides])
+    view: np.ndarray[Any, Any] = np.ndarray(sizes, storage.numbers.dtype, storage.numbers, offset * item, steps)
+    return view
+
+
+def _whole(*several: Any) -> bool:
+    return all(isinstance(counts, tuple) and all(type(n) is int and n >= 0 for n in counts) for counts in several)

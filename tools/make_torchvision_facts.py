@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Writes down what torchvision's networks are made of, so that the tests need no torchvision to compare with it.
+
+usage: python tools/make_torchvision_facts.py [TARGET]
+
+TARGET is by default tests/facts/torchvision.json. For each network: the number of its parameters, and its state as a
+tree in the order of `state_dict()`. A list is the shape of a tensor; a number is a batch norm with so many channels,
+which stands for its five tensors (weight, bias, running_mean and running_var of that length, and the scalar
+num_batches_tracked). The networks are built on PyTorch's meta device: nothing is computed or downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+TARGET = Path(__file__).resolve().parent.parent / "tests/facts/torchvision.json"
+
+CLASSIFIERS = [
+    *("alexnet", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"),
+    *("googlenet", "squeezenet1_0", "squeezenet1_1"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"),
+    *("densenet121", "densenet161", "densenet169", "densenet201", "mobilenet_v2"),
+]
+OPTIONS: dict[str, dict[str, Any]] = {"googlenet": {"init_weights": False}}  # left out, it warns
+
+
+def load_torchvision() -> Any:
+    """torchvision, also beside a PyTorch that its compiled operators were not built for: the networks use none."""
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError:  # "operator torchvision::nms does not exist"
+        library = importlib.import_module("torch.library").Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float t) -> Tensor")
+        return importlib.import_module("torchvision")
+
+
+def facts(model: Any) -> dict[str, Any]:
+    """Parameter count and state of a torch.nn.Module."""
+    tree: dict[str, Any] = {}
+    for key, tensor in model.state_dict().items():
+        *path, name = key.split(".")
+        branch = tree
+        for step in path:
+            branch = branch.setdefault(step, {})
+        branch[name] = list(tensor.shape)
+    return {"parameters": sum(p.numel() for p in model.parameters()), "state": _norms_as_numbers(tree)}
+
+
+def _norms_as_numbers(tree: Any) -> Any:
+    if isinstance(tree, list):
+        return tree
+    if list(tree) == ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]:
+        return tree["weight"][0]
+    return {name: _norms_as_numbers(branch) for name, branch in tree.items()}
+
+
+def collect() -> dict[str, Any]:
+    """The facts of every network, and the version of torchvision that they are of."""
+    torch, torchvision = importlib.import_module("torch"), load_torchvision()
+    with torch.device("meta"):
+        models = {name: getattr(torchvision.models, name)(**OPTIONS.get(name, {})) for name in CLASSIFIERS}
+        segmentation = torchvision.models.segmentation
+        models["fcn_resnet50"] = segmentation.fcn_resnet50(weights=None, weights_backbone=None, aux_loss=True)
+    version = torchvision.__version__.partition("+")[0]
+    return {"torchvision": version, "models": {name: facts(model) for name, model in models.items()}}
+
+
+def write(found: dict[str, Any], target: Path) -> None:
+    """One network a line."""
+    lines = [f'"{name}": {json.dumps(fact, separators=(",", ":"))}' for name, fact in found["models"].items()]
+    text = f'{{"torchvision": "{found["torchvision"]}", "models": {{\n' + ",\n".join(lines) + "\n}}\n"
+    target.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Writes down keys, shapes and sizes of torchvision's networks.")
+    parser.add_argument("target", type=Path, nargs="?", default=TARGET, help="the JSON file to write")
+    write(collect(), parser.parse_args().target)
+
+
+if __name__ == "__main__":
+    main()
