@@ -38,10 +38,13 @@ def several(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def reduced_axes(dim: Any, ndim: int) -> Shape:
-    """The axes that `dim` (None for all, an axis, or several) names."""
+    """The axes that `dim` (None for all, an axis, or several) names; 0 and -1 are none of a tensor without axes."""
     if dim is None:
         return tuple(range(ndim))
-    axes = tuple([normalize_axis(axis, ndim) for axis in (dim if isinstance(dim, (tuple, list)) else (dim,))])
+    named = dim if isinstance(dim, (tuple, list)) else (dim,)
+    axes = tuple([normalize_axis(axis, max(1, ndim)) for axis in named])
+    if not ndim:
+        return ()
     if len(set(axes)) < len(axes):
         raise ValueError(f"dim={dim!r} names an axis twice")
     return axes
@@ -76,6 +79,37 @@ def flat_shape(shape: Shape, start_dim: int, end_dim: int) -> Shape:
     if start > end:
         raise ValueError(f"flatten: start_dim={start_dim} comes after end_dim={end_dim}")
     return (*seen[:start], math.prod(seen[start : end + 1]), *seen[end + 1 :])
+
+
+def unflat_shape(shape: Shape, dim: Any, sizes: Any) -> Shape:
+    """`shape` with its axis `dim` as several of the given sizes, of which one may be -1."""
+    axis = normalize_axis(dim, len(shape))
+    return (*shape[:axis], *new_shape((shape[axis],), (tuple(sizes),)), *shape[axis + 1 :])
+
+
+def part_sizes(op: str, size: int, split: Any) -> Shape:
+    """The sizes of the parts of an axis of `size`: of `split` each, the last what is left, or as `split` lists them."""
+    if isinstance(split, (tuple, list)):
+        sizes = tuple([whole(part, f"{op}: a size") for part in split])
+        if sum(sizes) != size or min(sizes, default=0) < 0:
+            raise ValueError(f"{op}: the sizes {sizes} do not add up to the size {size} of the axis")
+        return sizes
+    step = whole(split, f"{op}: the size of a part")
+    if step < 0 or (step == 0 and size):
+        raise ValueError(f"{op}: the size of a part must be at least 1, got {split}")
+    return tuple([min(step, size - start) for start in range(0, size, step or 1)]) or (0,)
+
+
+def expanded(shape: Shape, sizes: tuple[Any, ...]) -> Shape:
+    """`sizes` with their -1 replaced, for a repetition of `shape` along new axes and along those of size 1."""
+    wanted = tuple([whole(size, "expand: a size") for size in several(sizes)])
+    new = len(wanted) - len(shape)
+    old = (-1,) * new + shape
+    if new < 0 or any(size != w and not (size == 1 and w >= 0) and w != -1 for size, w in zip(old, wanted, strict=True)):
+        raise ValueError(f"expand: shape {shape} can't be repeated to {wanted}")
+    if -1 in wanted[:new]:
+        raise ValueError(f"expand: -1 stands for the size of an axis that is there, got {wanted} for shape {shape}")
+    return tuple([size if w == -1 else w for size, w in zip(old, wanted, strict=True)])
 
 
 def check_broadcast(a: Shape, b: Shape, op: str) -> None:

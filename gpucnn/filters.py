@@ -222,8 +222,9 @@ def _gaussians(op: str, sigma: float | tuple[float, float], truncate: float) -> 
 def _gaussian(sigma: float, radius: int) -> Kernel:
     if not radius:
         return np.ones(1)
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return weights / weights.sum()
+    weights: Kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    normalised: Kernel = weights / weights.sum()
+    return normalised
 
 
 # ---------------------------------------------------------------------------------------------------- how it is done
@@ -289,8 +290,9 @@ def _extended(x: Tensor, axis: int, before: int, after: int, mode: str, cval: fl
     if mode in ("constant", "nearest"):
         amounts = (0, 0, before, after) if axis == _VERTICAL else (before, after, 0, 0)
         return F.pad(x, amounts, "constant", cval) if mode == "constant" else F.pad(x, amounts, "replicate")
-    lead = (slice(None),) * axis
-    return F.cat([x[(*lead, part)] for part in _parts(x.shape[axis], before, after, mode)], axis)
+    vertical = axis == _VERTICAL
+    parts = [x[:, :, part] if vertical else x[..., part] for part in _parts(x.shape[axis], before, after, mode)]
+    return F.cat(parts, axis)
 
 
 def _parts(size: int, before: int, after: int, mode: str) -> list[slice]:

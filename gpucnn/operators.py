@@ -14,7 +14,7 @@ import numpy as np
 from gpucnn import arguments, backend
 from gpucnn.autograd import Function
 from gpucnn.backend import Array
-from gpucnn.ops import activation, elementwise, reduction, shape
+from gpucnn.ops import elementwise, rectifier, reduction, shape
 
 T = TypeVar("T", bound="Operators")
 
@@ -82,7 +82,7 @@ class Operators:
 
     def relu(self: T) -> T:
         """max(x, 0)."""
-        return self._call(activation.ReLU)
+        return self._call(rectifier.ReLU)
 
     def _floating(self: T) -> T:
         return self if self.data.dtype.kind == "f" else _converted(self, np.dtype(np.float32))

@@ -8,4 +8,4 @@ from gpucnn.ops import activation as ops
 
 
 def test_these_are_all_kernels() -> None:
-    assert names(ops.relu) == ["array"]
+    assert names(ops.tanh) == ["array"]

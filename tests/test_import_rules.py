@@ -30,8 +30,8 @@ LAYERS = [
     ["tensor"],
     ["creation"],
     ["functional"],
-    ["nn", "optim", "data", "vis", "serialization"],
-    ["models", "train"],
+    ["nn", "optim", "data", "filters", "vis", "serialization"],
+    ["models", "train", "books"],
     [""],
     ["cli"],
     ["__main__"],
@@ -46,12 +46,12 @@ ONLY = {
     "autograd": {"backend"},
     "ops.registry": {"backend"},
     "ops": {"autograd", "backend", "extension", "ops.registry", "problem", "reference"},
-    "": {room for rooms in LAYERS[: LEVEL["models"]] for room in rooms} - {"data", "vis"},
+    "": {room for rooms in LAYERS[: LEVEL["models"]] for room in rooms} - {"data", "filters", "vis"},
 }
 EXTENSION_IS_FOR = {"backend", "ops", "cli"}
 
 # Heavy, and not needed by everyone: imported where they are used.
-ON_USE = {"PIL", "cupy", "matplotlib", "pooch", "requests", "safetensors", "threadpoolctl"}
+ON_USE = {"PIL", "cupy", "matplotlib", "pooch", "requests", "safetensors", "tabulate", "threadpoolctl"}
 AT_THE_TOP = {"numpy": None, "click": "cli", "tabulate": "cli", "tqdm": "cli"}
 
 
@@ -180,15 +180,15 @@ def test_import_gpucnn_adds_to_numpy_only_itself_and_the_standard_library() -> N
     tops = {name.partition(".")[0] for name in added}
     assert tops - sys.stdlib_module_names == {"gpucnn"} | (tops & {"numpy"})
     ours = {name.removeprefix("gpucnn").removeprefix(".") for name in added if name.partition(".")[0] == "gpucnn"}
-    assert {room_of(name) for name in ours} & {"data", "models", "testing", "train", "vis", "cli"} == set()
+    assert {room_of(name) for name in ours} & {"data", "filters", "models", "testing", "train", "vis", "cli"} == set()
 
 
 def test_rooms_that_are_loaded_on_first_use_are_there() -> None:
-    code = "import gpucnn; [getattr(gpucnn, n) for n in ('data', 'models', 'testing', 'train', 'vis')]"
+    code = "import gpucnn; [getattr(gpucnn, n) for n in ('data', 'filters', 'models', 'testing', 'train', 'vis')]"
     added = loaded_by(code)
-    assert {"gpucnn.data", "gpucnn.models", "gpucnn.testing", "gpucnn.train", "gpucnn.vis"} <= added
+    assert {f"gpucnn.{name}" for name in ("data", "filters", "models", "testing", "train", "vis")} <= added
     assert {name.partition(".")[0] for name in added} & ON_USE == set()
-    assert {"data", "models", "testing", "train", "vis", "Tensor", "nn"} <= set(dir(gpucnn))
+    assert {"data", "filters", "models", "testing", "train", "vis", "Tensor", "nn"} <= set(dir(gpucnn))
     with pytest.raises(AttributeError, match="'gpucnn' has no attribute 'nothing'"):
         gpucnn.nothing  # noqa: B018
 
@@ -197,7 +197,11 @@ def test_rooms_that_are_loaded_on_first_use_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["gpucnn", "gpucnn.functional", "gpucnn.nn", "gpucnn.optim", "gpucnn.models", "gpucnn.data", "gpucnn.vis"]
+    "name",
+    [
+        *("gpucnn", "gpucnn.functional", "gpucnn.nn", "gpucnn.optim", "gpucnn.models", "gpucnn.data", "gpucnn.vis"),
+        "gpucnn.filters",
+    ],
 )
 def test_public_names_exist_and_have_docstrings(name: str) -> None:
     module = importlib.import_module(name)

@@ -139,7 +139,7 @@ def test_a_whole_step_has_the_same_bits_on_any_number_of_threads() -> None:
 def test_pieces_of_a_product_cover_it_once(M: int, N: int, K: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "_PIECE_OPERATIONS", 1)
     covered = np.zeros((M, N), int)
-    for piece in parallel._pieces(M, N, K):
+    for piece in parallel.pieces(M, N, K):
         covered[piece] += 1
     assert_equal(covered, np.ones((M, N), int))
     a, b = draw("integers", (M, K)), draw("integers", (K, N), 1)

@@ -100,4 +100,5 @@ def test_every_op_has_a_file_of_tests() -> None:
         *("conv2d", "max_pool2d", "avg_pool2d", "linear", "cross_entropy", "log_softmax", "sum", "mean", "dropout"),
         *("add", "subtract", "multiply", "divide", "negative", "power", "exp", "log", "relu", "sigmoid", "tanh"),
         *("relu_grad", "sigmoid_grad", "tanh_grad", "sgd", "adam", "scale"),
+        *("conv_transpose2d", "unfold", "fold"),
     }

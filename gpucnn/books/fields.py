@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Union
 
 ALL = "all"
 """Every element sees the whole image along this direction."""
@@ -42,7 +41,7 @@ class Reach:
         return self.offset - half, self.offset + half
 
 
-Extent = Union[Reach, str]
+Extent = Reach | str
 """A Reach, or one of the words ALL and UNKNOWN."""
 
 Field = tuple[Extent, ...]
@@ -83,15 +82,15 @@ def window(extent: Extent, span: int, stride: int, padding: int) -> Extent:
     )
 
 
-def spread(extent: Extent, scale: Fraction, neighbours: int, shift: Fraction) -> Extent:
-    """Of an upsampling: element o of `scale` times as many is made of `neighbours` around (o + shift) / scale."""
+def resampled(extent: Extent, step: Fraction, shift: Fraction, neighbours: int) -> Extent:
+    """Of a result whose element o is made of that many neighbours around the element o * step + shift."""
     if not isinstance(extent, Reach):
         return extent
     return replace(
         extent,
         size=extent.size + (neighbours - 1) * extent.jump,
-        jump=extent.jump / scale,
-        offset=extent.offset + shift / scale * extent.jump,
+        jump=extent.jump * step,
+        offset=extent.offset + shift * extent.jump,
     )
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from gpucnn import creation, random
 from gpucnn.arguments import whole
 from gpucnn.autograd import enable_grad
 from gpucnn.books.fields import Field, Reach
-from gpucnn.books.table import text
+from gpucnn.books.table import si, size, text
 from gpucnn.books.trace import Trace, Traced, peak
 from gpucnn.nn import Module
 from gpucnn.tensor import Tensor
+from gpucnn.vis.books import depth_chart
 
 _BATCH = 2
 """Images of the training pass: of a single one batch normalisation may have no statistics."""
@@ -151,6 +154,13 @@ class Summary:
             },
             "layers": [_as_dict(layer) for layer in self.layers],
         }
+
+    def plot(self, path: str | os.PathLike[str]) -> Path:
+        """Draws where operations, parameters and activations sit through the depth, as PNG; see `vis.depth_chart`."""
+        shape, amounts = "x".join(map(str, self.input)), f"{si(self.macs)} multiply-accumulates"
+        held = f"{size(self.training_memory)} an image held until backward"
+        line = f"input {shape}  ·  {amounts}  ·  {self.parameters:,} parameters  ·  {held}"
+        return depth_chart(self.layers, path, f"{self.model}: where it computes, what it stores", line)
 
     def table(self, depth: int | None = None) -> str:
         """The table in plain text; see `at_depth`."""

@@ -25,7 +25,9 @@ def text(summary: Summary, layers: Sequence[Layer]) -> str:
     rows = [_row(layer, summary) for layer in layers]
     rows.append(["total", "", "", *_amounts(summary.total, summary), "", "", ""])
     kinds = [
-        [kind, *_amounts(layer, summary)] for kind, layer in summary.by_kind().items() if layer.parameters or layer.memory
+        [kind, *_amounts(layer, summary)]
+        for kind, layer in summary.by_kind().items()
+        if layer.parameters or layer.memory
     ]
     look: dict[str, Any] = {"tablefmt": "simple", "disable_numparse": True}
     head = f"{summary.model} on {_shape(summary.input)}, {summary.dtype}; operations and activations of one image"
@@ -79,7 +81,8 @@ def _remarks(summary: Summary) -> list[str]:
         lines.append(f"not used by this input: {summary.unused_parameters:,} parameters")
     for layer in summary.layers:
         where = layer.name
-        lines += [f"does not fit: {where} never reads {words} of its input" for words in layer.unread]
+        if layer.unread:
+            lines.append(f"does not fit: {where} never reads {' and '.join(layer.unread)} of its input")
         lines += [f"not counted: {where} runs {op}, an op without a rule" for op in layer.unknown]
     return lines
 

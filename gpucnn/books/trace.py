@@ -15,8 +15,9 @@ from typing import Any
 from gpucnn.autograd import Context, Function, observed_by
 from gpucnn.backend import Array
 from gpucnn.books import fields
+from gpucnn.books.field_rules import Call
 from gpucnn.books.fields import Field
-from gpucnn.books.rules import RULES, Call
+from gpucnn.books.rules import RULES
 from gpucnn.graph import owner
 from gpucnn.nn import Module
 from gpucnn.tensor import Tensor

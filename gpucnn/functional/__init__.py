@@ -6,31 +6,104 @@ before anything is computed.
 
 from __future__ import annotations
 
-from gpucnn.functional.activation import log_softmax, relu, sigmoid, softmax, tanh
+from gpucnn.functional.activation import (
+    gelu,
+    glu,
+    hardsigmoid,
+    hardswish,
+    logsigmoid,
+    mish,
+    sigmoid,
+    silu,
+    softplus,
+    softsign,
+    tanh,
+    tanhshrink,
+)
 from gpucnn.functional.conv import conv1d, conv2d, conv_transpose2d, fold, unfold
-from gpucnn.functional.dropout import dropout
+from gpucnn.functional.dropout import dropout, dropout2d
 from gpucnn.functional.linear import linear
 from gpucnn.functional.loss import cross_entropy, mse_loss
-from gpucnn.functional.pooling import avg_pool2d, max_pool2d
+from gpucnn.functional.norm import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm
+from gpucnn.functional.pooling import (
+    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
+    avg_pool2d,
+    lp_pool2d,
+    max_pool2d,
+    max_unpool2d,
+)
+from gpucnn.functional.rectifier import (
+    celu,
+    elu,
+    hardshrink,
+    hardtanh,
+    leaky_relu,
+    prelu,
+    relu,
+    relu6,
+    rrelu,
+    selu,
+    softshrink,
+    threshold,
+)
 from gpucnn.functional.shape import flatten, pad
+from gpucnn.functional.upsample import bed_of_nails, interpolate, pixel_shuffle, pixel_unshuffle
+from gpucnn.functional.softmax import log_softmax, softmax, softmin
 
 __all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
     "avg_pool2d",
+    "batch_norm",
+    "bed_of_nails",
+    "celu",
     "conv1d",
     "conv2d",
     "conv_transpose2d",
     "cross_entropy",
     "dropout",
+    "dropout2d",
+    "elu",
     "flatten",
     "fold",
+    "gelu",
+    "glu",
+    "group_norm",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "instance_norm",
+    "interpolate",
+    "layer_norm",
+    "leaky_relu",
     "linear",
+    "local_response_norm",
     "log_softmax",
+    "logsigmoid",
+    "lp_pool2d",
     "max_pool2d",
+    "max_unpool2d",
+    "mish",
     "mse_loss",
     "pad",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "prelu",
     "relu",
+    "relu6",
+    "rrelu",
+    "selu",
     "sigmoid",
+    "silu",
     "softmax",
+    "softmin",
+    "softplus",
+    "softshrink",
+    "softsign",
     "tanh",
+    "tanhshrink",
+    "threshold",
     "unfold",
 ]

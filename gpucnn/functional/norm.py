@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from gpucnn.functional.checks import floats_together
+from gpucnn.arguments import whole
+from gpucnn.functional.checks import a_tensor, floats_together
 from gpucnn.graph import wrote
 from gpucnn.ops import norm as ops
+from gpucnn.reference.local_response_norm import LocalResponseProblem
 from gpucnn.reference.norm import NormProblem
 from gpucnn.tensor import Tensor, record
 
@@ -40,19 +43,200 @@ def batch_norm(
         ValueError: shapes that do not fit, one value a channel in training, no statistics otherwise.
         TypeError: not tensors, dtypes that do not go together.
     """
-    channels = _channels("batch_norm", input)
-    _check_channels("batch_norm", input, channels, weight=weight, bias=bias)
+    channels, positions = _channels("batch_norm", input)
     running = _running("batch_norm", input, channels, running_mean, running_var)
-    if weight is not None or bias is not None:
-        _same_dtype("batch_norm", weight=weight, bias=bias, running_mean=running_mean)
+    statistics = {"running_mean": running_mean, "running_var": running_var}
+    _fit("batch_norm", input, (channels,), "one number a channel", weight=weight, bias=bias, **statistics)
     if training:
-        if math.prod(input.shape) == channels:
+        if input.shape[0] * positions == 1:
             raise ValueError(
-                f"batch_norm: expected more than 1 value per channel when training, got input size {input.shape}"
+                f"batch_norm: expected more than 1 value per channel when training, got input {input.shape}"
             )
         if not eps > 0:
             raise ValueError(f"batch_norm: eps must be positive in training, got {eps}")
     elif running is None:
         raise ValueError("batch_norm: running_mean and running_var are needed where training is False")
-    problem = NormProblem(1, math.prod(input.shape[:1] + input.shape[2:]), channels, channels)
-    return _normalised(input, weight, bias, problem, eps, running, momentum if training else None)
+    problem = NormProblem(1, input.shape[0] * positions, channels, channels)
+    return _normalized(input, weight, bias, problem, eps, running, momentum if training else None)
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """As batch_norm, each image of (N,C,...) by itself; running statistics move towards the mean of the images'.
+
+    Ulyanov, Vedaldi and Lempitsky, "Instance normalization: the missing ingredient for fast stylization" (2016).
+
+    Args:
+        use_input_stats: normalise by each image's statistics, not by the running ones.
+
+    Raises:
+        ValueError, TypeError: as batch_norm; running statistics may be of any floating dtype.
+    """
+    channels, positions = _channels("instance_norm", input)
+    running = _running("instance_norm", input, channels, running_mean, running_var)
+    _fit("instance_norm", input, (channels,), "one number a channel", weight=weight, bias=bias)
+    if not use_input_stats:
+        if running is None:
+            raise ValueError("instance_norm: running_mean and running_var are needed where use_input_stats is False")
+        problem = NormProblem(1, input.shape[0] * positions, channels, channels)
+        return _normalized(input, weight, bias, problem, eps, running, None)
+    if positions == 1:
+        raise ValueError(f"instance_norm: expected more than 1 spatial element when training, got input {input.shape}")
+    if not eps > 0:
+        raise ValueError(f"instance_norm: eps must be positive with use_input_stats, got {eps}")
+    problem = NormProblem(input.shape[0], positions, channels, channels)
+    return _normalized(input, weight, bias, problem, eps, running, momentum)
+
+
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """As instance_norm, with one mean and variance for each of `num_groups` runs of adjacent channels of (N,C,...).
+
+    Wu and He, "Group normalization" (2018).
+
+    Args:
+        weight, bias: (C,) or None for 1 and 0.
+
+    Raises:
+        ValueError: groups that do not divide the channels, shapes that do not fit, a group of one value in a batch of
+            one.
+        TypeError: not tensors, dtypes that do not go together.
+    """
+    channels, positions = _channels("group_norm", input)
+    groups = whole(num_groups, "group_norm: num_groups")
+    if groups < 1 or channels % groups:
+        raise ValueError(f"group_norm: num_groups={groups} must divide the {channels} channels of input {input.shape}")
+    _fit("group_norm", input, (channels,), "one number a channel", weight=weight, bias=bias)
+    if input.shape[0] * positions * channels == groups:
+        raise ValueError(f"group_norm: expected more than 1 value per group, got input {input.shape} in {groups}")
+    problem = NormProblem(input.shape[0], positions, channels, groups)
+    return _normalized(input, weight, bias, problem, eps, None, 0.0)
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias, mean and variance being those over the last axes of input.
+
+    Ba, Kiros and Hinton, "Layer normalization" (2016).
+
+    Args:
+        normalized_shape: the sizes of these axes, one or more.
+        weight, bias: of that shape, or None for 1 and 0. For an input of float16 they may be float32.
+
+    Raises:
+        ValueError: an input that does not end in `normalized_shape`, weight or bias of another shape.
+        TypeError: not tensors, dtypes that do not go together, `normalized_shape` no sequence of integers.
+    """
+    floats_together("layer_norm", input=input)
+    if not isinstance(normalized_shape, (tuple, list)):
+        raise TypeError(f"layer_norm: normalized_shape takes a tuple of ints, got {normalized_shape!r}")
+    shape = tuple([whole(size, "layer_norm: a size in normalized_shape") for size in normalized_shape])
+    if not shape:
+        raise ValueError("layer_norm: normalized_shape must name one axis or more, got ()")
+    if input.shape[-len(shape) :] != shape:
+        raise ValueError(f"layer_norm: input {input.shape} must end in normalized_shape {shape}")
+    _fit("layer_norm", input, shape, "normalized_shape", weight=weight, bias=bias)
+    return record(  # type: ignore[no-any-return]
+        ops.LayerNorm, (input, weight, bias), {"axes": len(shape), "eps": float(eps)}
+    )
+
+
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """x / (k + alpha / size * s)**beta, s being the sum of squares over `size` neighbouring channels of (N,C,...).
+
+    The neighbours of channel c are c - size // 2 to c + (size - 1) // 2, as far as they exist. Krizhevsky, Sutskever
+    and Hinton, "ImageNet classification with deep convolutional neural networks" (2012), section 3.3; there alpha is
+    not divided by size.
+
+    Raises:
+        ValueError: input with fewer than 3 axes, a size below 1.
+        TypeError: not a floating tensor, a size that is no integer.
+    """
+    floats_together("local_response_norm", input=input)
+    if input.ndim < 3:
+        raise ValueError(f"local_response_norm: input must have 3 axes or more, (N, C, ...), got {input.shape}")
+    channels = whole(size, "local_response_norm: size")
+    if channels < 1:
+        raise ValueError(f"local_response_norm: size must be at least 1, got {size}")
+    problem = LocalResponseProblem(channels, float(alpha), float(beta), float(k))
+    return record(ops.LocalResponseNorm, (input,), {"problem": problem})  # type: ignore[no-any-return]
+
+
+def _channels(op: str, input: Tensor) -> tuple[int, int]:
+    """(channels, positions in each) of an input (N,C,...)."""
+    floats_together(op, input=input)
+    if input.ndim < 2:
+        raise ValueError(f"{op}: input must have shape (N, C, ...), got {input.shape}")
+    return input.shape[1], math.prod(input.shape[2:])
+
+
+def _fit(op: str, input: Tensor, shape: tuple[int, ...], meaning: str, **parameters: Tensor | None) -> None:
+    """The parameters have `shape`, are where input is, and are all of its dtype or, beside float16, of float32."""
+    first = None
+    for name, parameter in parameters.items():
+        if parameter is None:
+            continue
+        if a_tensor(parameter, name, op).shape != shape:
+            raise ValueError(f"{op}: {name} must have shape {shape}, {meaning}, got {parameter.shape}")
+        if parameter.device != input.device:
+            raise ValueError(f"{op}: input is on {input.device}, but {name} on {parameter.device}")
+        if parameter.dtype != input.dtype and not (input.dtype == np.float16 and parameter.dtype == np.float32):
+            raise TypeError(f"{op}: input has dtype {input.dtype}, but {name} has {parameter.dtype}")
+        first = first or (name, parameter.dtype)
+        if parameter.dtype != first[1]:
+            raise TypeError(f"{op}: {first[0]} has dtype {first[1]}, but {name} has {parameter.dtype}")
+
+
+def _running(
+    op: str, input: Tensor, channels: int, mean: Tensor | None, var: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """Running mean and variance, both or neither."""
+    if mean is None and var is None:
+        return None
+    if mean is None or var is None:
+        raise ValueError(f"{op}: running_mean and running_var go together: one is None, the other not")
+    for name, kept in (("running_mean", mean), ("running_var", var)):
+        floats_together(op, **{name: kept})
+        if kept.shape != (channels,):
+            raise ValueError(f"{op}: {name} must have shape ({channels},), one number a channel, got {kept.shape}")
+        if kept.device != input.device:
+            raise ValueError(f"{op}: input is on {input.device}, but {name} on {kept.device}")
+        if kept.requires_grad:
+            raise ValueError(f"{op}: {name} requires a gradient, and running statistics have none")
+    return mean, var
+
+
+def _normalized(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    problem: NormProblem,
+    eps: float,
+    running: tuple[Tensor, Tensor] | None,
+    momentum: float | None,
+) -> Tensor:
+    """Records the op; `momentum` is None where the running statistics are to be used, not moved."""
+    arrays = None if running is None else (running[0].data, running[1].data)
+    y: Tensor = record(
+        ops.Norm,
+        (input, weight, bias),
+        {"problem": problem, "eps": float(eps), "running": arrays, "momentum": momentum},
+    )
+    if arrays is not None and momentum is not None:
+        for array in arrays:
+            wrote(array)
+    return y

@@ -3,21 +3,87 @@
 from __future__ import annotations
 
 from gpucnn.nn import init
-from gpucnn.nn.activation import ReLU, Sigmoid, Tanh
+from gpucnn.nn.activation import (
+    GELU,
+    GLU,
+    Hardsigmoid,
+    Hardswish,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softmax2d,
+    Softmin,
+    Softplus,
+    Softsign,
+    Tanh,
+    Tanhshrink,
+)
 from gpucnn.nn.container import ModuleDict, ModuleList, Sequential
 from gpucnn.nn.conv import Conv1d, Conv2d, ConvTranspose2d, DepthwiseSeparableConv2d
-from gpucnn.nn.dropout import Dropout
+from gpucnn.nn.dropout import Dropout, Dropout2d
 from gpucnn.nn.linear import Linear
 from gpucnn.nn.loss import CrossEntropyLoss
 from gpucnn.nn.module import Module
+from gpucnn.nn.norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    LayerNorm,
+    LocalResponseNorm,
+)
 from gpucnn.nn.padding import CircularPad2d, ConstantPad2d, ReflectionPad2d, ReplicationPad2d, ZeroPad2d
 from gpucnn.nn.parameter import Parameter
-from gpucnn.nn.pooling import AvgPool2d, MaxPool2d
+from gpucnn.nn.pooling import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    GlobalAvgPool2d,
+    LPPool2d,
+    MaxPool2d,
+    MaxUnpool2d,
+)
+from gpucnn.nn.rectifier import (
+    CELU,
+    ELU,
+    SELU,
+    Hardshrink,
+    Hardtanh,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    ReLU6,
+    RReLU,
+    Softshrink,
+    Threshold,
+)
 from gpucnn.nn.shape import Flatten, Identity, Unflatten
 from gpucnn.nn.unfold import Fold, Unfold
+from gpucnn.nn.upsampling import (
+    BedOfNails,
+    PixelShuffle,
+    PixelUnshuffle,
+    Upsample,
+    UpsamplingBilinear2d,
+    UpsamplingNearest2d,
+)
 
 __all__ = [
+    "CELU",
+    "ELU",
+    "GELU",
+    "GLU",
+    "SELU",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
     "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BedOfNails",
     "CircularPad2d",
     "ConstantPad2d",
     "Conv1d",
@@ -26,23 +92,57 @@ __all__ = [
     "CrossEntropyLoss",
     "DepthwiseSeparableConv2d",
     "Dropout",
+    "Dropout2d",
     "Flatten",
     "Fold",
+    "GlobalAvgPool2d",
+    "GroupNorm",
+    "Hardshrink",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "LPPool2d",
+    "LayerNorm",
+    "LeakyReLU",
     "Linear",
+    "LocalResponseNorm",
+    "LogSigmoid",
+    "LogSoftmax",
     "MaxPool2d",
+    "MaxUnpool2d",
+    "Mish",
     "Module",
     "ModuleDict",
     "ModuleList",
+    "PReLU",
     "Parameter",
+    "PixelShuffle",
+    "PixelUnshuffle",
+    "RReLU",
     "ReLU",
+    "ReLU6",
     "ReflectionPad2d",
     "ReplicationPad2d",
     "Sequential",
+    "SiLU",
     "Sigmoid",
+    "Softmax",
+    "Softmax2d",
+    "Softmin",
+    "Softplus",
+    "Softshrink",
+    "Softsign",
     "Tanh",
+    "Tanhshrink",
+    "Threshold",
     "Unflatten",
     "Unfold",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "ZeroPad2d",
     "init",
 ]

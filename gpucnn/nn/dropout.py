@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014)."""
+"""Dropout layers: drop in training, the identity in evaluation."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ from gpucnn.nn.module import Module
 from gpucnn.tensor import Tensor
 
 
-class Dropout(Module):
-    """Zeroes elements with probability p in training, the identity in evaluation."""
-
-    def __init__(self, p: float = 0.5) -> None:
+class _Dropout(Module):
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         if not 0.0 <= p <= 1.0:
-            raise ValueError(f"Dropout: p must be a probability in [0, 1], got {p}")
-        self.p = p
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.dropout(input, self.p, self.training)
+            raise ValueError(f"{type(self).__name__}: p must be a probability in [0, 1], got {p}")
+        self.p, self.inplace = p, inplace
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+class Dropout(_Dropout):
+    """Zeroes elements with probability p in training; see F.dropout. `inplace` changes no result."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout(input, self.p, self.training, self.inplace)
+
+
+class Dropout2d(_Dropout):
+    """Zeroes whole channels with probability p in training; see F.dropout2d. `inplace` changes no result."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout2d(input, self.p, self.training, self.inplace)

@@ -23,6 +23,8 @@ class Module:
 
     training: bool = True
     frozen: bool = False
+    optional_state: tuple[str, ...] = ()
+    """Names of own parameters and buffers that a state need not have; one that it lacks stays as it is."""
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
@@ -250,7 +252,8 @@ class Module:
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict takes a mapping of names to tensors, got {type(state).__name__}")
         mine = dict(self._state())
-        missing = [name for name in mine if name not in state]
+        optional = {id(getattr(module, name)) for module in self.modules() for name in module.optional_state}
+        missing = [name for name, tensor in mine.items() if name not in state and id(tensor) not in optional]
         unexpected = [name for name in state if name not in mine]
         problems, values = [], {}
         for name, tensor in mine.items():

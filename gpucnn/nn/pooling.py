@@ -1,12 +1,13 @@
-"""Pooling layers; arguments as in F.max_pool2d and F.avg_pool2d."""
+"""Pooling layers; arguments as in the functions of the same names."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from gpucnn import functional as F
+from gpucnn.functional.pooling import AdaptiveSize
 from gpucnn.nn.module import Module
-from gpucnn.problem import IntPair
+from gpucnn.problem import IntPair, pair
 from gpucnn.tensor import Tensor
 
 
@@ -66,3 +67,73 @@ class AvgPool2d(Module):
     def extra_repr(self) -> str:
         stride = self.kernel_size if self.stride is None else self.stride
         return f"kernel_size={self.kernel_size}, stride={stride}, padding={self.padding}"
+
+
+class LPPool2d(Module):
+    """Each window's (sum of x**norm_type)**(1/norm_type)."""
+
+    def __init__(
+        self, norm_type: float, kernel_size: IntPair, stride: IntPair | None = None, ceil_mode: bool = False
+    ) -> None:
+        super().__init__()
+        self.norm_type, self.kernel_size, self.stride, self.ceil_mode = norm_type, kernel_size, stride, ceil_mode
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.lp_pool2d(input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        return (
+            f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"ceil_mode={self.ceil_mode}"
+        )
+
+
+class AdaptiveAvgPool2d(Module):
+    """Averages over windows that cover the image, as many as `output_size` asks for."""
+
+    def __init__(self, output_size: AdaptiveSize) -> None:
+        super().__init__()
+        self.output_size = output_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(input, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class GlobalAvgPool2d(Module):
+    """The average of each channel: (N,C,H,W) -> (N,C,1,1), or (C,H,W) -> (C,1,1)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(input, 1)
+
+
+class AdaptiveMaxPool2d(Module):
+    """Maxima over windows that cover the image, as many as `output_size` asks for."""
+
+    def __init__(self, output_size: AdaptiveSize, return_indices: bool = False) -> None:
+        super().__init__()
+        self.output_size, self.return_indices = output_size, return_indices
+
+    def forward(self, input: Tensor) -> Any:
+        return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class MaxUnpool2d(Module):
+    """Puts pooled values back where MaxPool2d found them, zeros elsewhere."""
+
+    def __init__(self, kernel_size: IntPair, stride: IntPair | None = None, padding: IntPair = 0) -> None:
+        super().__init__()
+        self.kernel_size = pair(kernel_size, "MaxUnpool2d: kernel_size", minimum=1)
+        self.stride = self.kernel_size if stride is None else pair(stride, "MaxUnpool2d: stride", minimum=1)
+        self.padding = pair(padding, "MaxUnpool2d: padding", minimum=0)
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
+        return F.max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import NHWC, Array, contiguous, from_nhwc, memory_order, namespace
-from gpucnn.ops.reduction import sum_
+from gpucnn.backend import Array, contiguous, namespace
+from gpucnn.ops.reduction import summed
 from gpucnn.ops.registry import KernelTable
+from gpucnn.ops.shape import falling, inverse, memory_axes
 from gpucnn.reference import elementwise as reference
+from gpucnn.reference.elementwise import Bounds
 
 
 def in_memory_order(run: Callable[..., Array], problem: Any, *arrays: Array) -> Array:
@@ -18,12 +20,16 @@ def in_memory_order(run: Callable[..., Array], problem: Any, *arrays: Array) -> 
     Where one image array is channels-last all are seen as N,H,W,C, so that the result is channels-last too whatever
     order the array library would answer in.
     """
-    if not any([memory_order(array) for array in arrays]) or max([array.ndim for array in arrays]) > 4:
+    ndim = max([array.ndim for array in arrays])
+    plain = tuple(range(ndim))
+    order = next((axes for a in arrays if a.ndim == ndim and (axes := memory_axes(a)) != plain), plain)
+    if order == plain:
         result = run(problem, *arrays, like=arrays[0])
         # Of arrays without axes numpy makes scalars.
         return result if result.ndim else namespace(arrays[0]).asarray(result)
-    views = [contiguous(a.reshape((1,) * (4 - a.ndim) + a.shape).transpose(NHWC)) for a in arrays]
-    return from_nhwc(run(problem, *views, like=views[0]))
+    views = [a.reshape((1,) * (ndim - a.ndim) + a.shape).transpose(order) for a in arrays]
+    views = [view if falling(view) else contiguous(view) for view in views]
+    return run(problem, *views, like=views[0]).transpose(inverse(order))
 
 
 def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
@@ -32,7 +38,7 @@ def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
         return gradient
     extra = gradient.ndim - len(shape)
     axes = tuple(range(extra)) + tuple(i + extra for i, size in enumerate(shape) if size == 1)
-    return sum_((axes, True), gradient, like=gradient).reshape(shape)
+    return summed(gradient, axes).reshape(shape)
 
 
 def _table(name: str) -> KernelTable:
@@ -43,6 +49,9 @@ def _table(name: str) -> KernelTable:
 
 add, subtract, multiply, divide = (_table(name) for name in ("add", "subtract", "multiply", "divide"))
 negative, power, exp, log = (_table(name) for name in ("negative", "power", "exp", "log"))
+absolute, square_root, sign = (_table(name) for name in ("absolute", "square_root", "sign"))
+maximum, minimum, maximum_grad = (_table(name) for name in ("maximum", "minimum", "maximum_grad"))
+clamp, clamp_grad, where = (_table(name) for name in ("clamp", "clamp_grad", "where"))
 
 
 def _unbroadcast_both(ctx: Any, da: Array | None, db: Array | None) -> tuple[Array | None, Array | None]:
@@ -152,22 +161,133 @@ class Log(Function):
         return in_memory_order(divide, None, dy, ctx.saved[0])
 
 
-def from_output(name: str, run: KernelTable, gradient: KernelTable) -> type[Function]:
-    """A Function of one input whose gradient follows from its output alone, so that only that is saved."""
+def unary(
+    name: str, run: KernelTable, gradient: KernelTable, saves_output: Callable[[Any], bool] = lambda problem: True
+) -> type[Function]:
+    """A Function of one input (and a `problem`) that saves one array for its gradient.
 
-    class FromOutput(Function):
+    That is the output, which the next op is likely to save too, unless `saves_output(problem)` is False for a function
+    whose slope follows from its input alone.
+    """
+
+    class Unary(Function):
         @staticmethod
-        def forward(ctx: Any, x: Array) -> Array:
-            y = in_memory_order(run, None, x)
-            ctx.save_for_backward(y)
+        def forward(ctx: Any, x: Array, *, problem: Any = None) -> Array:
+            y = in_memory_order(run, problem, x)
+            ctx.problem = problem
+            ctx.save_for_backward(y if saves_output(problem) else x)
             return y
 
         @staticmethod
         def backward(ctx: Any, dy: Array) -> Array:
-            return in_memory_order(gradient, None, dy, ctx.saved[0])
+            return in_memory_order(gradient, ctx.problem, dy, ctx.saved[0])
 
-    FromOutput.__name__ = FromOutput.__qualname__ = name
-    return FromOutput
+    Unary.__name__ = Unary.__qualname__ = name
+    return Unary
 
 
-Exp = from_output("Exp", exp, multiply)
+Exp = unary("Exp", exp, multiply)
+
+
+class SquareRoot(Function):
+    @staticmethod
+    def forward(ctx: Any, a: Array) -> Array:
+        y = in_memory_order(square_root, None, a)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        (y,) = ctx.saved
+        return in_memory_order(divide, None, dy, in_memory_order(add, None, y, y))
+
+
+class Absolute(Function):
+    @staticmethod
+    def forward(ctx: Any, a: Array) -> Array:
+        ctx.save_for_backward(a)
+        return in_memory_order(absolute, None, a)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        return in_memory_order(multiply, None, dy, in_memory_order(sign, None, ctx.saved[0]))
+
+
+class Sign(Function):
+    @staticmethod
+    def forward(ctx: Any, a: Array) -> Array:
+        return in_memory_order(sign, None, a)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        return namespace(dy).zeros_like(dy)
+
+
+class Maximum(Function):
+    """Where the operands are equal each gets half of the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Array, b: Array) -> Array:
+        ctx.shapes = a.shape, b.shape
+        ctx.save_for_backward(a, b)
+        return in_memory_order(maximum, None, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> tuple[Array | None, Array | None]:
+        return _gradients_of_the_greater(ctx, dy, *ctx.saved)
+
+
+class Minimum(Function):
+    """Where the operands are equal each gets half of the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Array, b: Array) -> Array:
+        ctx.shapes = a.shape, b.shape
+        ctx.save_for_backward(a, b)
+        return in_memory_order(minimum, None, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> tuple[Array | None, Array | None]:
+        return _gradients_of_the_greater(ctx, dy, *[in_memory_order(negative, None, array) for array in ctx.saved])
+
+
+def _gradients_of_the_greater(ctx: Any, dy: Array, a: Array, b: Array) -> tuple[Array | None, Array | None]:
+    return _unbroadcast_both(
+        ctx,
+        in_memory_order(maximum_grad, None, dy, a, b) if ctx.needs_input_grad[0] else None,
+        in_memory_order(maximum_grad, None, dy, b, a) if ctx.needs_input_grad[1] else None,
+    )
+
+
+class Clamp(Function):
+    """a between bounds (least, greatest), numbers or None for no bound."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Array, *, bounds: Bounds) -> Array:
+        ctx.bounds = bounds
+        ctx.save_for_backward(a)
+        return in_memory_order(clamp, bounds, a)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        return in_memory_order(clamp_grad, ctx.bounds, dy, ctx.saved[0])
+
+
+class Where(Function):
+    """a where `condition` (bool) is true, else b; all three broadcast."""
+
+    @staticmethod
+    def forward(ctx: Any, condition: Array, a: Array, b: Array) -> Array:
+        ctx.shapes = a.shape, b.shape
+        ctx.save_for_backward(condition)
+        return in_memory_order(where, None, condition, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
+        (condition,) = ctx.saved
+        nothing = namespace(dy).zeros((), dy.dtype)
+        return None, *_unbroadcast_both(
+            ctx,
+            in_memory_order(where, None, condition, dy, nothing) if ctx.needs_input_grad[1] else None,
+            in_memory_order(where, None, condition, nothing, dy) if ctx.needs_input_grad[2] else None,
+        )

@@ -16,12 +16,6 @@ cross_entropy.add("array", "reference", reference.cross_entropy)
 cross_entropy_grad = KernelTable("cross_entropy", "backward")
 cross_entropy_grad.add("array", "reference", reference.cross_entropy_grad)
 
-log_softmax = KernelTable("log_softmax", "forward")
-log_softmax.add("array", "reference", reference.log_softmax)
-
-log_softmax_grad = KernelTable("log_softmax", "backward")
-log_softmax_grad.add("array", "reference", reference.log_softmax_grad)
-
 
 class CrossEntropy(Function):
     """logits (M,C), targets (M,) class indices, weight (C,) or None -> loss () or (M,)."""
@@ -39,17 +33,3 @@ class CrossEntropy(Function):
     @staticmethod
     def backward(ctx: Any, dy: Array) -> tuple[Array, None, None]:
         return cross_entropy_grad(ctx.problem, dy, *ctx.saved, like=dy), None, None
-
-
-class LogSoftmax(Function):
-    """Over the last axis."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Array) -> Array:
-        y = log_softmax(None, contiguous(x), like=x)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, dy: Array) -> Array:
-        return log_softmax_grad(None, dy, ctx.saved[0], like=dy)

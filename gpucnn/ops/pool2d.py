@@ -1,4 +1,4 @@
-"""2-D pooling: maximum and average, forward and backward."""
+"""2-D pooling over windows of one size: maximum, average and power average."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from gpucnn.autograd import Function
 from gpucnn.backend import Array, from_nhwc, to_nhwc
 from gpucnn.ops.registry import KernelTable
 from gpucnn.problem import Pool2dProblem
+from gpucnn.reference import lp_pool2d as lp
 from gpucnn.reference import pool2d as reference
+from gpucnn.reference.lp_pool2d import LpPool2dProblem
 
 max_fprop = KernelTable("max_pool2d", "fprop")
 max_fprop.add("taps", "reference", reference.max_fprop)
@@ -23,10 +25,20 @@ max_dgrad = KernelTable("max_pool2d", "dgrad")
 max_dgrad.add("taps", "reference", reference.max_dgrad)
 
 average_fprop = KernelTable("avg_pool2d", "fprop")
+average_fprop.add("whole_image", "reference", reference.average_fprop_whole, reference.one_window)
 average_fprop.add("taps", "reference", reference.average_fprop)
 
 average_dgrad = KernelTable("avg_pool2d", "dgrad")
+average_dgrad.add("whole_image", "reference", reference.average_dgrad_whole, reference.one_window)
 average_dgrad.add("taps", "reference", reference.average_dgrad)
+
+lp_fprop = KernelTable("lp_pool2d", "fprop")
+lp_fprop.add("powers", "reference", lp.lp_fprop, lp.finite)
+lp_fprop.add("magnitudes", "reference", lp.magnitude_fprop, lp.infinite)
+
+lp_dgrad = KernelTable("lp_pool2d", "dgrad")
+lp_dgrad.add("powers", "reference", lp.lp_dgrad, lp.finite)
+lp_dgrad.add("magnitudes", "reference", lp.magnitude_dgrad, lp.infinite)
 
 
 class MaxPool2d(Function):
@@ -67,3 +79,20 @@ class AvgPool2d(Function):
     def backward(ctx: Any, dy: Array) -> Array:
         dy = to_nhwc(dy)
         return from_nhwc(average_dgrad(ctx.problem, dy, ctx.saved[0], like=dy))
+
+
+class LpPool2d(Function):
+    """x (N,C,H,W) -> y (N,C,P,Q)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, *, problem: LpPool2dProblem) -> Array:
+        x = to_nhwc(x)
+        ctx.problem = problem
+        y, sums_or_winners = lp_fprop(problem, x, like=x)
+        ctx.save_for_backward(x, sums_or_winners)
+        return from_nhwc(y)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        dy = to_nhwc(dy)
+        return from_nhwc(lp_dgrad(ctx.problem, dy, *ctx.saved, like=dy))

@@ -38,13 +38,13 @@ def memory_axes(array: Array) -> Axes:
     with gaps; for any other array as they are.
     """
     order = {4: NHWC, 3: (1, 2, 0)}.get(array.ndim)
-    if order is None or array.flags.c_contiguous or _falling(array) or not _falling(array.transpose(order)):
+    if order is None or array.flags.c_contiguous or falling(array) or not falling(array.transpose(order)):
         return tuple(range(array.ndim))
     return order
 
 
-def _falling(array: Array) -> bool:
-    """Whether no axis of more than one element has larger steps than the one before it."""
+def falling(array: Array) -> bool:
+    """Whether the axes come from the slowest to the fastest in memory, be it with gaps."""
     steps = [abs(step) for step, size in zip(array.strides, array.shape, strict=True) if size != 1]
     return all(a >= b for a, b in itertools.pairwise(steps))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import Array, accumulator, empty, namespace, zeros
+from gpucnn.backend import Array, accumulator, empty, namespace, workspace, zeros
 from gpucnn.problem import Conv2dProblem, Pool2dProblem
 from gpucnn.reference.parallel import for_each
 
@@ -50,6 +52,14 @@ def tiles(images: int, rows: int, bytes_a_row: int) -> list[tuple[slice, slice]]
         return [(block, slice(0, rows)) for block in blocks(images, rows * bytes_a_row, limit)]
     bands = blocks(rows, bytes_a_row, limit)
     return [(slice(image, image + 1), band) for image in range(images) for band in bands]
+
+
+def workspaces(dtype: np.dtype[Any], like: Array, *shapes: tuple[int, ...]) -> list[Array]:
+    """Several arrays that lie side by side in the thread's workspace."""
+    sizes = [math.prod(shape) for shape in shapes]
+    memory = workspace((sum(sizes),), dtype, like)
+    ends = list(itertools.accumulate(sizes))
+    return [memory[end - size : end].reshape(shape) for size, end, shape in zip(sizes, ends, shapes, strict=True)]
 
 
 def padded(x: Array, p: Conv2dProblem | Pool2dProblem, fill: float = 0.0) -> Array:

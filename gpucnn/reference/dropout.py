@@ -14,8 +14,11 @@ from gpucnn.reference.common import select
 
 @dataclass(frozen=True)
 class DropoutProblem:
-    """Element i, counted in the logical order of `shape` (N,C,H,W), is dropped if word 0 of Philox 4x32-10 at counter
-    (i low, i high, call low, call high) under the key `seed` is below p * 2**32."""
+    """Element i, counted in the logical order of `shape`, is dropped if word 0 of Philox 4x32-10 at counter
+    (i low, i high, call low, call high) under the key `seed` is below p * 2**32.
+
+    `shape` is that of the mask: (N,C,H,W) to drop single elements, (N,C) to drop whole channels.
+    """
 
     shape: tuple[int, ...]
     p: float
@@ -33,7 +36,7 @@ def mask(problem: DropoutProblem, like: Array) -> Array:
 
 
 def apply(problem: DropoutProblem, x: Array, keep: Array) -> Array:
-    """x / (1 - p) where kept, else 0; forward and gradient are the same."""
+    """x / (1 - p) where kept, else 0, `keep` broadcasting; forward and gradient are the same."""
     if problem.p == 1.0:
         return namespace(x).zeros_like(x)
     return select(x, keep) * x.dtype.type(1.0 / (1.0 - problem.p))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpucnn.backend import Array, accumulator, namespace
+from gpucnn.reference.softmax import log_softmax
 
 
 @dataclass(frozen=True)
@@ -17,24 +18,6 @@ class CrossEntropyProblem:
     ignore_index: int
     label_smoothing: float
     reduction: str  # none, mean, sum
-
-
-def log_softmax(problem: None, x: Array) -> Array:
-    """log softmax over the last axis, from x - max(x), so that no exponential overflows."""
-    if not x.size:
-        return x.copy()
-    xp = namespace(x)
-    rows = x.astype(accumulator(x.dtype), copy=False)
-    shifted = rows - rows.max(axis=-1, keepdims=True)
-    shifted -= xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted.astype(x.dtype, copy=False)
-
-
-def log_softmax_grad(problem: None, dy: Array, y: Array) -> Array:
-    """dx = dy - softmax * sum(dy); y is the forward's output."""
-    work = accumulator(y.dtype)
-    dx = dy - namespace(y).exp(y.astype(work, copy=False)) * dy.sum(axis=-1, keepdims=True, dtype=work)
-    return dx.astype(y.dtype, copy=False)
 
 
 def cross_entropy(

@@ -15,7 +15,6 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -49,37 +48,43 @@ def moments(p: NormProblem, x: Array) -> tuple[Array, Array]:
     walk = _Walk(p, x, held=3)
     guess = _guess(walk, x)
     total, squares = _sums(walk, None, x, guess)
-    with np.errstate(all="ignore"):
-        offset = total / max(1, p.M)
-        mean = guess + offset
-        var = squares / max(1, p.M) - offset * offset
-        if p.groups != p.C:
-            centre = group_mean(p, mean)
-            var = group_mean(p, var + (mean - centre) ** 2)
-            mean = centre
-        return mean, namespace(x).maximum(var, 0)
+    offset = total / max(1, p.M)
+    mean = guess + offset
+    var = squares / max(1, p.M) - offset * offset
+    if p.groups != p.C:
+        centre = group_mean(p, mean)
+        var = group_mean(p, var + (mean - centre) ** 2)
+        mean = centre
+    return mean, namespace(x).maximum(var, 0)
 
 
+@np.errstate(all="ignore")
 def moved(p: NormProblem, running: tuple[Array, Array], mean: Array, var: Array, momentum: float) -> None:
     """Moves running mean and variance (C,), in place, by `momentum` towards those of the sets' average set.
 
     The variance that they keep is the unbiased one, Bessel's M / (M - 1) of the other.
     """
-    with np.errstate(all="ignore"):
-        for kept, seen in zip(running, (mean, var * (p.M / max(1, p.M - 1))), strict=True):
-            kept[...] = (1.0 - momentum) * kept.astype(np.float64) + momentum * seen.mean(axis=0)
+    for kept, seen in zip(running, (mean, var * (p.M / max(1, p.M - 1))), strict=True):
+        kept[...] = (1.0 - momentum) * kept.astype(np.float64) + momentum * seen.mean(axis=0)
 
 
+@np.errstate(all="ignore")
 def coefficients(
     mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None
 ) -> tuple[Array, Array, Array | None]:
     """(1 / deviation, scale, shift) of y = (x - mean) * scale + shift; shift None for 0."""
-    with np.errstate(all="ignore"):
-        inverse = 1.0 / namespace(var).sqrt(var + eps)
-        scale = inverse if weight is None else inverse * weight.astype(np.float64)
-        return inverse, scale, None if bias is None else bias.astype(np.float64)[None]
+    inverse = 1.0 / namespace(var).sqrt(var + eps)
+    scale = inverse if weight is None else inverse * weight.astype(np.float64)
+    return inverse, scale, None if bias is None else bias.astype(np.float64)[None]
 
 
+@np.errstate(all="ignore")
+def folded(mean: Array, scale: Array, shift: Array | None) -> Array:
+    """The shift of y = x * scale + shift: one multiplication and one addition for each element."""
+    return -mean * scale if shift is None else shift - mean * scale
+
+
+@np.errstate(all="ignore")
 def gradient_coefficients(
     p: NormProblem, inverse: Array, weight: Array | None, total: Array, products: Array
 ) -> tuple[Array, Array, Array]:
@@ -88,12 +93,11 @@ def gradient_coefficients(
     With g = dy * weight and z = (x - mean) * inverse:  dx = inverse * (g - mean(g) - z * mean(g * z)), the means being
     those over what shares a statistic (Ioffe and Szegedy 2015, with the chain rule applied to the end).
     """
-    with np.errstate(all="ignore"):
-        if weight is not None:
-            total, products = total * weight, products * weight
-        by_x = -group_mean(p, products) * (inverse**3 / max(1, p.M))
-        offset = -group_mean(p, total) * (inverse / max(1, p.M))
-        return inverse if weight is None else inverse * weight, by_x, offset
+    if weight is not None:
+        total, products = total * weight, products * weight
+    by_x = -group_mean(p, products) * (inverse**3 / max(1, p.M))
+    offset = -group_mean(p, total) * (inverse / max(1, p.M))
+    return inverse if weight is None else inverse * weight, by_x, offset
 
 
 def group_mean(p: NormProblem, values: Array) -> Array:
@@ -145,8 +149,7 @@ def gradient_sums(p: NormProblem, dy: Array, x: Array | None, mean: Array) -> tu
         return _sums(walk, dy, None, None)[0], None
     centre = mean.astype(walk.work)
     total, products = _sums(walk, dy, x, centre)
-    with np.errstate(all="ignore"):
-        return total, products + (centre - mean) * total
+    return total, products + (centre - mean) * total
 
 
 def dgrad(p: NormProblem, dy: Array, x: Array, mean: Array, by_dy: Array, by_x: Array, offset: Array) -> Array:
@@ -156,8 +159,7 @@ def dgrad(p: NormProblem, dy: Array, x: Array, mean: Array, by_dy: Array, by_x: 
     dx = empty(x.shape, x.dtype, x)
     source, gradient, result = walk.rows(x), walk.rows(dy), walk.rows(dx)
     rounded = mean.astype(walk.work)
-    with np.errstate(all="ignore"):
-        term = walk.repeated(offset + (rounded - mean) * by_x)
+    term = walk.repeated(offset + (rounded - mean) * by_x)
     centre, by_dy, by_x = walk.repeated(rounded), walk.repeated(by_dy), walk.repeated(by_x)
 
     def run(tile: Tile) -> None:
@@ -193,8 +195,9 @@ class _Walk:
         self.R = p.M // self.T
         self.W = self.T * p.C
         self.summed = _divisor(self.T, _SUMMED_NUMBERS // channels)
-        if self.R * self.W <= limit:
-            self.tiles = [(sets, slice(0, self.R), 0) for sets in common.blocks(p.B, self.R * self.W, limit)]
+        numbers = self.R * self.W
+        if numbers <= limit:
+            self.tiles = [(sets, slice(0, self.R), 0) for sets in common.blocks(p.B, numbers, limit)]
             self.bands = 1
         else:
             bands = common.blocks(self.R, self.W, limit)
@@ -235,32 +238,29 @@ def _guess(walk: _Walk, x: Array) -> Array:
     return xp.where(xp.isfinite(guess), guess, walk.work.type(0))
 
 
-def _sums(walk: _Walk, values: Array | None, x: Array | None, centre: Array | None) -> Array:
-    """(2,B,C) or, without x, (1,B,C): over the positions of a set the sums of values and of values * (x - centre).
+def _sums(walk: _Walk, values: Array | None, x: Array | None, centre: Array) -> Array:
+    """Over the positions of each set the sums of values and, if x is given, of values * (x - centre): (2 or 1,B,C).
 
-    Without values those of x - centre and its square.
+    Without values those of x - centre and of its square.
     """
     like = walk.like
     xp = namespace(like)
-    p = walk.p
-    sums = empty((1 if x is None else 2, p.B, walk.bands, walk.summed * p.C), walk.work, like)
-    centres = None if centre is None else walk.repeated(centre)
-    first, second = (None if a is None else walk.rows(a) for a in (values, x))
+    B, C = walk.p.B, walk.p.C
+    sums = empty((1 if x is None else 2, B, walk.bands, walk.summed * C), walk.work, like)
+    centres = None if x is None else walk.repeated(centre)
+    values, x = (None if array is None else walk.rows(array) for array in (values, x))
 
     def run(tile: Tile) -> None:
         sets, rows, band = tile
-        factor = difference = None
-        if second is not None:
-            cells = second[sets, rows]
-            difference = workspace(cells.shape, walk.work, like)
-            xp.subtract(cells, centres[sets], out=difference)
-            difference = factor = walk.short_rows(difference)
-        if first is not None:
-            factor = walk.short_rows(first[sets, rows])
+        factor: Array = None if values is None else walk.short_rows(values[sets, rows])
+        if x is not None and centres is not None:
+            away = workspace(x[sets, rows].shape, walk.work, like)
+            xp.subtract(x[sets, rows], centres[sets], out=away)
+            away = walk.short_rows(away)
+            factor = away if values is None else factor
+            sums[1, sets, band] = xp.einsum("brw,brw->bw", factor, away)
         sums[0, sets, band] = factor.sum(axis=1, dtype=walk.work)
-        if difference is not None:
-            sums[1, sets, band] = xp.einsum("brw,brw->bw", factor, difference)
 
     walk.each_tile(run)
     totals = sums.sum(axis=2, dtype=np.float64)
-    return totals.reshape(-1, p.B, walk.summed, p.C).sum(axis=2)
+    return totals.reshape(len(sums), B, walk.summed, C).sum(axis=2)

@@ -163,17 +163,21 @@ def matmul(a: Array, b: Array) -> Array:
         rows, columns = piece
         np.matmul(a[rows], b[:, columns], out=out[piece])
 
-    for_each(run, _pieces(M, N, K), a)
+    for_each(run, pieces(M, N, K), a)
     return out
 
 
-def _pieces(M: int, N: int, K: int) -> list[tuple[slice, slice]]:
+def pieces(M: int, N: int, K: int) -> list[tuple[slice, slice]]:
     """(rows, columns) of the pieces of an (M,N) product over K: a function of the sizes alone.
 
-    The longer side is cut, so that a piece stays a product of matrices and does not sink to one of a vector.
+    The longer side is cut, so that a piece stays a product of matrices and does not sink to one of a vector; into an
+    even number of pieces, since most machines have an even number of cores.
     """
     longer, shorter = max(M, N), min(M, N)
     step = max(_PIECE_SIDE, _PIECE_OPERATIONS // max(1, K * shorter))
+    if step < longer:
+        step = -(-longer // (2 * -(-longer // (2 * step))))
+        step = -(-step // 8) * 8  # of whole vectors
     cuts = [slice(start, min(start + step, longer)) for start in range(0, longer, step)]
     everything = slice(None)
     return [(cut, everything) if M >= N else (everything, cut) for cut in cuts]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gpucnn.backend import Array, accumulator, empty, namespace, workspace, zeros
+from gpucnn.backend import Array, accumulator, empty, namespace, workspace
 from gpucnn.problem import Pool2dProblem
 from gpucnn.reference.common import blocks, is_large, padded, padded_zeros, select, tap, taps
 from gpucnn.reference.parallel import for_each
@@ -73,7 +76,7 @@ def max_indices(p: Pool2dProblem, winners: Array) -> Array:
 def max_dgrad(p: Pool2dProblem, dy: Array, winners: Array) -> Array:
     """dx: each window's gradient goes to its winner."""
     work = accumulator(dy.dtype)
-    apart = p.stride[0] >= p.R and p.stride[1] >= p.S and p.dilation == (1, 1)
+    apart = _lie_apart(p)
 
     def scatter(full: Array, block: slice) -> None:
         gradient = dy[block].astype(work, copy=False)
@@ -85,18 +88,15 @@ def max_dgrad(p: Pool2dProblem, dy: Array, winners: Array) -> Array:
             else:
                 target += share
 
-    return _scattered(p, dy, scatter)
+    return scattered(p, dy, scatter)
 
 
 def average_fprop(p: Pool2dProblem, x: Array, divisors: Array) -> Array:
-    """y: each window's sum over divisors (P,Q,1)."""
+    """y: each window's sum over divisors (P,Q,1) or, all the same, (1,1,1)."""
     y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
 
     def run(block: slice) -> None:
-        images = padded(x[block], p)
-        total = zeros((len(images), p.P, p.Q, p.C), accumulator(x.dtype), x)
-        for _, _, cells in taps(images, p):
-            total += cells
+        total = window_sums(p, padded(x[block], p))
         total /= divisors
         y[block] = total
 
@@ -104,30 +104,88 @@ def average_fprop(p: Pool2dProblem, x: Array, divisors: Array) -> Array:
     return y
 
 
+def window_sums(p: Pool2dProblem, images: Array) -> Array:
+    """(N,P,Q,C) sums over the windows of padded images, in the dtype that sums are kept in."""
+    total = tap(images, p, 0, 0).astype(accumulator(images.dtype))
+    for index in range(1, p.R * p.S):
+        total += tap(images, p, *divmod(index, p.S))
+    return total
+
+
 def average_dgrad(p: Pool2dProblem, dy: Array, divisors: Array) -> Array:
     """dx: each window's gradient over its divisor, given to all of its cells."""
-    work = accumulator(dy.dtype)
 
     def scatter(full: Array, block: slice) -> None:
-        share = dy[block].astype(work, copy=False) / divisors
-        for _, _, target in taps(full, p):
+        spread(p, full, dy[block] / divisors)
+
+    return scattered(p, dy, scatter)
+
+
+def spread(p: Pool2dProblem, full: Array, share: Array) -> None:
+    """Adds to every cell of each window, in `full` with its padding, the window's share (N,P,Q,C)."""
+    apart = _lie_apart(p)
+    for _, _, target in taps(full, p):
+        if apart:
+            target[...] = share
+        else:
             target += share
 
-    return _scattered(p, dy, scatter)
+
+def one_window(p: Pool2dProblem) -> str | None:
+    whole = (p.P, p.Q) == (1, 1) and (p.R, p.S) == (p.H, p.W) and p.padding == (0, 0)
+    return None if whole else f"needs one window that is the image, got {p.P} x {p.Q} of {p.R} x {p.S}"
 
 
-def _scattered(p: Pool2dProblem, dy: Array, scatter: Callable[[Array, slice], None]) -> Array:
-    """dx (N,H,W,C): for each block of images, what scatter(padded zeros, block) leaves inside the padding."""
-    dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
-    (top, left) = p.padding
+def average_fprop_whole(p: Pool2dProblem, x: Array, divisors: Array) -> Array:
+    """y (N,1,1,C): each image's sum, a product with a vector of ones, over divisors (1,1,1)."""
+    xp = namespace(x)
+    work = accumulator(x.dtype)
+    cells = x.reshape(p.N, p.H * p.W, p.C)
+    ones = xp.ones((1, p.H * p.W), work)
+    y = empty((p.N, 1, 1, p.C), x.dtype, x)
 
     def run(block: slice) -> None:
-        full = padded_zeros(p, block.stop - block.start, accumulator(dy.dtype), dy)
-        scatter(full, block)
-        dx[block] = full[:, top : top + p.H, left : left + p.W]
+        y[block] = xp.matmul(ones, cells[block].astype(work, copy=False))[:, None] / divisors
+
+    _for_each_block(p, x, run)
+    return y
+
+
+def average_dgrad_whole(p: Pool2dProblem, dy: Array, divisors: Array) -> Array:
+    """dx (N,H,W,C): the gradient over the divisor, at every position."""
+    dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
+    share = dy / divisors
+
+    def run(block: slice) -> None:
+        dx[block] = share[block]
 
     _for_each_block(p, dy, run)
     return dx
+
+
+def scattered(p: Pool2dProblem, dy: Array, scatter: Callable[[Array, slice], None]) -> Array:
+    """dx (N,H,W,C): for each block of images, what scatter(zeros with room for the padding, block) leaves in them."""
+    work = accumulator(dy.dtype)
+    dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
+    (top, left) = p.padding
+    in_place = work == dy.dtype and p.padding == p.padding_after == (0, 0)
+
+    def run(block: slice) -> None:
+        if in_place:
+            dx[block] = 0
+            scatter(dx[block], block)
+        else:
+            full = padded_zeros(p, block.stop - block.start, work, dy)
+            scatter(full, block)
+            dx[block] = full[:, top : top + p.H, left : left + p.W]
+
+    _for_each_block(p, dy, run)
+    return dx
+
+
+def _lie_apart(p: Pool2dProblem) -> bool:
+    """Whether no cell is in two windows."""
+    return p.stride[0] >= p.R and p.stride[1] >= p.S and p.dilation == (1, 1)
 
 
 def _for_each_block(p: Pool2dProblem, like: Array, run: Callable[[slice], None]) -> None:
@@ -136,17 +194,21 @@ def _for_each_block(p: Pool2dProblem, like: Array, run: Callable[[slice], None])
 
 
 def divisors(p: Pool2dProblem, count_include_pad: bool, divisor_override: int | None, like: Array) -> Array:
-    """What each window's sum is divided by: (P,Q,1), in the dtype that sums are kept in.
+    """What each window's sum is divided by: (P,Q,1), or (1,1,1) if all are the same, in the dtype of sums.
 
     PyTorch's rule: the cells that the window has in the image and its stated padding (what ceil_mode adds beyond that
     never counts), or in the image alone without `count_include_pad`, or the override.
     """
-    xp = namespace(like)
-    work = accumulator(like.dtype)
-    if divisor_override is not None:
-        return xp.full((p.P, p.Q, 1), divisor_override, work)
+    counts = _divisors(p, count_include_pad, divisor_override, accumulator(like.dtype).name)
+    return namespace(like).asarray(counts)
 
-    def cells(size: int, pad: int, kernel: int, stride: int, count: int) -> Array:
+
+@functools.lru_cache(maxsize=512)
+def _divisors(p: Pool2dProblem, count_include_pad: bool, divisor_override: int | None, dtype: str) -> NDArray[Any]:
+    if divisor_override is not None:
+        return np.full((1, 1, 1), divisor_override, dtype)
+
+    def cells(size: int, pad: int, kernel: int, stride: int, count: int) -> NDArray[np.int64]:
         start = np.arange(count) * stride - pad
         end = np.minimum(start + kernel, size + pad)
         if not count_include_pad:
@@ -155,4 +217,8 @@ def divisors(p: Pool2dProblem, count_include_pad: bool, divisor_override: int | 
 
     rows = cells(p.H, p.padding[0], p.R, p.stride[0], p.P)
     columns = cells(p.W, p.padding[1], p.S, p.stride[1], p.Q)
-    return xp.asarray(np.outer(rows, columns)[..., None].astype(work))
+    counts = np.outer(rows, columns)[..., None].astype(dtype)
+    if (counts == counts[0, 0]).all():
+        counts = counts[:1, :1]
+    counts.flags.writeable = False  # it is given out again
+    return counts

@@ -110,7 +110,9 @@ def _group(kind: str) -> int:
 
 def _unit(largest: float, base: int) -> tuple[float, str]:
     """The largest unit that `largest` reaches: multiples of 1000, or of 1024 bytes."""
-    names = ("", "thousands", "millions", "billions", "trillions") if base == 1000 else ("B", "KiB", "MiB", "GiB", "TiB")
+    names = (
+        ("", "thousands", "millions", "billions", "trillions") if base == 1000 else ("B", "KiB", "MiB", "GiB", "TiB")
+    )
     power = next((p for p in range(4, 0, -1) if largest >= base**p), 0)
     return float(base**power), names[power]
 
@@ -134,9 +136,7 @@ def _draw_bars(
     axes.xaxis.set_major_locator(NullLocator())
 
 
-def _write_heading(
-    figure: Figure, heading: str, values: NDArray[np.float64], names: Sequence[str], top: int
-) -> None:
+def _write_heading(figure: Figure, heading: str, values: NDArray[np.float64], names: Sequence[str], top: int) -> None:
     style.write(figure, heading, style.MARGIN, top - 16, style.STRONG)
     if values.sum() > 0:
         most = int(values.argmax())

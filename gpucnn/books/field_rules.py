@@ -1,0 +1,284 @@
+"""What each op does to receptive fields: field(call, what all inputs together see) -> what the results see.
+
+Fields follow the windows, not the statistics: normalising by a mean over the image, which strictly lets each element
+see all of it, leaves fields as they are. So do dropout and everything that works on single elements.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from gpucnn.books import fields
+from gpucnn.books.fields import Extent, Field, Reach
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an op: shapes of its inputs (None for what is no array) and outputs, and its parameters."""
+
+    inputs: tuple[Shape | None, ...]
+    outputs: tuple[Shape, ...]
+    parameters: Mapping[str, Any]
+
+    @property
+    def first(self) -> Shape:
+        """The shape of the first input."""
+        shape = self.inputs[0]
+        assert shape is not None
+        return shape
+
+    @property
+    def problem(self) -> Any:
+        """The description of its windows, or whatever it is that the op calls its problem."""
+        problem = self.parameters["problem"]
+        return getattr(problem, "windows", problem)
+
+
+def elementwise(call: Call, seen: Field) -> Field:
+    """Each result sees what the operands' elements at its place see."""
+    return seen
+
+
+_ROWS, _COLUMNS, _CHANNELS = -2, -1, -3
+"""Where (N,C,H,W) has its axes, counted from the end."""
+
+
+def _along_image(field: Field, change: Callable[[Extent, int], Extent]) -> Field:
+    """change(extent, direction) where an extent runs along rows (direction 0) or columns (1)."""
+    return tuple(
+        change(extent, extent.axis - _ROWS)
+        if isinstance(extent, Reach) and extent.axis in (_ROWS, _COLUMNS)
+        else extent
+        for extent in field
+    )
+
+
+def windows(call: Call, seen: Field) -> Field:
+    """Of windows of taps that move over the image."""
+    p = call.problem
+    spans = [d * (taps - 1) + 1 for d, taps in zip(p.dilation, (p.R, p.S), strict=True)]
+    return _along_image(seen, lambda e, i: fields.window(e, spans[i], p.stride[i], p.padding[i]))
+
+
+def pool(call: Call, seen: Field) -> Field:
+    """As windows; but a single one that is as large as its input, such as global pooling, sees the whole image."""
+    p = call.problem
+    axes = ((_ROWS, p.H, p.P, p.R), (_COLUMNS, p.W, p.Q, p.S))
+    covered = [axis for axis, size, count, taps in axes if count == 1 and taps == size]
+    return windows(call, fields.mixed(seen, covered, call.first))
+
+
+def conv(call: Call, seen: Field) -> Field:
+    """Windows over all channels of a group."""
+    return windows(call, fields.mixed(seen, [_CHANNELS], call.first))
+
+
+def conv_transpose(call: Call, seen: Field) -> Field:
+    """Element o is the sum over taps t of input (o + padding - dilation * t) / stride, where that is whole."""
+    p = call.problem
+
+    def change(extent: Extent, i: int) -> Extent:
+        span, stride = p.dilation[i] * ((p.R, p.S)[i] - 1), p.stride[i]
+        shift = (p.padding[i] - Fraction(span, 2)) / stride
+        return fields.resampled(extent, Fraction(1, stride), shift, span // stride + 1)
+
+    return _along_image(fields.mixed(seen, [_CHANNELS], call.first), change)
+
+
+def interpolate(call: Call, seen: Field) -> Field:
+    """Nearest neighbours, or the two around each position."""
+    p = call.problem
+    return _along_image(seen, lambda e, i: fields.resampled(e, *_interpolated(p.mode, p.steps[i], p.align_corners)))
+
+
+def _interpolated(mode: str, float_step: float, align_corners: bool) -> tuple[Fraction, Fraction, int]:
+    """(step, shift, neighbours) along an axis; where a position is rounded down, what that takes off on average."""
+    step = Fraction(float_step).limit_denominator(10_000)
+    if mode == "nearest":
+        return step, -_rounded_off(step, Fraction(0)), 1
+    if mode == "nearest-exact":
+        return step, step / 2 - _rounded_off(step, step / 2), 1
+    shift = Fraction(0) if align_corners else (step - 1) / 2
+    return step, shift, 1 if step.denominator == shift.denominator == 1 else 2
+
+
+def _rounded_off(step: Fraction, start: Fraction) -> Fraction:
+    """The mean over all n of what floor(start + n * step) takes off."""
+    period = step.denominator
+    return sum(((start + n * step) % 1 for n in range(period)), Fraction(0)) / period
+
+
+def adaptive_pool(call: Call, seen: Field) -> Field:
+    """Windows that share the image out; unknown where they are not all of one size."""
+    p = call.problem
+
+    def change(extent: Extent, i: int) -> Extent:
+        size, count = ((p.H, p.P), (p.W, p.Q))[i]
+        return fields.UNKNOWN if size % count else fields.window(extent, size // count, size // count, 0)
+
+    covered = [axis for axis, count in ((_ROWS, p.P), (_COLUMNS, p.Q)) if count == 1]
+    return _along_image(fields.mixed(seen, covered, call.first), change)
+
+
+def unpool(call: Call, seen: Field) -> Field:
+    """Each element is somewhere in a cell of as many elements as there are to one of the input."""
+    p = call.problem
+
+    def change(extent: Extent, i: int) -> Extent:
+        cells, size = ((p.P, p.H), (p.Q, p.W))[i]
+        return fields.UNKNOWN if size % cells else _spread_evenly(extent, size // cells)
+
+    return _along_image(seen, change)
+
+
+def _spread_evenly(extent: Extent, factor: int) -> Extent:
+    """Each element becomes `factor` in a row."""
+    return fields.resampled(extent, Fraction(1, factor), Fraction(1 - factor, 2 * factor), 1)
+
+
+def bed_of_nails(call: Call, seen: Field) -> Field:
+    """The first element of each cell is one of the input, the others see nothing."""
+    factor = call.problem.factor
+    return _along_image(seen, lambda e, i: fields.resampled(e, Fraction(1, factor[i]), Fraction(0), 1))
+
+
+def pixel_shuffle(call: Call, seen: Field) -> Field:
+    """Channels become the elements of cells."""
+    factor = call.problem.factor
+    return _along_image(fields.mixed(seen, [_CHANNELS], call.first), lambda e, i: _spread_evenly(e, factor))
+
+
+def pixel_unshuffle(call: Call, seen: Field) -> Field:
+    """The elements of cells become channels."""
+    factor = call.problem.factor
+    return _along_image(fields.mixed(seen, [_CHANNELS], call.first), lambda e, i: fields.window(e, factor, factor, 0))
+
+
+def pad(call: Call, seen: Field) -> Field:
+    """What is added continues the image."""
+    amounts = call.problem.amounts
+    return tuple(
+        fields.moved(extent, -amounts[extent.axis][0])
+        if isinstance(extent, Reach) and extent.axis is not None
+        else extent
+        for extent in seen
+    )
+
+
+def along_axis(call: Call, seen: Field) -> Field:
+    """Of ops that join or part arrays along an axis: along it elements are no longer evenly apart."""
+    return _lost(seen, [call.parameters["axis"] - len(call.first)])
+
+
+def running_axis(call: Call, seen: Field) -> Field:
+    """Of ops that compare or add up all elements along an axis."""
+    return fields.mixed(seen, [call.parameters["axis"] - len(call.first)], call.first)
+
+
+def halves(call: Call, seen: Field) -> Field:
+    """Of ops that set one half of the last axis against the other."""
+    return _lost(seen, [-1])
+
+
+def rows_and_columns(call: Call, seen: Field) -> Field:
+    """Of ops that pair the last two axes of one operand with those of another."""
+    return _lost(seen, [-2, -1])
+
+
+def positions_as_list(call: Call, seen: Field) -> Field:
+    """Windows as a list: its elements are not evenly apart along any direction."""
+    return _lost(seen, range(-len(call.first), 0))
+
+
+def _lost(seen: Field, axes: Iterable[int]) -> Field:
+    return tuple(fields.UNKNOWN if isinstance(e, Reach) and e.axis in axes else e for e in seen)
+
+
+def last_axis(call: Call, seen: Field) -> Field:
+    """Of ops that make each result from all elements along the last axis."""
+    return fields.mixed(seen, [-1], call.first)
+
+
+def everything(call: Call, seen: Field) -> Field:
+    """Of losses over a whole batch."""
+    return (fields.ALL,) * len(seen)
+
+
+def reduction(call: Call, seen: Field) -> Field:
+    """Sums and the like over axes."""
+    ndim = len(call.first)
+    gone = [axis - ndim for axis in call.parameters["axes"]]
+    seen = fields.mixed(seen, gone, call.first)
+    if call.parameters["keepdims"]:
+        return seen
+    left = [axis for axis in range(-ndim, 0) if axis not in gone]
+    return fields.on_axes(seen, {axis: place - len(left) for place, axis in enumerate(left)})
+
+
+def permute(call: Call, seen: Field) -> Field:
+    """The same axes in another order."""
+    axes = call.parameters["axes"]
+    return fields.on_axes(seen, {axis - len(axes): place - len(axes) for place, axis in enumerate(axes)})
+
+
+def reshape(call: Call, seen: Field) -> Field:
+    """Axes that are still there keep their field."""
+    old, new = call.first, call.outputs[0]
+    return tuple(_reshaped(extent, old, new) if isinstance(extent, Reach) else extent for extent in seen)
+
+
+def _reshaped(reach: Reach, old: Shape, new: Shape) -> Extent:
+    """An axis is still there if one of its size has as many elements behind it; merged behind the batch it is ALL."""
+    if reach.axis is None:
+        return reach
+    inner = math.prod(old[len(old) + reach.axis + 1 :])
+    for axis in range(-1, -len(new) - 1, -1):
+        if new[axis] == old[reach.axis] and math.prod(new[len(new) + axis + 1 :]) == inner:
+            return fields.on_axes((reach,), {reach.axis: axis})[0]
+    if old[reach.axis] == 1:
+        return fields.on_axes((reach,), {})[0]
+    return fields.ALL if new[0] == old[0] and len(new) == 2 else fields.UNKNOWN
+
+
+def getitem(call: Call, seen: Field) -> Field:
+    """Slices and single positions; unknown after an index that picks freely."""
+    index, shape = call.parameters["index"], call.first
+    parts = list(index) if isinstance(index, tuple) else [index]
+    simple = (int, np.integer, slice, type(None), type(Ellipsis))
+    if not all(isinstance(part, simple) and not isinstance(part, bool) for part in parts):
+        return (fields.UNKNOWN,) * len(seen)
+    if Ellipsis not in parts:
+        parts.append(Ellipsis)
+    dots = parts.index(Ellipsis)
+    parts[dots : dots + 1] = [slice(None)] * (len(shape) - sum(part is not None for part in parts) + 1)
+    moves: dict[int, tuple[int, int]] = {}
+    places: dict[int, int | None] = {}
+    axis, place = -len(shape), -len(call.outputs[0])
+    for part in parts:
+        if part is None:
+            place += 1
+            continue
+        if isinstance(part, slice):
+            first, _, step = part.indices(shape[axis])
+            moves[axis], places[axis] = (first, step), place
+            place += 1
+        else:
+            moves[axis] = (int(part) % shape[axis], 1)
+        axis += 1
+    return fields.on_axes(
+        tuple(
+            fields.moved(extent, *moves[extent.axis])
+            if isinstance(extent, Reach) and extent.axis is not None
+            else extent
+            for extent in seen
+        ),
+        places,
+    )

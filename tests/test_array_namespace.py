@@ -1,0 +1,144 @@
+"""Array code runs on cupy as it stands: every reference kernel, through the public functions, on a strict stand-in.
+
+The stand-in knows cupy's functions with cupy's parameters and refuses numpy arrays; results must be numpy's, bit by
+bit, and every kernel of every table must have run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from public_calls import CALLS, Maker
+from strict_cupy import FACTS, StrictArray, check_call, strict_cupy
+
+import gpucnn
+from gpucnn import backend
+from gpucnn.ops.registry import TABLES
+from gpucnn.testing import assert_equal
+
+RAN: set[tuple[str, str, str]] = set()
+"""(op, direction, kernel) of what has run on strict arrays in this session."""
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The stand-in as cupy, and every kernel that runs on its arrays noted in RAN."""
+    module = strict_cupy()
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    backend.gpu_count.cache_clear()
+    for (op, direction), table in TABLES.items():
+        noted = []
+        for spec in table.specs("reference"):
+
+            def run(*arguments: Any, spec: Any = spec, op: str = op, direction: str = direction) -> Any:
+                if any(isinstance(argument, StrictArray) for argument in arguments):
+                    RAN.add((op, direction, spec.name))
+                return spec.run(*arguments)
+
+            noted.append(dataclasses.replace(spec, run=run))
+        monkeypatch.setitem(table._by_backend, "reference", noted)
+    with gpucnn.use_backend("reference"):
+        yield module
+    backend.gpu_count.cache_clear()
+
+
+def run_call(name: str, device: str, dtype: str) -> list[np.ndarray]:
+    """The outputs of a call and the gradients of what it made, as numpy arrays."""
+    gpucnn.manual_seed(3)
+    maker = Maker(device, dtype)
+    result = CALLS[name](maker)
+    outputs = [output for output in (result if isinstance(result, tuple) else (result,)) if output is not None]
+    for output in outputs:
+        assert isinstance(output.data, np.ndarray if device == "cpu" else StrictArray), name
+    with_history = [output for output in outputs if output.requires_grad]
+    for output in with_history:
+        output.backward(maker.values(output.shape), retain_graph=True)
+    gradients = [leaf.grad for leaf in maker.leaves if leaf.grad is not None]
+    assert len(gradients) == (len(maker.leaves) if with_history else 0), name
+    return [np.array(tensor.numpy()) for tensor in (*outputs, *gradients)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", CALLS)
+def test_results_are_numpys(name: str, dtype: str, cupy: Any) -> None:
+    expected = run_call(name, "cpu", dtype)
+    found = run_call(name, "cuda:0", dtype)
+    assert len(found) == len(expected)
+    for number, (ours, truth) in enumerate(zip(found, expected, strict=True)):
+        assert_equal(ours, truth, dtype=truth.dtype, name=f"{name} {number}")
+
+
+def test_every_public_function_has_a_call() -> None:
+    public = {name for name in gpucnn.functional.__all__}
+    assert public - {name.partition(" ")[0] for name in CALLS} == set()
+
+
+def test_every_kernel_ran(request: pytest.FixtureRequest) -> None:
+    items = [item for item in request.session.items if item.name.startswith("test_results_are_numpys[")]
+    if len(items) < 2 * len(CALLS):
+        pytest.skip("only part of the calls was asked for")
+    every = {(op, way, spec.name) for (op, way), table in TABLES.items() for spec in table.specs("reference")}
+    assert every - RAN == set()
+
+
+# --------------------------------------------------------------------------------------------- the stand-in is strict
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda xp, a: a + np.ones(3, np.float32), "numpy array|unsupported operand"),
+        (lambda xp, a: np.ones(3, np.float32) + a, "unsupported operand|Unsupported"),
+        (lambda xp, a: np.exp(a), "Implicit|loop|ufunc|supported"),
+        (lambda xp, a: a[np.arange(2)], "numpy array"),
+        (lambda xp, a: a.__setitem__(0, np.ones(())), "numpy array"),
+        (lambda xp, a: xp.maximum(a, np.zeros(3)), "numpy array"),
+        (lambda xp, a: xp.maximum(a, 0, where=True, order="K"), "has no argument order, where"),
+        (lambda xp, a: a.sum(axis=0, initial=0), "has no argument initial"),
+        (lambda xp, a: xp.matmul(), None),
+        (lambda xp, a: xp.add.at(a, np.arange(2), 1), "numpy array"),
+        (lambda xp, a: xp.broadcast_to(a), "needs shape"),
+        (lambda xp, a: a.put_along, "has no attribute 'put_along'"),
+        (lambda xp, a: xp.frompyfunc2, "has no attribute 'frompyfunc2'"),
+        (lambda xp, a: np.asarray(a), "Implicit conversion"),
+    ],
+)
+def test_what_cupy_refuses_is_refused(wrong: Any, message: str | None) -> None:
+    xp = strict_cupy()
+    with pytest.raises((TypeError, AttributeError, ValueError), match=message):
+        wrong(xp, xp.asarray(np.ones(3, np.float32)))
+
+
+def test_the_stand_in_answers_as_cupy_does() -> None:
+    xp = strict_cupy()
+    a = xp.asarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+    assert isinstance(a.sum(), StrictArray)
+    assert isinstance(a[0, 0], StrictArray)
+    assert (a.T + a.T).flags.c_contiguous
+    assert xp.exp(a.T).flags.c_contiguous
+    assert not a.T.flags.c_contiguous
+    assert a[1:].base is a
+    assert a[1:].data.ptr == a.data.ptr + 12
+    a[1:] += np.float32(1)
+    assert a.values.tolist() == [[0, 1, 2], [4, 5, 6]]
+
+
+def test_the_facts_are_the_installed_cupys() -> None:
+    installed = pytest.importorskip("cupy", reason="cupy is not installed")
+    if installed.__version__ != FACTS["version"]:
+        pytest.skip(f"cupy {installed.__version__} is installed, the facts are of {FACTS['version']}")
+    import make_cupy_facts
+
+    assert make_cupy_facts.facts() == FACTS
+
+
+def test_arguments_are_checked_against_the_facts() -> None:
+    check_call("f", ["a", "b=", "*", "c="], (1,), {"c": 2})
+    for arguments, options in (((), {}), ((1, 2, 3), {}), ((1,), {"d": 1})):
+        with pytest.raises(TypeError, match="cupy: f"):
+            check_call("f", ["a", "b=", "*", "c="], arguments, options)
