@@ -104,12 +104,13 @@ def expanded(shape: Shape, sizes: tuple[Any, ...]) -> Shape:
     """`sizes` with their -1 replaced, for a repetition of `shape` along new axes and along those of size 1."""
     wanted = tuple([whole(size, "expand: a size") for size in several(sizes)])
     new = len(wanted) - len(shape)
-    old = (-1,) * new + shape
-    if new < 0 or any(size != w and not (size == 1 and w >= 0) and w != -1 for size, w in zip(old, wanted, strict=True)):
-        raise ValueError(f"expand: shape {shape} can't be repeated to {wanted}")
-    if -1 in wanted[:new]:
-        raise ValueError(f"expand: -1 stands for the size of an axis that is there, got {wanted} for shape {shape}")
-    return tuple([size if w == -1 else w for size, w in zip(old, wanted, strict=True)])
+    fits = new >= 0 and all(size in (w, 1) or w == -1 for size, w in zip(shape, wanted[new:], strict=True))
+    if not fits or min(wanted[:new], default=0) < 0 or min(wanted, default=0) < -1:
+        raise ValueError(
+            f"expand: shape {shape} can't be repeated to {wanted}: sizes of 1 can, and new axes in front; -1 leaves an "
+            "axis as it is"
+        )
+    return (*wanted[:new], *[size if w == -1 else w for size, w in zip(shape, wanted[new:], strict=True)])
 
 
 def check_broadcast(a: Shape, b: Shape, op: str) -> None:

@@ -11,8 +11,8 @@ which gradients pass to both; else an array.
     wrap       ... b c d | a b c d | a b c ...
 
 Results are those of scipy.ndimage's convolve, correlate, gaussian_filter, sobel, laplace and uniform_filter over the
-last two axes, also for kernels of even sizes, whose centre is then the cell after the middle (for `convolve`, which
-turns the kernel round, the one before it), and for images smaller than the kernel.
+last two axes, also for kernels of even sizes, whose centre is the cell R//2, S//2, and for images smaller than the
+kernel.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from gpucnn import functional as F
 from gpucnn.arguments import normalize_axis
-from gpucnn.backend import namespace, to_device
+from gpucnn.backend import to_device
 from gpucnn.problem import IntPair, pair
 from gpucnn.tensor import Tensor, as_array
 
@@ -155,7 +155,7 @@ def laplacian(image: Image, mode: str = "reflect", cval: float = 0.0) -> Any:
         ValueError: an image of another shape, an unknown mode.
         TypeError: an image that does not hold floats.
     """
-    return correlate(image, laplacian_kernel(), mode, cval)
+    return _with_kernel("laplacian", image, laplacian_kernel(), False, mode, cval)
 
 
 def sharpen(
@@ -236,9 +236,9 @@ def _checked(op: str, image: Image, mode: str) -> Tensor:
     x = image if isinstance(image, Tensor) else Tensor(image)
     if x.dtype.kind != "f":
         raise TypeError(f"{op}: image must hold floats, got {x.dtype}; astype('float32') or to('float32') makes them")
-    if x.ndim not in (2, 3, 4) or 0 in x.shape[-2:]:
+    if x.ndim not in (2, 3, 4) or 0 in x.shape[-3:]:
         raise ValueError(
-            f"{op}: image must have shape (H, W), (C, H, W) or (N, C, H, W) with H and W at least 1, got {x.shape}"
+            f"{op}: image must have shape (H, W), (C, H, W) or (N, C, H, W), all but N at least 1, got {x.shape}"
         )
     if mode not in _MODES:
         raise ValueError(f"{op}: mode must be one of {', '.join(_MODES)}, got {mode!r}")
@@ -254,8 +254,12 @@ def _image_axis(op: str, axis: int, ndim: int) -> int:
 
 
 def _each_channel(image: Image, x: Tensor, run: Callable[[Tensor], Tensor], as_tensor: bool = False) -> Any:
-    """run(x as N,C,H,W), in the shape and of the kind of `image`."""
-    y = run(x.reshape(*(1,) * (4 - x.ndim), *x.shape)).reshape(x.shape)
+    """run(x as a batch of images of one channel), in the shape and of the kind of `image`.
+
+    Rows of one channel are longer runs of memory than the channels of a pixel, and kernels for few channels or many
+    the same; an image in channels-last memory is worth a copy for that.
+    """
+    y = run(x.reshape(math.prod(x.shape[:-2]), 1, *x.shape[-2:])).reshape(x.shape)
     return y if as_tensor or isinstance(image, Tensor) else y.data
 
 
@@ -266,21 +270,17 @@ def _separable(x: Tensor, kernels: Sequence[Kernel], mode: str, cval: float) -> 
 
 
 def _along(x: Tensor, axis: int, kernel: Kernel, mode: str, cval: float) -> Tensor:
-    """x (N,C,H,W) correlated along one axis."""
+    """x (N,1,H,W) correlated along one axis."""
     shape = (-1, 1) if axis == _VERTICAL else (1, -1)
     w = Tensor(to_device(kernel.reshape(shape).astype(x.dtype), x.device))
     return _correlated(x, w, (w.shape[0] // 2, w.shape[1] // 2), mode, cval)
 
 
 def _correlated(x: Tensor, w: Tensor, centre: tuple[int, int], mode: str, cval: float) -> Tensor:
-    """x (N,C,H,W), each channel correlated with w (R,S), of which the cell `centre` meets the output's place."""
-    C = x.shape[1]
+    """x (N,1,H,W) correlated with w (R,S), of which the cell `centre` meets the output's place."""
     for axis, before, taps in zip((_VERTICAL, _HORIZONTAL), centre, w.shape, strict=True):
         x = _extended(x, axis, before, taps - 1 - before, mode, cval)
-    w = w.reshape(1, 1, *w.shape)
-    if C != 1:
-        w = w * namespace(x.data).ones((C, 1, 1, 1), x.dtype)
-    return F.conv2d(x, w, groups=C)
+    return F.conv2d(x, w.reshape(1, 1, *w.shape))
 
 
 def _extended(x: Tensor, axis: int, before: int, after: int, mode: str, cval: float) -> Tensor:

@@ -156,7 +156,7 @@ def test_a_training_step_is_torchvisions(torch: Any, torchvision: Any, networks:
         largest = float(q.grad.abs().max())
         assert_close(p.grad.numpy(), q.grad.numpy(), rtol=1e-6, atol=1e-6 * largest + 1e-14, name=name)
     for (name, p), q in zip(model.named_buffers(), peer.buffers(), strict=True):
-        assert_close(p.numpy(), q.numpy(), rtol=1e-10, atol=1e-12, name=name)
+        np.testing.assert_allclose(p.numpy(), q.numpy(), rtol=1e-10, atol=1e-12, err_msg=name)
 
 
 # ------------------------------------------------------------------------------------------------ published weights

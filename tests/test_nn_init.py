@@ -77,7 +77,7 @@ def test_truncated_normal(mean: float, std: float, a: float, b: float) -> None:
 def test_a_truncated_normal_of_almost_nothing_is_refused() -> None:
     weight = gpucnn.ones(4, 4)
     for arguments in ((0, 1, 5, 6), (0, 1, 1, -1), (0, 0, -1, 1), (0, -1, -2, 2), (0, 1, 0, 0), (math.nan, 1, -2, 2)):
-        with pytest.raises(ValueError, match="trunc_normal_: .* must hold at least a thousandth of the normal"):
+        with pytest.raises(ValueError, match=r"trunc_normal_: .* must hold at least a thousandth of the normal"):
             init.trunc_normal_(weight, *arguments)
     assert (weight.numpy() == 1).all()
 

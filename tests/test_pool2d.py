@@ -112,7 +112,7 @@ def test_average_kernels(case: PoolCase, dtype: str, block_bytes: int) -> None:
 def test_these_are_all_kernels() -> None:
     assert [names(t) for t in (pool2d.max_fprop, pool2d.max_fprop_winners, pool2d.max_dgrad)] == [["taps"]] * 3
     assert names(pool2d.max_indices) == ["arithmetic"]
-    assert [names(t) for t in (pool2d.average_fprop, pool2d.average_dgrad)] == [["taps"]] * 2
+    assert [names(t) for t in (pool2d.average_fprop, pool2d.average_dgrad)] == [["whole_image", "taps"]] * 2
 
 
 # ------------------------------------------------------------------------------------------------ against PyTorch

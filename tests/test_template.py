@@ -101,4 +101,7 @@ def test_every_op_has_a_file_of_tests() -> None:
         *("add", "subtract", "multiply", "divide", "negative", "power", "exp", "log", "relu", "sigmoid", "tanh"),
         *("relu_grad", "sigmoid_grad", "tanh_grad", "sgd", "adam", "scale"),
         *("conv_transpose2d", "unfold", "fold"),
+        *("lp_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "max_unpool2d"),
+        *("norm", "layer_norm", "local_response_norm"),
+        *("interpolate", "bed_of_nails", "pixel_shuffle", "pixel_unshuffle"),
     }

@@ -11,6 +11,7 @@ Numbers are exact fractions: upsampling divides jumps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -33,6 +34,11 @@ class Reach:
     size: Fraction = Fraction(1)
     jump: Fraction = Fraction(1)
     offset: Fraction = Fraction(0)
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels a field has at most: `size`, or the next whole number where upsampling has divided it."""
+        return math.ceil(self.size)
 
     @property
     def ends(self) -> tuple[Fraction, Fraction]:
@@ -101,8 +107,14 @@ def moved(extent: Extent, first: int, step: int = 1) -> Extent:
 
 def mixed(field: Field, axes: Iterable[int], shape: Sequence[int]) -> Field:
     """Of an op that makes each result from all elements along `axes` (counted from the end) of an array of `shape`."""
-    mixing = {axis for axis in axes if shape[axis] > 1}
-    return tuple(ALL if isinstance(extent, Reach) and extent.axis in mixing else extent for extent in field)
+    mixing = set(axes)
+
+    def change(extent: Extent) -> Extent:
+        if not isinstance(extent, Reach) or extent.axis is None or extent.axis not in mixing:
+            return extent
+        return ALL if shape[extent.axis] > 1 else replace(extent, axis=None)
+
+    return tuple(map(change, field))
 
 
 def on_axes(field: Field, places: dict[int, int | None]) -> Field:

@@ -32,7 +32,9 @@ from gpucnn.ops import (
     pool2d,
     rectifier,
     reduction,
+    regression_loss,
     shape,
+    softmax,
     unfold,
     unpool2d,
     upsample,
@@ -49,10 +51,10 @@ def _all_read(call: Call) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Rule:
-    """`macs` of a call; `field` of its results, given what its inputs together see; rows and columns left `unread`."""
+    """Of a call: its `macs`, the `field` of its results, and rows and columns of its input left `unread`."""
 
     macs: Callable[[Call], int] = _no_macs
-    field: Callable[[Call, Field], Field] = field_rules.elementwise
+    field: Callable[[Call], Field] = field_rules.elementwise
     unread: Callable[[Call], tuple[str, ...]] = _all_read
 
 
@@ -88,7 +90,6 @@ RULES: dict[type[Function], Rule] = {
         Rule(field=field_rules.pool, unread=_unread),
         pool2d.AvgPool2d,
         pool2d.LpPool2d,
-        pool2d.MagnitudePool2d,
         pool2d.MaxPool2d,
     ),
     **_like(
@@ -115,12 +116,26 @@ RULES: dict[type[Function], Rule] = {
     shape.Reshape: Rule(field=field_rules.reshape),
     shape.Permute: Rule(field=field_rules.permute),
     shape.GetItem: Rule(field=field_rules.getitem),
+    **_like(Rule(field=field_rules.reordered), shape.Flip, shape.Roll),
+    shape.Repeat: Rule(field=field_rules.repeated),
     shape.Pad: Rule(field=field_rules.pad),
     **_like(Rule(field=field_rules.along_axis), ordering.Take, shape.Cat, shape.Split),
     **_like(Rule(field=field_rules.running_axis), ordering.ArgExtremum, ordering.Argsort, ordering.Cumsum),
     activation.GLU: Rule(field=field_rules.halves),
-    loss.CrossEntropy: Rule(field=field_rules.everything),
-    loss.LogSoftmax: Rule(field=field_rules.last_axis),
+    **_like(
+        Rule(field=field_rules.loss),
+        loss.CrossEntropy,
+        loss.NLLLoss,
+        loss.SoftCrossEntropy,
+        regression_loss.BCE,
+        regression_loss.BCEWithLogits,
+        regression_loss.Huber,
+        regression_loss.KLDiv,
+        regression_loss.KLDivLog,
+        regression_loss.L1,
+        regression_loss.MSE,
+    ),
+    **_like(Rule(field=field_rules.last_axis), softmax.LogSoftmax, softmax.Softmax),
     **_like(
         Rule(),
         _template.Scale,
@@ -165,6 +180,7 @@ RULES: dict[type[Function], Rule] = {
         rectifier.Softshrink,
         rectifier.Threshold,
         shape.Convert,
+        shape.Expand,
     ),
 }
 """By op. An op that is not here is shown with '?' and named, and no total pretends to include it."""

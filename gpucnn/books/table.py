@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gpucnn.books.fields import UNKNOWN, Extent, Field, Reach
 
 if TYPE_CHECKING:
-    from gpucnn.books.summary import Layer, Summary
+    from gpucnn.books.accounts import Layer, Summary
 
 _HEADINGS = (
     *("layer", "kind", "output", "parameters", "%", "MACs", "%", "memory", "training", "%"),
@@ -80,10 +80,9 @@ def _remarks(summary: Summary) -> list[str]:
     if summary.unused_parameters:
         lines.append(f"not used by this input: {summary.unused_parameters:,} parameters")
     for layer in summary.layers:
-        where = layer.name
         if layer.unread:
-            lines.append(f"does not fit: {where} never reads {' and '.join(layer.unread)} of its input")
-        lines += [f"not counted: {where} runs {op}, an op without a rule" for op in layer.unknown]
+            lines.append(f"unused pixels: {layer.name} never reads {' and '.join(layer.unread)} of its input")
+        lines += [f"not counted: {layer.name} runs {op}, an op without a rule" for op in layer.unknown]
     return lines
 
 
@@ -122,7 +121,7 @@ def _field(field: Field | None) -> tuple[str, str, str]:
 def _extent(extent: Extent) -> tuple[str, str, str]:
     if not isinstance(extent, Reach):
         return extent, "", ""
-    return _number(extent.size), _number(extent.jump), _number(extent.offset)
+    return str(extent.pixels), _number(extent.jump), _number(extent.offset)
 
 
 def _joined(texts: tuple[str, ...]) -> str:

@@ -153,9 +153,9 @@ class Trace:
             if id(x) in self._fresh:
                 layer.parameters.append(self._fresh.pop(id(x)))
         shapes = tuple(None if value is None else value.shape for value in operands)
-        call = Call(shapes, tuple(output.shape for output in outputs), parameters)
-        seen = [value.field for value in operands if value is not None and value.field is not None]
-        result = self._apply_rule(layer, function, call, seen)
+        seen = tuple(None if value is None else value.field for value in operands)
+        call = Call(shapes, tuple(output.shape for output in outputs), parameters, seen)
+        result = self._apply_rule(layer, function, call)
         values = [self._value(output.data, layer, result, new=True) for output in outputs]
         if self._layer is None:
             layer.outputs = values
@@ -166,14 +166,15 @@ class Trace:
         used = [value.memory for value in (*operands, *values) if value is not None]
         self.steps.append(Step(layer, used))
 
-    def _apply_rule(self, layer: Traced, function: type[Function], call: Call, seen: list[Field]) -> Field | None:
-        rule = RULES.get(function)
+    def _apply_rule(self, layer: Traced, function: type[Function], call: Call) -> Field | None:
+        """Books what the op costs; what its results see."""
+        rule, sees = RULES.get(function), any(seen is not None for seen in call.fields)
         if rule is None:
             layer.unknown.append(function.__name__)
-            return (fields.UNKNOWN,) * len(seen[0]) if seen else None
+            return (fields.UNKNOWN,) * len(call.seen) if sees else None
         layer.macs += rule.macs(call)
         layer.unread.extend(rule.unread(call))
-        return rule.field(call, fields.union(seen)) if seen else None
+        return rule.field(call) if sees else None
 
     # -- arrays and their memory
 

@@ -11,6 +11,7 @@ import gpucnn
 from gpucnn.cli.evaluate import evaluate
 from gpucnn.cli.info import info
 from gpucnn.cli.predict import predict
+from gpucnn.cli.summary import summary
 from gpucnn.cli.train import train
 from gpucnn.train import InterruptedRunError
 
@@ -47,5 +48,5 @@ def main(traceback: bool, verbose: bool) -> None:
     )
 
 
-for command in (train, evaluate, predict, info):
+for command in (train, evaluate, predict, summary, info):
     main.add_command(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import replace
 
 import click
 
@@ -13,24 +14,18 @@ from gpucnn.books import Summary
 from gpucnn.vis.files import check_target
 
 
-class _Shape(click.ParamType):
-    """C,H,W as a tuple of three numbers of at least 1."""
-
-    name = "C,H,W"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, context: click.Context | None
-    ) -> tuple[int, int, int]:
-        sizes = [part.strip() for part in str(value).split(",")]
-        if len(sizes) != 3 or not all(size.isdecimal() and int(size) >= 1 for size in sizes):
-            self.fail(f"{value!r} is not channels, height and width, such as 3,224,224", param, context)
-        channels, height, width = map(int, sizes)
-        return channels, height, width
+def _shape(context: click.Context, option: click.Parameter, text: str) -> tuple[int, int, int]:
+    """C,H,W as three numbers of at least 1."""
+    sizes = [part.strip() for part in text.split(",")]
+    if len(sizes) != 3 or not all(size.isdecimal() and int(size) >= 1 for size in sizes):
+        raise click.BadParameter(f"{text!r} is not channels, height and width, such as 3,224,224")
+    channels, height, width = map(int, sizes)
+    return channels, height, width
 
 
 @click.command()
 @click.argument("model")
-@click.option("--input", "shape", type=_Shape(), required=True, help="Size of one image, such as 3,224,224.")
+@click.option("--input", "shape", metavar="C,H,W", callback=_shape, required=True, help="Size of one image: 3,224,224.")
 @click.option("--num-classes", type=click.IntRange(min=1), help="Classes to tell apart.  [default: the model's own]")
 @click.option("--depth", type=click.IntRange(min=1), help="Take modules together that lie deeper than this.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, always with all layers.")
@@ -57,4 +52,4 @@ def summary(
 def _books(model: str, shape: tuple[int, int, int], num_classes: int | None) -> Summary:
     if num_classes is None and model in models.MODELS:
         num_classes = inspect.signature(models.MODELS[model]).parameters["num_classes"].default
-    return gpucnn.summary(models.build_for(model, num_classes or 1, shape), shape)
+    return replace(gpucnn.summary(models.build_for(model, num_classes or 1, shape), shape), model=model)

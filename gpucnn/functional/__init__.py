@@ -23,7 +23,7 @@ from gpucnn.functional.activation import (
 from gpucnn.functional.conv import conv1d, conv2d, conv_transpose2d, fold, unfold
 from gpucnn.functional.dropout import dropout, dropout2d
 from gpucnn.functional.linear import linear
-from gpucnn.functional.loss import cross_entropy, mse_loss
+from gpucnn.functional.loss import cross_entropy, nll_loss
 from gpucnn.functional.norm import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm
 from gpucnn.functional.pooling import (
     adaptive_avg_pool2d,
@@ -47,9 +47,18 @@ from gpucnn.functional.rectifier import (
     softshrink,
     threshold,
 )
+from gpucnn.functional.regression_loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    smooth_l1_loss,
+)
 from gpucnn.functional.shape import flatten, pad
-from gpucnn.functional.upsample import bed_of_nails, interpolate, pixel_shuffle, pixel_unshuffle
 from gpucnn.functional.softmax import log_softmax, softmax, softmin
+from gpucnn.functional.upsample import bed_of_nails, interpolate, pixel_shuffle, pixel_unshuffle
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -57,6 +66,8 @@ __all__ = [
     "avg_pool2d",
     "batch_norm",
     "bed_of_nails",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "celu",
     "conv1d",
     "conv2d",
@@ -74,8 +85,11 @@ __all__ = [
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "huber_loss",
     "instance_norm",
     "interpolate",
+    "kl_div",
+    "l1_loss",
     "layer_norm",
     "leaky_relu",
     "linear",
@@ -87,6 +101,7 @@ __all__ = [
     "max_unpool2d",
     "mish",
     "mse_loss",
+    "nll_loss",
     "pad",
     "pixel_shuffle",
     "pixel_unshuffle",
@@ -97,6 +112,7 @@ __all__ = [
     "selu",
     "sigmoid",
     "silu",
+    "smooth_l1_loss",
     "softmax",
     "softmin",
     "softplus",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,7 @@ def batch_norm(
         TypeError: not tensors, dtypes that do not go together.
     """
     channels, positions = _channels("batch_norm", input)
+    eps = _number("batch_norm", "eps", eps)
     running = _running("batch_norm", input, channels, running_mean, running_var)
     statistics = {"running_mean": running_mean, "running_var": running_var}
     _fit("batch_norm", input, (channels,), "one number a channel", weight=weight, bias=bias, **statistics)
@@ -57,7 +59,8 @@ def batch_norm(
     elif running is None:
         raise ValueError("batch_norm: running_mean and running_var are needed where training is False")
     problem = NormProblem(1, input.shape[0] * positions, channels, channels)
-    return _normalized(input, weight, bias, problem, eps, running, momentum if training else None)
+    moved_by = _number("batch_norm", "momentum", momentum) if training else None
+    return _normalized(input, weight, bias, problem, eps, running, moved_by)
 
 
 def instance_norm(
@@ -81,6 +84,7 @@ def instance_norm(
         ValueError, TypeError: as batch_norm; running statistics may be of any floating dtype.
     """
     channels, positions = _channels("instance_norm", input)
+    eps = _number("instance_norm", "eps", eps)
     running = _running("instance_norm", input, channels, running_mean, running_var)
     _fit("instance_norm", input, (channels,), "one number a channel", weight=weight, bias=bias)
     if not use_input_stats:
@@ -90,10 +94,9 @@ def instance_norm(
         return _normalized(input, weight, bias, problem, eps, running, None)
     if positions == 1:
         raise ValueError(f"instance_norm: expected more than 1 spatial element when training, got input {input.shape}")
-    if not eps > 0:
-        raise ValueError(f"instance_norm: eps must be positive with use_input_stats, got {eps}")
     problem = NormProblem(input.shape[0], positions, channels, channels)
-    return _normalized(input, weight, bias, problem, eps, running, momentum)
+    moved_by = _number("instance_norm", "momentum", momentum)
+    return _normalized(input, weight, bias, problem, eps, running, moved_by)
 
 
 def group_norm(
@@ -112,6 +115,7 @@ def group_norm(
         TypeError: not tensors, dtypes that do not go together.
     """
     channels, positions = _channels("group_norm", input)
+    eps = _number("group_norm", "eps", eps)
     groups = whole(num_groups, "group_norm: num_groups")
     if groups < 1 or channels % groups:
         raise ValueError(f"group_norm: num_groups={groups} must divide the {channels} channels of input {input.shape}")
@@ -151,7 +155,7 @@ def layer_norm(
         raise ValueError(f"layer_norm: input {input.shape} must end in normalized_shape {shape}")
     _fit("layer_norm", input, shape, "normalized_shape", weight=weight, bias=bias)
     return record(  # type: ignore[no-any-return]
-        ops.LayerNorm, (input, weight, bias), {"axes": len(shape), "eps": float(eps)}
+        ops.LayerNorm, (input, weight, bias), {"axes": len(shape), "eps": _number("layer_norm", "eps", eps)}
     )
 
 
@@ -172,7 +176,8 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     channels = whole(size, "local_response_norm: size")
     if channels < 1:
         raise ValueError(f"local_response_norm: size must be at least 1, got {size}")
-    problem = LocalResponseProblem(channels, float(alpha), float(beta), float(k))
+    numbers = [_number("local_response_norm", *pair) for pair in (("alpha", alpha), ("beta", beta), ("k", k))]
+    problem = LocalResponseProblem(channels, *numbers)
     return record(ops.LocalResponseNorm, (input,), {"problem": problem})  # type: ignore[no-any-return]
 
 
@@ -220,6 +225,12 @@ def _running(
     return mean, var
 
 
+def _number(op: str, name: str, value: Any) -> float:
+    if not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{op}: {name} must be a number, got {value!r}")
+    return float(value)
+
+
 def _normalized(
     input: Tensor,
     weight: Tensor | None,
@@ -234,7 +245,7 @@ def _normalized(
     y: Tensor = record(
         ops.Norm,
         (input, weight, bias),
-        {"problem": problem, "eps": float(eps), "running": arrays, "momentum": momentum},
+        {"problem": problem, "eps": eps, "running": arrays, "momentum": momentum},
     )
     if arrays is not None and momentum is not None:
         for array in arrays:

@@ -105,11 +105,7 @@ def lp_pool2d(
         ValueError, TypeError: as conv2d; `norm_type` is 0, NaN or no number.
     """
     floats_together("lp_pool2d", input=input)
-    if not isinstance(norm_type, numbers.Real):
-        raise TypeError(f"lp_pool2d: norm_type must be a number, got {norm_type!r}")
-    norm = float(norm_type)
-    if norm == 0 or math.isnan(norm):
-        raise ValueError(f"lp_pool2d: norm_type must be a number other than 0, got {norm_type!r}")
+    norm = _norm_type(norm_type)
     arguments = hashable("lp_pool2d", kernel_size=kernel_size, stride=stride)
 
     def run(x: Tensor) -> Tensor:
@@ -117,6 +113,15 @@ def lp_pool2d(
         return record(pool2d.LpPool2d, (x,), {"problem": LpPool2dProblem(windows, norm)})  # type: ignore[no-any-return]
 
     return batched(input, run)  # type: ignore[no-any-return]
+
+
+def _norm_type(value: Any) -> float:
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"lp_pool2d: norm_type must be a number, got {value!r}")
+    norm = float(value)
+    if norm == 0 or math.isnan(norm):
+        raise ValueError(f"lp_pool2d: norm_type must be a number other than 0, got {value!r}")
+    return norm
 
 
 # ----------------------------------------------------------------------------------------------------------- adaptive

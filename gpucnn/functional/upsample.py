@@ -91,9 +91,10 @@ def _output_size(
 def _factor(value: Any) -> float:
     if not isinstance(value, numbers.Real):
         raise TypeError(f"interpolate: scale_factor must be a number or a pair of them, got {value!r}")
-    if not (math.isfinite(value) and value > 0):
+    factor = float(value)
+    if not (math.isfinite(factor) and factor > 0):
         raise ValueError(f"interpolate: scale_factor must be finite and above 0, got {value!r}")
-    return float(value)
+    return factor
 
 
 def bed_of_nails(input: Tensor, scale_factor: IntPair) -> Tensor:

@@ -43,7 +43,7 @@ class FCN(nn.Module):
         logits = {"out": self.classifier(fourth)}
         if self.aux_classifier is not None:
             logits["aux"] = self.aux_classifier(third)
-        size = x.shape[-2:]
+        size = (x.shape[-2], x.shape[-1])
         return {name: F.interpolate(maps, size, mode="bilinear", align_corners=False) for name, maps in logits.items()}
 
 

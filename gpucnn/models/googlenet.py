@@ -168,8 +168,8 @@ class GoogLeNet(nn.Module):
 def _from_imagenet_normalised(x: Tensor) -> Tensor:
     """(pixel - mean) / deviation, for ImageNet's of each colour -> (pixel - 0.5) / 0.5."""
     mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    factor = creation.tensor([[[[d / 0.5]] for d in deviation]]).to(x.device, dtype=x.dtype)
-    shift = creation.tensor([[[[(m - 0.5) / 0.5]] for m in mean]]).to(x.device, dtype=x.dtype)
+    factor = creation.tensor([[[[d / 0.5]] for d in deviation]], dtype=x.dtype, device=x.device)
+    shift = creation.tensor([[[[(m - 0.5) / 0.5]] for m in mean]], dtype=x.dtype, device=x.device)
     return x * factor + shift
 
 

@@ -152,7 +152,9 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif zero_init_residual and isinstance(module, (BasicBlock, Bottleneck)):
-                init.zeros_((module.bn2 if isinstance(module, BasicBlock) else module.bn3).weight)
+                last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
+                if last.weight is not None:
+                    init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))

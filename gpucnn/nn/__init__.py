@@ -25,7 +25,17 @@ from gpucnn.nn.container import ModuleDict, ModuleList, Sequential
 from gpucnn.nn.conv import Conv1d, Conv2d, ConvTranspose2d, DepthwiseSeparableConv2d
 from gpucnn.nn.dropout import Dropout, Dropout2d
 from gpucnn.nn.linear import Linear
-from gpucnn.nn.loss import CrossEntropyLoss
+from gpucnn.nn.loss import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+    SmoothL1Loss,
+)
 from gpucnn.nn.module import Module
 from gpucnn.nn.norm import (
     BatchNorm1d,
@@ -81,6 +91,8 @@ __all__ = [
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool2d",
     "AvgPool2d",
+    "BCELoss",
+    "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
     "BedOfNails",
@@ -101,9 +113,12 @@ __all__ = [
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
+    "HuberLoss",
     "Identity",
     "InstanceNorm1d",
     "InstanceNorm2d",
+    "KLDivLoss",
+    "L1Loss",
     "LPPool2d",
     "LayerNorm",
     "LeakyReLU",
@@ -111,12 +126,14 @@ __all__ = [
     "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",
+    "MSELoss",
     "MaxPool2d",
     "MaxUnpool2d",
     "Mish",
     "Module",
     "ModuleDict",
     "ModuleList",
+    "NLLLoss",
     "PReLU",
     "Parameter",
     "PixelShuffle",
@@ -129,6 +146,7 @@ __all__ = [
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
     "Softmax",
     "Softmax2d",
     "Softmin",

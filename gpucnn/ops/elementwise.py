@@ -7,9 +7,9 @@ from typing import Any
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, contiguous, namespace
+from gpucnn.ops.memory import falling, inverse, memory_axes
 from gpucnn.ops.reduction import summed
 from gpucnn.ops.registry import KernelTable
-from gpucnn.ops.shape import falling, inverse, memory_axes
 from gpucnn.reference import elementwise as reference
 from gpucnn.reference.elementwise import Bounds
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array
+from gpucnn.ops.memory import inverse, memory_axes
 from gpucnn.ops.registry import KernelTable
-from gpucnn.ops.shape import inverse, memory_axes
 from gpucnn.reference import ordering as reference
 from gpucnn.reference.ordering import CumsumProblem, PutProblem, SortProblem
 

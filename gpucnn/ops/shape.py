@@ -5,7 +5,6 @@ What is copied stays in the order that memory has: the result of a channels-last
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,12 +12,13 @@ import numpy as np
 
 from gpucnn import backend
 from gpucnn.autograd import Function
-from gpucnn.backend import NHWC, Array
+from gpucnn.backend import Array
+from gpucnn.ops.elementwise import unbroadcast
+from gpucnn.ops.memory import Axes, common_axes, inverse, memory_axes
+from gpucnn.ops.reduction import sum_
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import shape as reference
-from gpucnn.reference.shape import PadProblem, SplitProblem
-
-Axes = tuple[int, ...]
+from gpucnn.reference.shape import PadProblem, RollProblem, SplitProblem
 
 concatenate = KernelTable("cat", "forward")
 concatenate.add("parts", "reference", reference.concatenate)
@@ -32,32 +32,14 @@ pad.add("edges", "reference", reference.pad)
 pad_grad = KernelTable("pad", "backward")
 pad_grad.add("edges", "reference", reference.pad_grad)
 
+repeat = KernelTable("repeat", "forward")
+repeat.add("array", "reference", reference.repeat)
 
-def memory_axes(array: Array) -> Axes:
-    """The axes from the slowest to the fastest in memory for an image, batched or not, that lies channels-last, be it
-    with gaps; for any other array as they are.
-    """
-    order = {4: NHWC, 3: (1, 2, 0)}.get(array.ndim)
-    if order is None or array.flags.c_contiguous or falling(array) or not falling(array.transpose(order)):
-        return tuple(range(array.ndim))
-    return order
+flip = KernelTable("flip", "forward")
+flip.add("array", "reference", reference.flip)
 
-
-def falling(array: Array) -> bool:
-    """Whether the axes come from the slowest to the fastest in memory, be it with gaps."""
-    steps = [abs(step) for step, size in zip(array.strides, array.shape, strict=True) if size != 1]
-    return all(a >= b for a, b in itertools.pairwise(steps))
-
-
-def common_axes(arrays: Sequence[Array]) -> Axes:
-    """`memory_axes` of the first of the arrays, which have as many axes, that does not lie as its axes are counted."""
-    plain = tuple(range(arrays[0].ndim))
-    return next((axes for array in arrays if (axes := memory_axes(array)) != plain), plain)
-
-
-def inverse(axes: Axes) -> Axes:
-    """The permutation that undoes `axes`."""
-    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+roll = KernelTable("roll", "forward")
+roll.add("array", "reference", reference.roll)
 
 
 class Reshape(Function):
@@ -154,6 +136,75 @@ class Pad(Function):
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Array:
         return _in_memory_order(pad_grad, ctx.problem, dy)
+
+
+class Expand(Function):
+    """Repeated along new axes in front and along axes of size 1, as a view."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, *, shape: Axes) -> Array:
+        ctx.shape = x.shape
+        return backend.namespace(x).broadcast_to(x, shape)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        return unbroadcast(dy, ctx.shape)
+
+
+class Repeat(Function):
+    """`counts` copies in a row along each axis."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, *, counts: Axes) -> Array:
+        ctx.counts, ctx.shape = counts, x.shape
+        axes = memory_axes(x)
+        y = repeat(tuple([counts[axis] for axis in axes]), x.transpose(axes), like=x)
+        return y.transpose(inverse(axes))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        axes = memory_axes(dy)
+        copies = [size for axis in axes for size in (ctx.counts[axis], ctx.shape[axis])]
+        view = dy.transpose(axes).reshape(copies)
+        dx = sum_(tuple(range(0, view.ndim, 2)), view, like=dy)
+        return dx.reshape(copies[1::2]).transpose(inverse(axes))
+
+
+class Flip(Function):
+    """A copy with the given axes in reverse."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, *, axes: Axes) -> Array:
+        ctx.axes = axes
+        return _flipped(x, axes)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        return _flipped(dy, ctx.axes)
+
+
+def _flipped(x: Array, flipped: Axes) -> Array:
+    axes = memory_axes(x)
+    return flip(tuple([axes.index(axis) for axis in flipped]), x.transpose(axes), like=x).transpose(inverse(axes))
+
+
+class Roll(Function):
+    """A copy with elements moved on along axes, those that leave one end coming in at the other."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, *, shifts: Axes, axes: Axes) -> Array:
+        ctx.shifts, ctx.axes = shifts, axes
+        return _rolled(x, shifts, axes)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> Array:
+        return _rolled(dy, tuple([-shift for shift in ctx.shifts]), ctx.axes)
+
+
+def _rolled(x: Array, shifts: Axes, rolled: Axes) -> Array:
+    axes = memory_axes(x)
+    problem = RollProblem(shifts, tuple([axes.index(axis) for axis in rolled]))
+    return roll(problem, x.transpose(axes), like=x).transpose(inverse(axes))
 
 
 def _in_memory_order(table: KernelTable, problem: PadProblem, x: Array) -> Array:

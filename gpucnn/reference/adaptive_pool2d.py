@@ -7,8 +7,9 @@ different sizes that may share a row. (Windows all alike are an ordinary pooling
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,37 +88,40 @@ def max_fprop(p: AdaptivePool2dProblem, x: Array) -> tuple[Array, Array]:
 
     The first of equal maxima in row-major order; a NaN is larger than any number, and of several the last counts.
     """
-    xp = namespace(x)
     y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
     indices = empty(y.shape, np.int64, x)
+    number = np.int32 if p.H * p.W < 1 << 31 else np.int64
+    rows, columns = _turns(p.H, p.P, number, x), _turns(p.W, p.Q, number, x)
 
     def run(block: slice) -> None:
         # Columns of each row come first: so the upper of two equal maxima wins, and the left one of those beside it.
-        in_rows, columns = _largest(p.W, p.Q, 2, x[block])
-        y[block], rows, columns = _largest(p.H, p.P, 1, in_rows, columns)
-        indices[block] = xp.multiply(rows, p.W, dtype=np.int64) + columns
+        cells = x[block]
+        in_rows, w = _largest((cells.take(turn, axis=2), turn[:, None]) for turn in columns)
+        y[block], indices[block] = _largest(
+            (in_rows.take(turn, axis=1), w.take(turn, axis=1) + turn[:, None, None] * p.W) for turn in rows
+        )
 
     _for_each_block(p, x, run)
     return y, indices
 
 
-def _largest(size: int, count: int, axis: int, cells: Array, *along: Array) -> tuple[Array, ...]:
-    """Maxima of `count` windows over an axis of `cells` (n,rows,columns,C), where they lie, what `along` has there."""
-    xp = namespace(cells)
+def _turns(size: int, count: int, dtype: Any, like: Array) -> list[Array]:
+    """For each turn the position (count,) that a window looks at: its first, its second, ..., its last again and again."""
     first, end = _spans(size, count)
-    broadcast = (1, count, 1, 1) if axis == 1 else (1, 1, count, 1)
-    best, found, carried = cells, cells, list(along)
-    for turn in range(max(1, int((end - first).max(initial=0)))):
-        place = xp.asarray(np.minimum(first + turn, end - 1).astype(np.int32))
-        values, others = cells.take(place, axis=axis), [each.take(place, axis=axis) for each in along]
-        place = place.reshape(broadcast)
-        if turn == 0:
-            best, carried, found = values, others, xp.broadcast_to(place, values.shape)
-            continue
+    longest = int((end - first).max(initial=1))
+    return [namespace(like).asarray(np.minimum(first + turn, end - 1).astype(dtype)) for turn in range(longest)]
+
+
+def _largest(turns: Iterator[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Over (values, places) of each turn: the largest value, and its place; places must not fall from turn to turn."""
+    best, there = next(turns)
+    xp = namespace(best)
+    found = xp.broadcast_to(there, best.shape)
+    for values, places in turns:
         better = (values > best) | (values != values)
-        best, found = xp.where(better, values, best), xp.where(better, place, found)
-        carried = [xp.where(better, other, one) for other, one in zip(others, carried, strict=True)]
-    return best, found, *carried
+        found = xp.maximum(found, xp.multiply(better, places))
+        best = xp.maximum(best, values)
+    return best, found
 
 
 def max_dgrad(p: AdaptivePool2dProblem, dy: Array, indices: Array) -> Array:

@@ -111,8 +111,8 @@ def maximum_grad(problem: None, dy: Array, a: Array, b: Array) -> Array:
 
 
 def clamp(bounds: Bounds, a: Array) -> Array:
-    least, greatest = bounds
-    return namespace(a).clip(a, least, greatest)
+    xp = namespace(a)
+    return _shared(lambda x, out=None: xp.clip(x, *bounds, out=out), a)
 
 
 def clamp_grad(bounds: Bounds, dy: Array, a: Array) -> Array:

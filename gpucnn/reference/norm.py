@@ -214,13 +214,17 @@ class _Walk:
         return array.reshape(len(array), math.prod(array.shape[1:]) // max(1, width), width)
 
     def repeated(self, coefficients: Array) -> Array:
-        """(B,C) or (1,C) as (B,1,W), in the dtype that is computed in."""
-        xp = namespace(coefficients)
-        coefficients = coefficients.astype(self.work, copy=False)
-        return xp.broadcast_to(xp.tile(coefficients, (1, self.T))[:, None], (self.p.B, 1, self.W))
+        """(B,C) as (B,1,W), in the dtype that is computed in."""
+        p = self.p
+        repeated = empty((p.B, 1, self.W), self.work, coefficients)
+        repeated.reshape(p.B, self.T, p.C)[...] = coefficients[:, None]
+        return repeated
 
     def each_tile(self, run: Callable[[Tile], None]) -> None:
-        for_each(run, self.tiles, self.like, share=common.is_large(4 * self.like.nbytes))
+        if len(self.tiles) == 1:
+            run(self.tiles[0])
+        else:
+            for_each(run, self.tiles, self.like, share=common.is_large(4 * self.like.nbytes))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -233,7 +237,7 @@ def _guess(walk: _Walk, x: Array) -> Array:
     """About the mean of each channel of each set, (B,C); 0 where what it saw is not finite."""
     xp = namespace(x)
     sample = walk.short_rows(x)[:, ::_SAMPLED]
-    total = sample.sum(axis=1, dtype=walk.work).reshape(-1, walk.summed, walk.p.C).sum(axis=1)
+    total = sample.sum(axis=1, dtype=walk.work).reshape(walk.p.B, walk.summed, walk.p.C).sum(axis=1)
     guess = total / walk.work.type(max(1, sample.shape[1] * walk.summed))
     return xp.where(xp.isfinite(guess), guess, walk.work.type(0))
 

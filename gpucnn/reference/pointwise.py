@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import Array, accumulator, empty, namespace, workspace
+from gpucnn.backend import Array, accumulator, empty, namespace, workspace, zeros
 from gpucnn.reference.common import blocks, is_large
 from gpucnn.reference.parallel import for_each
 
@@ -25,35 +25,52 @@ Kernel = Callable[..., Array]
 def pointwise(formula: Formula) -> Kernel:
     """The kernel `run(problem, *arrays)` of `formula(problem, *blocks, out)` for single elements.
 
-    The result has the first array's shape and dtype; the others broadcast to it, and those without axes are given to
-    the formula as they are. It gets float32 for float16, so that only the result is rounded, and writes into `out` and
-    `scratch` alone.
+    The result has the first array's shape and dtype; the others broadcast to it, and those of one element are given to
+    the formula without axes. It gets float32 for float16, so that only the result is rounded, and writes into `out`
+    and `scratch` alone.
     """
 
     def run(problem: Any, *arrays: Array) -> Array:
-        like = arrays[0]
-        out = empty(like.shape, like.dtype, like)
-        every = [a if a.shape in ((), like.shape) else namespace(a).broadcast_to(a, like.shape) for a in arrays]
-        if all([array.flags.c_contiguous for array in every]):
-            every = [array.reshape(-1) if array.ndim or not like.ndim else array for array in every]
-            _over_blocks(formula, problem, out.reshape(-1), every)
-        else:
-            _over_blocks(formula, problem, out, every)
+        out = empty(arrays[0].shape, arrays[0].dtype, arrays[0])
+        every, is_flat = _together(arrays)
+        _fill_blocks(formula, problem, out.reshape(-1) if is_flat else out, every)
         return out
 
     return _named_as(formula, run)
 
 
 def rowwise(formula: Formula) -> Kernel:
-    """As `pointwise`, for formulas of whole rows: blocks are (rows, size of the last axis)."""
+    """As `pointwise`, for formulas of whole rows: blocks are (rows, size of the last axis).
+
+    The other arrays have as many rows as the first, of its size or of one element.
+    """
+
+    def run(problem: Any, *arrays: Array) -> Array:
+        out = empty(arrays[0].shape, arrays[0].dtype, arrays[0])
+        if out.size:
+            _fill_blocks(formula, problem, _rows(out), [_rows(array) for array in arrays])
+        return out
+
+    return _named_as(formula, run)
+
+
+def summed(formula: Formula) -> Kernel:
+    """The kernel that adds up what `formula`, one as of `pointwise`, computes: without axes, in the arrays' dtype."""
 
     def run(problem: Any, *arrays: Array) -> Array:
         like = arrays[0]
-        out = empty(like.shape, like.dtype, like)
-        if like.size:
-            rows = [array.reshape(-1, like.shape[-1]) for array in (out, *arrays)]
-            _over_blocks(formula, problem, rows[0], rows[1:])
-        return out
+        every, _ = _together(arrays)
+        todo = _cut(every[0], len(every) + 1)
+        sums = zeros((len(todo),), accumulator(like.dtype), like)
+
+        def add_up(number: int) -> None:
+            pieces = _pieces(every, todo[number])
+            values = empty(pieces[0].shape, pieces[0].dtype, like)
+            formula(problem, *pieces, out=values)
+            sums[number] = values.sum()
+
+        for_each(add_up, range(len(todo)), like, share=is_large(like.nbytes))
+        return namespace(like).asarray(sums.sum(), dtype=like.dtype)
 
     return _named_as(formula, run)
 
@@ -63,24 +80,49 @@ def _named_as(formula: Formula, run: Kernel) -> Kernel:
     return run
 
 
-def _over_blocks(formula: Formula, problem: Any, out: Array, arrays: list[Array]) -> None:
-    """Fills `out` block by block along its first axis; on a GPU in one go."""
-    work = accumulator(out.dtype)
+def _together(arrays: tuple[Array, ...]) -> tuple[list[Array], bool]:
+    """The arrays as broadcast to the first, and whether all of them lie so that they could be made flat."""
+    like, *others = arrays
+    every = [like]
+    for array in others:
+        if array.size == 1 and like.size > 1:
+            every.append(array.reshape(()))
+        else:
+            every.append(array if array.shape == like.shape else namespace(array).broadcast_to(array, like.shape))
+    is_flat = all([array.flags.c_contiguous for array in every])
+    return [array.reshape(-1) if is_flat and array.size == like.size else array for array in every], is_flat
 
+
+def _rows(array: Array) -> Array:
+    return array.reshape(-1, array.shape[-1])
+
+
+def _cut(like: Array, arrays: int) -> list[slice]:
+    """Blocks of the first axis of which so many arrays together stay in a core's cache; on a GPU one."""
+    count = len(like)
+    if not isinstance(like, np.ndarray):
+        return [slice(0, count)]
+    return blocks(count, arrays * accumulator(like.dtype).itemsize * (like.size // max(1, count)))
+
+
+def _pieces(arrays: list[Array], block: slice) -> list[Array]:
+    work = accumulator(arrays[0].dtype)
+    return [(array[block] if array.ndim else array).astype(work, copy=False) for array in arrays]
+
+
+def _fill_blocks(formula: Formula, problem: Any, out: Array, arrays: list[Array]) -> None:
     def fill(block: slice) -> None:
-        pieces = [(array[block] if array.ndim else array).astype(work, copy=False) for array in arrays]
-        target = out[block]
-        if out.dtype == work:
+        pieces, target = _pieces(arrays, block), out[block]
+        if pieces[0].dtype == out.dtype:
             formula(problem, *pieces, out=target)
         else:
-            wide = empty(target.shape, work, out)
+            wide = empty(target.shape, pieces[0].dtype, out)
             formula(problem, *pieces, out=wide)
             target[...] = wide
 
-    count = len(out)
-    todo = blocks(count, (len(arrays) + 1) * work.itemsize * (out.size // max(1, count)))
-    if len(todo) == 1 or not isinstance(out, np.ndarray):
-        fill(slice(None))
+    todo = _cut(out, len(arrays) + 1)
+    if len(todo) == 1:
+        fill(todo[0])
     else:
         for_each(fill, todo, out, share=is_large(out.nbytes))
 

@@ -37,7 +37,8 @@ def max_fprop_winners(p: Pool2dProblem, x: Array) -> tuple[Array, Array]:
     number = np.uint8 if p.R * p.S <= 256 else np.int32
     y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
     winners = empty(y.shape, number, x)
-    winners[...] = _first_taps(p, x)
+    row, column = _first_taps(p)
+    winners[...] = xp.asarray((row[:, None] * p.S + column)[..., None])
 
     def run(block: slice) -> None:
         source = padded(x[block], p, -np.inf)
@@ -54,11 +55,11 @@ def max_fprop_winners(p: Pool2dProblem, x: Array) -> tuple[Array, Array]:
     return y, winners
 
 
-def _first_taps(p: Pool2dProblem, like: Array) -> Array:
-    """The number (P,Q,1) of each window's first tap inside the image: what wins if all of its cells are -inf."""
+def _first_taps(p: Pool2dProblem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row (P,) and column (Q,) of each window's first tap inside the image: what wins if all of its cells are -inf."""
     row = -(-np.maximum(0, p.padding[0] - np.arange(p.P) * p.stride[0]) // p.dilation[0])
     column = -(-np.maximum(0, p.padding[1] - np.arange(p.Q) * p.stride[1]) // p.dilation[1])
-    return namespace(like).asarray((row[:, None] * p.S + column)[..., None])
+    return row, column
 
 
 def max_indices(p: Pool2dProblem, winners: Array) -> Array:
@@ -67,10 +68,20 @@ def max_indices(p: Pool2dProblem, winners: Array) -> Array:
     -1 where the window has no cell in the image: dilation can step over a small one.
     """
     xp = namespace(winners)
-    tap_number = winners.astype(np.int64)
-    h = (xp.arange(p.P) * p.stride[0] - p.padding[0])[:, None, None] + tap_number // p.S * p.dilation[0]
-    w = (xp.arange(p.Q) * p.stride[1] - p.padding[1])[:, None] + tap_number % p.S * p.dilation[1]
-    return xp.where((h < p.H) & (w < p.W), h * p.W + w, -1)
+    r, s = np.divmod(np.arange(p.R * p.S), p.S)
+    from_corner = xp.asarray(r * (p.dilation[0] * p.W) + s * p.dilation[1])
+    top, left = np.arange(p.P) * p.stride[0] - p.padding[0], np.arange(p.Q) * p.stride[1] - p.padding[1]
+    corner = xp.asarray((top[:, None] * p.W + left)[..., None])
+    row, column = _first_taps(p)
+    has_cell = (top + row * p.dilation[0] < p.H)[:, None] & (left + column * p.dilation[1] < p.W)
+    indices = empty(winners.shape, np.int64, winners)
+
+    def run(block: slice) -> None:
+        places = from_corner.take(winners[block]) + corner
+        indices[block] = places if has_cell.all() else xp.where(xp.asarray(has_cell)[..., None], places, -1)
+
+    _for_each_block(p, indices, run)
+    return indices
 
 
 def max_dgrad(p: Pool2dProblem, dy: Array, winners: Array) -> Array:

@@ -123,7 +123,7 @@ def elu(p: EluProblem, x: Array, *, out: Array) -> None:
     out *= p.input_scale
     xp.expm1(out, out=out)
     out *= p.alpha
-    blend(~(x > 0), out, x, out)
+    blend(x <= 0, out, x, out)
     out *= p.scale
 
 
@@ -141,7 +141,7 @@ def elu_grad(p: EluProblem, dy: Array, saved: Array, *, out: Array) -> None:
         xp.exp(out, out=out)
         out *= p.alpha * p.input_scale
     out *= dy
-    blend(~(saved > 0), out, dy, out)
+    blend(saved <= 0, out, dy, out)
     out *= p.scale
 
 

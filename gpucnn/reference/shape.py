@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gpucnn.backend import Array, accumulator, empty
+from gpucnn.backend import Array, accumulator, empty, namespace
 from gpucnn.reference.common import blocks, is_large
 from gpucnn.reference.parallel import for_each
 
@@ -16,6 +16,8 @@ def concatenate(axis: int, *arrays: Array) -> Array:
     first = arrays[0]
     sizes = [array.shape[axis] for array in arrays]
     out = empty((*first.shape[:axis], sum(sizes), *first.shape[axis + 1 :]), first.dtype, first)
+    if not is_large(out.nbytes):
+        return namespace(out).concatenate(arrays, axis, out=out)
     places = parts(out, axis, sizes)
 
     def run(piece: tuple[int, slice]) -> None:
@@ -23,7 +25,7 @@ def concatenate(axis: int, *arrays: Array) -> Array:
         places[number][rows] = arrays[number][rows]
 
     pieces = [(number, rows) for number, place in enumerate(places) for rows in _row_blocks(place)]
-    for_each(run, pieces, out, share=is_large(out.nbytes))
+    for_each(run, pieces, out)
     return out
 
 
@@ -60,6 +62,29 @@ def _row_blocks(array: Array) -> list[slice]:
     """Slices of the first axis that are worth a thread of their own."""
     rows = len(array)
     return blocks(rows, int(array.nbytes) // max(1, rows), 1 << 21) if rows else []
+
+
+# ------------------------------------------------------------------------------------------- copies and moves
+
+
+def repeat(counts: tuple[int, ...], x: Array) -> Array:
+    """So many copies in a row along each axis."""
+    return namespace(x).tile(x, counts)
+
+
+def flip(axes: tuple[int, ...], x: Array) -> Array:
+    return namespace(x).flip(x, axes).copy()
+
+
+class RollProblem(NamedTuple):
+    """How far elements move along which axes."""
+
+    shifts: tuple[int, ...]
+    axes: tuple[int, ...]
+
+
+def roll(p: RollProblem, x: Array) -> Array:
+    return namespace(x).roll(x, p.shifts, p.axes)
 
 
 # ------------------------------------------------------------------------------------------------------ padding

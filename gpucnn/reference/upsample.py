@@ -86,8 +86,8 @@ def _entries(size: int, count: int, mode: str, step: float, align_corners: bool)
 
 def _nearest(size: int, outputs: NDArray[np.int64], offset: float, step: float) -> NDArray[np.int64]:
     """floor((output + offset) * step), in float32 as PyTorch rounds it, whatever the dtype of the images."""
-    place = (outputs.astype(np.float32) + np.float32(offset)) * np.float32(step)
-    return np.minimum(np.floor(place).astype(np.int64), size - 1)
+    places = np.floor((outputs.astype(np.float32) + np.float32(offset)) * np.float32(step))
+    return np.minimum(places, size - 1).astype(np.int64)
 
 
 # ------------------------------------------------------------------------------------------------------- bed of nails

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +23,7 @@ _LEFT, _RIGHT = 74, style.MARGIN  # margins in pixels
 _PANEL_WIDTH = style.WIDTH - _LEFT - _RIGHT
 _PANEL_HEIGHT, _GAP = 150, 52
 _NAMED_FROM = 17  # pixels a layer: from this width on, each has its name below the chart
-_NAME_LENGTH = 150  # pixels
+_NAME_LENGTH = 178  # pixels, the margin below included
 _PALE = "#b9c3cd"
 
 _GROUPS = (("convolution", style.BLUE), ("fully connected", style.ORANGE), ("other", style.MUTED))
@@ -172,23 +172,30 @@ def _write_names(figure: Figure, layers: Sequence[LayerBooks], bottom: int) -> N
 
 
 def _write_stages(figure: Figure, paths: Sequence[Sequence[str]], bottom: int) -> None:
-    """Brackets below the layers of one module, and its name where there is room for it: two levels of modules."""
+    """Brackets below the layers of one module, for two levels of modules, and those names that find room.
+
+    A name of the inner level stays below its bracket; one of the outer level may be longer where nothing is beside it.
+    """
     for level in range(2):
-        y = bottom + 14 + 30 * (1 - level)
-        for first, last, name in _runs(paths, level):
+        y, taken = bottom + 14 + 30 * (1 - level), list[tuple[float, float]]()
+        for first, last, name in sorted(_runs(paths, level), key=lambda run: run[0] - run[1]):
             left, right = _at(first - 0.5, len(paths)), _at(last + 0.5, len(paths))
-            if last > first:
+            text = style.fit(figure, name, max(right - left, _NAME_LENGTH), style.NOTE)
+            width = style.text_width(figure, text, style.NOTE)
+            begin = min(max((left + right - width) / 2, _LEFT), style.WIDTH - _RIGHT - width)
+            beside = all(begin + width < other - 4 or end + 4 < begin for other, end in taken)
+            fits = beside and (level == 0 or width <= right - left)
+            if fits:
+                style.write(figure, text, begin, y + 5, style.NOTE, down="top")
+                taken.append((begin, begin + width))
+            if last > first and (fits or level == 0):
                 _rule(figure, left + 1, right - 1, y)
-            text = style.fit(figure, name, right - left + 10 * (len(name) < 3), style.NOTE)
-            if text == name or len(text) > 4:
-                style.write(figure, text, (left + right) / 2, y + 5, style.NOTE, across="center", down="top")
 
 
 def _runs(paths: Sequence[Sequence[str]], level: int) -> list[tuple[int, int, str]]:
     """(first, last, name) of the layers in a row that share their first ``level`` + 1 names."""
-    runs: list[tuple[int, int, str]] = []
-    key: Callable[[int], tuple[str, ...]] = lambda index: tuple(paths[index][: level + 1])  # noqa: E731
-    for names, members in groupby(range(len(paths)), key):
+    runs = []
+    for names, members in groupby(range(len(paths)), lambda index: tuple(paths[index][: level + 1])):
         indices = list(members)
         if len(names) > level and names[level]:
             runs.append((indices[0], indices[-1], names[level]))

@@ -1,11 +1,12 @@
-"""Cross-entropy on class indices by its definition, in float64; weights, smoothing and means are PyTorch's.
+"""Cross-entropies by their definition, in float64; weights, smoothing and means are PyTorch's.
 
 For a row of logits z with class t, and e = label_smoothing over C classes, the target's mass and the row's loss are
 
     mass[c] = (1 - e) * weight[t] * [c == t] + e / C * weight[c],    loss = -sum over c of mass[c] * log softmax(z)[c]
 
 and a row whose class is ignore_index has no mass. "mean" divides the sum of the losses by the sum of weight[t] over
-the rows that are not ignored, hence it is NaN where there is none.
+the rows that are not ignored, hence it is NaN where there is none. With probabilities q for targets the mass is
+((1 - e) * q[c] + e / C) * weight[c], and the mean divides by the number of rows.
 """
 
 from __future__ import annotations
@@ -67,6 +68,91 @@ def cross_entropy_grad(
             softmax = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
             dz[i] = upstream[i] * (softmax * mass.sum() - mass) / divisor
     return np.moveaxis(dz.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+
+
+def nll_loss(
+    log_p: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+) -> NDArray[np.float64]:
+    """-weight[t] * log_p[t] of log-probabilities (N, C, ...) for classes target (N, ...); reduced as `cross_entropy`."""
+    rows, classes, weights = _rows(log_p, target, weight, ignore_index)
+    losses = np.zeros(len(rows))
+    for i, (row, t) in enumerate(zip(rows, classes, strict=True)):
+        if t != ignore_index:
+            losses[i] = -weights[t] * row[t]
+    if reduction == "none":
+        return losses.reshape(np.shape(target))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.divide(losses.sum(), _divisor(classes, weights, ignore_index, reduction)))
+
+
+def nll_loss_grad(
+    dloss: ArrayLike,
+    log_p: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+) -> NDArray[np.float64]:
+    """Gradient with respect to log_p: -weight[t] * dloss in the place of each target, divided as the loss is."""
+    rows, classes, weights = _rows(log_p, target, weight, ignore_index)
+    shape = np.shape(log_p)
+    upstream = np.broadcast_to(np.asarray(dloss, np.float64), np.shape(target)).reshape(-1)
+    divisor = 1.0 if reduction == "none" else _divisor(classes, weights, ignore_index, reduction)
+    gradient = np.zeros_like(rows)
+    for i, t in enumerate(classes):
+        if t != ignore_index:
+            gradient[i, t] = -weights[t] * upstream[i] / divisor
+    return np.moveaxis(gradient.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+
+
+def soft_cross_entropy(
+    logits: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> NDArray[np.float64]:
+    """The loss of logits (M, C) for probabilities target (M, C): (M,) for "none", else 0-d."""
+    z, q, weights = _soft_rows(logits, target, weight)
+    losses = np.zeros(len(z))
+    for i, (row, probabilities) in enumerate(zip(z, q, strict=True)):
+        log_softmax = row - row.max() - np.log(np.exp(row - row.max()).sum())
+        for c in range(len(row)):
+            mass = ((1 - label_smoothing) * probabilities[c] + label_smoothing / len(row)) * weights[c]
+            losses[i] -= mass * log_softmax[c]
+    return losses if reduction == "none" else np.asarray(losses.sum() / (len(z) if reduction == "mean" else 1))
+
+
+def soft_cross_entropy_grad(
+    dloss: ArrayLike,
+    logits: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gradients with respect to logits and target: dloss * (softmax * sum(mass) - mass), and
+    -dloss * (1 - e) * weight * log softmax, divided as the loss is."""
+    z, q, weights = _soft_rows(logits, target, weight)
+    upstream = np.broadcast_to(np.asarray(dloss, np.float64), len(z)) / (len(z) if reduction == "mean" else 1)
+    dz, dq = np.zeros_like(z), np.zeros_like(q)
+    for i, (row, probabilities) in enumerate(zip(z, q, strict=True)):
+        log_softmax = row - row.max() - np.log(np.exp(row - row.max()).sum())
+        mass = ((1 - label_smoothing) * probabilities + label_smoothing / len(row)) * weights
+        dz[i] = upstream[i] * (np.exp(log_softmax) * mass.sum() - mass)
+        dq[i] = -upstream[i] * (1 - label_smoothing) * weights * log_softmax
+    return dz, dq
+
+
+def _soft_rows(
+    logits: ArrayLike, target: ArrayLike, weight: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    z, q = np.asarray(logits, np.float64), np.asarray(target, np.float64)
+    return z, q, np.ones(z.shape[1]) if weight is None else np.asarray(weight, np.float64)
 
 
 def _rows(

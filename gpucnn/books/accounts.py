@@ -325,7 +325,7 @@ def _as_dict(layer: Layer) -> dict[str, Any]:
     field = None
     if layer.field is not None:
         field = [
-            {"size": float(extent.size), "jump": float(extent.jump), "offset": float(extent.offset)}
+            {"size": extent.pixels, "jump": float(extent.jump), "offset": float(extent.offset)}
             if isinstance(extent, Reach)
             else extent
             for extent in layer.field
