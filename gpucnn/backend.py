@@ -138,7 +138,7 @@ def to_device(array: Array, device: str) -> Array:
             raise RuntimeError(f"device 'cuda:{index}' asked for, but {count} GPU(s) are usable; see `gpucnn info`")
         with library.cuda.Device(index):
             moved = library.asarray(laid_out)
-    return moved.transpose(np.argsort(order)) if order else moved
+    return from_nhwc(moved) if order else moved
 
 
 @functools.cache

@@ -62,7 +62,8 @@ class Pool2dProblem(_Windows):
 
 def pair(value: Any, name: str, *, minimum: int) -> tuple[int, int]:
     """An int or a tuple of one or two ints as (vertical, horizontal); TypeError or ValueError names the argument."""
-    return _two(each_axis(value, 2, name, minimum=minimum), minimum)
+    vertical, horizontal = each_axis(value, 2, name, minimum=minimum)
+    return vertical, horizontal
 
 
 def each_axis(value: Any, axes: int, name: str, *, minimum: int) -> tuple[int, ...]:
@@ -199,8 +200,8 @@ def conv_padding(
         before = each_axis(padding, axes, f"{op}: padding", minimum=0)
         return before, tuple([2 * cells for cells in before])
     if padding not in ("same", "valid"):
-        numbers = "an int or a pair" if axes == 2 else "an int"
-        raise ValueError(f"{op}: padding must be 'same', 'valid', {numbers}, got {padding!r}")
+        choices = "'same', 'valid', an int or a pair" if axes == 2 else "'same', 'valid' or an int"
+        raise ValueError(f"{op}: padding must be {choices}, got {padding!r}")
     if padding == "valid":
         return (0,) * axes, (0,) * axes
     if max(each_axis(stride, axes, f"{op}: stride", minimum=1)) > 1:

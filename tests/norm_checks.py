@@ -24,6 +24,11 @@ def near(actual: Any, truth: np.ndarray, terms: int, size: float | None = None, 
     assert_close(actual, truth, rtol=allowed, atol=allowed * scale, name=name)
 
 
+def held(values: np.ndarray) -> np.ndarray:
+    """float64 numbers rounded to what every dtype holds."""
+    return values.astype(np.float16).astype(np.float64)
+
+
 def rms(values: Any) -> float:
     """Root mean square, 0 of nothing."""
     array = np.asarray(values, np.float64)

@@ -128,7 +128,7 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "dropout": lambda m: F.dropout(m(2, 3, 5, 4), 0.3),
     "dropout2d": lambda m: F.dropout2d(m(4, 6, 2, 2), 0.3),
     # losses
-    "cross_entropy": lambda m: F.cross_entropy(m(5, 4), m.integers(5, high=4), m.positive(4).detach()),
+    "cross_entropy": lambda m: F.cross_entropy(m(5, 4), m.integers(5, high=4), m.values((4,), 0.25)),
     "cross_entropy smoothed": lambda m: F.cross_entropy(m(5, 4), m.integers(5, high=4), label_smoothing=0.1),
     "cross_entropy spatial": lambda m: F.cross_entropy(m(2, 4, 3, 3), m.integers(2, 3, 3, high=4), ignore_index=1),
     "cross_entropy probabilities": lambda m: F.cross_entropy(m(5, 4), m.positive(5, 4)),
@@ -139,7 +139,7 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "huber_loss": lambda m: F.huber_loss(m(4, 5), m(4, 5), delta=0.7),
     "binary_cross_entropy": lambda m: F.binary_cross_entropy(m(4, 5, low=0.1, high=0.9), m.bools(4, 5).to(m.dtype)),
     "binary_cross_entropy_with_logits": lambda m: F.binary_cross_entropy_with_logits(
-        m(4, 5), m.bools(4, 5).to(m.dtype), pos_weight=m.positive(5).detach()
+        m(4, 5), m.bools(4, 5).to(m.dtype), pos_weight=m.values((5,), 0.25)
     ),
     "kl_div": lambda m: F.kl_div(m(4, 5), m.positive(4, 5), reduction="batchmean"),
     # shapes and arithmetic

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from norm_checks import DTYPES, near, poisoned, rms
+from norm_checks import DTYPES, held, near, poisoned, rms
 from op_checks import LAYOUTS, NHWC, SEED, draw, plant
 
 import gpucnn
@@ -32,12 +32,12 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
 def numbers(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     C = shape[1]
     return {
-        "x": draw("normal", shape) * 2 + 1,
+        "x": held(draw("normal", shape) * 2 + 1),
         "dy": draw("normal", shape, 1),
         "weight": draw("normal", (C,), 2),
         "bias": draw("normal", (C,), 3),
         "mean": draw("normal", (C,), 4),
-        "var": np.abs(draw("normal", (C,), 5)) + 0.5,
+        "var": held(np.abs(draw("normal", (C,), 5)) + 0.5),
     }
 
 
@@ -359,7 +359,10 @@ def test_bad_values_are_refused(arguments: tuple[Any, ...], message: str) -> Non
         ((gpucnn.tensor([[1, 2]]), None, None), "input must have a floating dtype, got int64"),
         ((ones(4, 3), None, None, [1.0] * 3, None, True), "weight must be a gpucnn.Tensor"),
         ((ones(4, 3), ones(3, dtype="float64"), ones(3)), "input has dtype float32, but running_mean has float64"),
-        ((ones(4, 3), None, None, None, ones(3, dtype="float16"), True), "but bias has float16"),
+        (
+            (ones(4, 3), None, None, None, ones(3, dtype="float16"), True),
+            "input has dtype float32, but bias has float16",
+        ),
         (
             (ones(4, 3, dtype="float16"), None, None, ones(3), ones(3, dtype="float16"), True),
             "weight has dtype float32, but bias has float16",

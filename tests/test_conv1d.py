@@ -155,7 +155,7 @@ X, W = gpucnn.zeros(2, 4, 8), gpucnn.zeros(6, 4, 3)
         ({"stride": (1, 1)}, ValueError, r"stride takes an int or a tuple of one, got \(1, 1\)"),
         ({"dilation": 1.0}, TypeError, "dilation must be an integer"),
         ({"padding": -1}, ValueError, "padding must not be negative"),
-        ({"padding": "full"}, ValueError, "padding must be 'same', 'valid', an int, got 'full'"),
+        ({"padding": "full"}, ValueError, "padding must be 'same', 'valid' or an int, got 'full'"),
         ({"padding": "same", "stride": 2}, ValueError, "padding='same' needs stride 1, got stride=2"),
         (
             {"weight": gpucnn.zeros(6, 4, 3, dtype="float64")},

@@ -153,8 +153,9 @@ def test_a_training_step_is_torchvisions(torch: Any, torchvision: Any, networks:
     their_loss.backward()
     for (name, p), q in zip(model.named_parameters(), peer.parameters(), strict=True):
         assert p.grad is not None, name
-        largest = float(q.grad.abs().max())
-        assert_close(p.grad.numpy(), q.grad.numpy(), rtol=1e-6, atol=1e-6 * largest + 1e-14, name=name)
+        # Where the next layers take a shift off again, the gradient is rounding alone.
+        allowed = 1e-6 * float(q.grad.abs().max()) + 1e-11
+        assert_close(p.grad.numpy(), q.grad.numpy(), rtol=1e-6, atol=allowed, name=name)
     for (name, p), q in zip(model.named_buffers(), peer.buffers(), strict=True):
         np.testing.assert_allclose(p.numpy(), q.numpy(), rtol=1e-10, atol=1e-12, err_msg=name)
 

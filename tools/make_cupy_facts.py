@@ -25,7 +25,7 @@ DOCUMENTED = {
 
 def parameters(function: Any) -> list[str]:
     """Names in order: "x" must be given, "x=" may be, "*x" takes the rest, and "*" begins those given by name alone."""
-    found = []
+    found: list[str] = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             continue

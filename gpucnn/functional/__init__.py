@@ -56,7 +56,7 @@ from gpucnn.functional.regression_loss import (
     mse_loss,
     smooth_l1_loss,
 )
-from gpucnn.functional.shape import flatten, pad
+from gpucnn.functional.shape import cat, flatten, pad
 from gpucnn.functional.softmax import log_softmax, softmax, softmin
 from gpucnn.functional.upsample import bed_of_nails, interpolate, pixel_shuffle, pixel_unshuffle
 
@@ -68,6 +68,7 @@ __all__ = [
     "bed_of_nails",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "cat",
     "celu",
     "conv1d",
     "conv2d",

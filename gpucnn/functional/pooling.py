@@ -180,8 +180,10 @@ def _adaptive_problem(op: str, x: tuple[int, ...], output_size: Any) -> Pool2dPr
     if len(x) != 4:
         raise ValueError(f"{op}: input must have shape (N, C, H, W) or (C, H, W), got {x}")
     N, C, H, W = x
-    if min(x[1:]) < 1:
-        raise ValueError(f"{op}: channels and image must not be empty, got input {x}")
+    if min(H, W) < 1:
+        raise ValueError(f"{op}: the image must not be empty, got input {x}")
+    if C < 1 and op == "adaptive_max_pool2d":
+        raise ValueError(f"{op}: channels must not be empty, got input {x}")
     sizes = output_size if isinstance(output_size, (tuple, list)) else (whole(output_size, f"{op}: output_size"),) * 2
     if len(sizes) != 2:
         raise ValueError(f"{op}: output_size takes an int or a pair (vertical, horizontal), got {output_size!r}")

@@ -17,7 +17,7 @@ hardtanh, hardtanh_grad = tables("hardtanh", reference.hardtanh, reference.hardt
 leaky_relu, leaky_relu_grad = tables("leaky_relu", reference.leaky_relu, reference.leaky_relu_grad)
 threshold, threshold_grad = tables("threshold", reference.threshold, reference.threshold_grad)
 hardshrink, hardshrink_grad = tables("hardshrink", reference.hardshrink, reference.hardshrink_grad)
-softshrink, softshrink_grad = tables("softshrink", reference.softshrink, reference.softshrink_grad)
+softshrink, softshrink_grad = tables("softshrink", reference.softshrink, reference.relu_grad)
 elu, elu_grad = tables("elu", reference.elu, reference.elu_grad)
 prelu, prelu_grad = tables("prelu", reference.prelu, reference.prelu_grad)
 

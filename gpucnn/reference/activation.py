@@ -222,12 +222,12 @@ def mish_grad(problem: None, dy: Array, x: Array, *, out: Array) -> None:
     out *= e
     xp.add(out, 2, out=share)
     out /= share
-    limited *= 4
     limited *= e
     e += 1
     limited *= e
     limited /= share
     limited /= share
+    limited *= 4
     out += limited
     out *= dy
 
@@ -239,8 +239,8 @@ def gelu(problem: None, x: Array, *, out: Array) -> None:
     namespace(x).multiply(x, math.sqrt(0.5), out=scaled)
     erf(scaled, out, work)
     out += 1
-    out *= x
     out *= 0.5
+    out *= x
 
 
 @pointwise
@@ -283,8 +283,8 @@ def gelu_tanh(problem: None, x: Array, *, out: Array) -> None:
     """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))."""
     _gelu_tangent(x, out)
     out += 1
-    out *= x
     out *= 0.5
+    out *= x
 
 
 @pointwise

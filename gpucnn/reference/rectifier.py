@@ -23,7 +23,7 @@ def relu(problem: None, x: Array, *, out: Array) -> None:
 
 @pointwise
 def relu_grad(problem: None, dy: Array, y: Array, *, out: Array) -> None:
-    """dy where y is not 0: y is no less, and a NaN in it lets dy pass, as in PyTorch."""
+    """dy where y is not 0, of softshrink too: a NaN in it lets dy pass, as in PyTorch."""
     select(dy, y != 0, out=out)
 
 
@@ -84,7 +84,7 @@ def hardshrink(lambd: float, x: Array, *, out: Array) -> None:
 
 @pointwise
 def hardshrink_grad(lambd: float, dy: Array, x: Array, *, out: Array) -> None:
-    select(dy, namespace(x).abs(x) > lambd, out=out)
+    select(dy, ~(namespace(x).abs(x) <= lambd), out=out)
 
 
 @pointwise
@@ -92,11 +92,6 @@ def softshrink(lambd: float, x: Array, *, out: Array) -> None:
     xp = namespace(x)
     xp.clip(x, -lambd, lambd, out=out)
     xp.subtract(x, out, out=out)
-
-
-@pointwise
-def softshrink_grad(lambd: float, dy: Array, y: Array, *, out: Array) -> None:
-    select(dy, namespace(y).abs(y) > 0, out=out)
 
 
 # ---------------------------------------------------------------------------------------- exponential linear units

@@ -5,7 +5,7 @@ named as everywhere in gpucnn; a function is the op, and `<op>_grad` or `<op>_<a
 in, numpy arrays out. Letters: N images of C channels and H x W elements, K filters of R x S taps, P x Q outputs.
 """
 
-from gpucnn.testing.naive import reduction
+from gpucnn.testing.naive import reduction, regression_loss
 from gpucnn.testing.naive.activation import (
     gelu,
     gelu_grad,
@@ -72,7 +72,6 @@ from gpucnn.testing.naive.norm import (
 )
 from gpucnn.testing.naive.optim import adam_step, adamw_step, sgd_step
 from gpucnn.testing.naive.pool2d import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
-from gpucnn.testing.naive.shape import cat, pad, pad_grad
 from gpucnn.testing.naive.rectifier import (
     elu,
     elu_grad,
@@ -92,6 +91,7 @@ from gpucnn.testing.naive.rectifier import (
     threshold,
     threshold_grad,
 )
+from gpucnn.testing.naive.shape import cat, pad, pad_grad
 from gpucnn.testing.naive.sizes import conv_output_size, pool_output_size
 from gpucnn.testing.naive.softmax import log_softmax, log_softmax_grad, softmax, softmax_grad
 from gpucnn.testing.naive.unfold import fold, unfold
@@ -188,6 +188,7 @@ __all__ = [
     "prelu_grad",
     "prelu_weight_grad",
     "reduction",
+    "regression_loss",
     "relu",
     "relu_grad",
     "sgd_step",

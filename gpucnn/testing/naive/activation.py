@@ -165,6 +165,8 @@ def gelu_tanh_grad(dy: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
 
     def slope(v: float) -> float:
         s, rest = _sigmoid(2 * _gelu_inner(v)), _sigmoid(-2 * _gelu_inner(v))
+        if s * rest == 0:
+            return s
         return s + s * rest * 2 * v * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * v * v)
 
     return each(lambda d, v: d * slope(v), dy, x)

@@ -77,7 +77,7 @@ def nll_loss(
     ignore_index: int = -100,
     reduction: Reduction = "mean",
 ) -> NDArray[np.float64]:
-    """-weight[t] * log_p[t] of log-probabilities (N, C, ...) for classes target (N, ...); reduced as `cross_entropy`."""
+    """-weight[t] * log_p[t] of log-probabilities (N, C, ...) for target (N, ...); reduced as `cross_entropy`."""
     rows, classes, weights = _rows(log_p, target, weight, ignore_index)
     losses = np.zeros(len(rows))
     for i, (row, t) in enumerate(zip(rows, classes, strict=True)):

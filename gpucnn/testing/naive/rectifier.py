@@ -30,7 +30,7 @@ def hardtanh(x: ArrayLike, min_val: float = -1.0, max_val: float = 1.0) -> NDArr
 
 
 def hardtanh_grad(dy: ArrayLike, x: ArrayLike, min_val: float = -1.0, max_val: float = 1.0) -> NDArray[np.float64]:
-    """dy where min_val < x < max_val, else 0; also for NaN, as in PyTorch."""
+    """dy where min_val < x < max_val, else 0; also for NaN."""
     return each(lambda d, v: d if min_val < v < max_val else 0.0, dy, x)
 
 
@@ -67,7 +67,7 @@ def elu(x: ArrayLike, alpha: float = 1.0, scale: float = 1.0, input_scale: float
 def elu_grad(
     dy: ArrayLike, x: ArrayLike, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0
 ) -> NDArray[np.float64]:
-    """dy * scale where x > 0 (or NaN, as in PyTorch), else dy * scale * alpha * input_scale * exp(input_scale * x)."""
+    """dy * scale where x > 0 (or NaN), else dy * scale * alpha * input_scale * exp(input_scale * x)."""
     slope = scale * alpha * input_scale
     return each(lambda d, v: d * (slope * exp(input_scale * v) if v <= 0 else scale), dy, x)
 
@@ -88,8 +88,8 @@ def hardshrink(x: ArrayLike, lambd: float = 0.5) -> NDArray[np.float64]:
 
 
 def hardshrink_grad(dy: ArrayLike, x: ArrayLike, lambd: float = 0.5) -> NDArray[np.float64]:
-    """dy where |x| > lambd, else 0; also for NaN, as in PyTorch."""
-    return each(lambda d, v: d if abs(v) > lambd else 0.0, dy, x)
+    """0 where |x| <= lambd, else dy."""
+    return each(lambda d, v: 0.0 if abs(v) <= lambd else d, dy, x)
 
 
 def softshrink(x: ArrayLike, lambd: float = 0.5) -> NDArray[np.float64]:
@@ -98,5 +98,5 @@ def softshrink(x: ArrayLike, lambd: float = 0.5) -> NDArray[np.float64]:
 
 
 def softshrink_grad(dy: ArrayLike, x: ArrayLike, lambd: float = 0.5) -> NDArray[np.float64]:
-    """dy where |x| > lambd, else 0; also for NaN, as in PyTorch."""
+    """0 where |x| <= lambd, else dy."""
     return hardshrink_grad(dy, x, lambd)
