@@ -190,7 +190,7 @@ def test_infinities_and_nan_reach_what_pytorchs_reach(size: tuple[int, int], tor
     assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-12, equal_nan=True, name="dx")
 
 
-# ----------------------------------------------------------------------------------------- sizes, gradients, layouts
+# ------------------------------------------------------------------------------------------ sizes, gradients, layouts
 
 
 @pytest.mark.parametrize("case", EVEN + UNEVEN[:3], ids=str)

@@ -1,4 +1,4 @@
-"""Softmax, cross-entropy and squared error: kernels against the truth, F.* and gradients against PyTorch, corners."""
+"""Cross-entropies: kernels against the truth, F.* and gradients against PyTorch, corners."""
 
 from __future__ import annotations
 
@@ -73,29 +73,10 @@ def test_every_kernel_of_cross_entropy(variant: str, dtype: str) -> None:
     check_cross_entropy(variant, dtype)
 
 
-def check_log_softmax(dtype: str) -> None:
-    __tracebackhide__ = True
-    x = draw("normal", (6, 3, 40)) * np.array([1, 30, 1000])[:, None]
-    dy = draw("normal", x.shape, 1)
-    shifted = x - x.max(-1, keepdims=True)
-    truth = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    gradient = dy - np.exp(truth) * dy.sum(-1, keepdims=True)
-    for name, y in each_kernel(ops.log_softmax, None, frozen(x, dtype)):
-        assert y.dtype == dtype, name
-        compare(y, truth, 40, f"{name} {dtype}")
-        for grad_name, dx in each_kernel(ops.log_softmax_grad, None, frozen(dy, dtype), frozen(truth, dtype)):
-            assert dx.dtype == dtype, grad_name
-            compare(dx, gradient, 40, f"{grad_name} {dtype}")
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
-def test_every_kernel_of_log_softmax(dtype: str) -> None:
-    check_log_softmax(dtype)
-
-
 def test_these_are_all_kernels() -> None:
-    tables = (ops.cross_entropy, ops.cross_entropy_grad, ops.log_softmax, ops.log_softmax_grad)
-    assert [names(table) for table in tables] == [["array"]] * 4
+    soft = (ops.soft_cross_entropy, ops.soft_cross_entropy_grad, ops.soft_cross_entropy_target_grad)
+    tables = (ops.cross_entropy, ops.cross_entropy_grad, ops.nll_loss, ops.nll_loss_grad, *soft)
+    assert [names(table) for table in tables] == [["array"]] * 7
 
 
 # ------------------------------------------------------------------------------------------------ against PyTorch
@@ -147,37 +128,6 @@ def test_corners_of_cross_entropy_are_pytorchs(reduction: str, torch: Any) -> No
     against_pytorch(torch, x[:, :1], np.zeros(4, np.int64), options)
 
 
-@pytest.mark.peers
-@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
-@pytest.mark.parametrize("dim", [0, 1, -1])
-def test_softmax_is_pytorchs(name: str, dim: int, torch: Any) -> None:
-    x = draw("normal", (3, 4, 5)) * 100
-    x[0, 0, 0], x[1, 1, 1], x[2, :, 2], x[:, 3, 3] = -INF, NAN, -INF, INF
-    ours, theirs = gpucnn.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
-    y, expected = getattr(F, name)(ours, dim), getattr(torch.nn.functional, name)(theirs, dim)
-    dy = draw("normal", x.shape, 1)
-    y.backward(dy)
-    expected.backward(torch.tensor(dy))
-    assert_close(y, expected.detach(), rtol=1e-12, atol=1e-15, equal_nan=True, name="y")
-    assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-12, equal_nan=True, name="gradient")
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4, 5), (), (0, 3)], ids=str)
-def test_mse_loss_is_pytorchs(reduction: str, shape: tuple[int, ...], torch: Any) -> None:
-    arrays = [draw("normal", shape, i) for i in range(2)]
-    ours = [gpucnn.tensor(a, requires_grad=True) for a in arrays]
-    theirs = [torch.tensor(a, requires_grad=True) for a in arrays]
-    loss = F.mse_loss(*ours, reduction=reduction)
-    expected = torch.nn.functional.mse_loss(*theirs, reduction=reduction)
-    loss.backward(np.full(loss.shape, 0.5))
-    expected.backward(torch.full_like(expected, 0.5))
-    assert_close(loss, expected.detach(), rtol=1e-13, atol=1e-15, equal_nan=True)
-    for a, b in zip(ours, theirs, strict=True):
-        assert_close(a.grad, b.grad, rtol=1e-13, atol=1e-15)
-
-
 # --------------------------------------------------------------------------------------- gradients, layouts, corners
 
 
@@ -189,7 +139,6 @@ def test_gradients_are_central_differences(variant: str) -> None:
     targets = labels(3, 4, ignored=options.get("ignore_index", -100))
     x = gpucnn.tensor(draw("normal", (3, 5, 4)), requires_grad=True)
     assert gradcheck(lambda z: F.cross_entropy(z, targets, **options), [x])
-    assert gradcheck(lambda z: F.softmax(z, 1) * F.log_softmax(z, 0), [x])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -209,10 +158,10 @@ def test_channels_last_images_are_read_as_they_lie() -> None:
     x = gpucnn.tensor(draw("normal", (2, 5, 3, 4)), requires_grad=True)
     with backend.count_layout_copies() as copies:
         F.cross_entropy(x, labels(2, 3, 4)).backward()
-        y = F.softmax(x, 1)
-        y.backward(y.detach())
+        F.cross_entropy(x, F.softmax(x.detach(), 1)).backward()
+        F.nll_loss(F.log_softmax(x, 1), labels(2, 3, 4)).backward()
     assert copies.value == 0
-    assert all(t.data.transpose(NHWC).flags.c_contiguous for t in (y, x.grad))
+    assert x.grad.data.transpose(NHWC).flags.c_contiguous
 
 
 def test_ignored_labels_may_lie_outside_the_classes() -> None:
@@ -233,8 +182,35 @@ LOGITS = gpucnn.zeros(2, 5)
             TypeError,
             "input must have a floating dtype, got int64",
         ),
-        (lambda: F.cross_entropy(LOGITS, [0.0, 1.0]), TypeError, "target must hold integer class indices, got float"),
-        (lambda: F.cross_entropy(LOGITS, gpucnn.zeros(2, 5)), TypeError, "integer class indices, got float32"),
+        (
+            lambda: F.cross_entropy(LOGITS, [0.0, 1.0]),
+            TypeError,
+            r"integer class indices, or probabilities in the shape of input, \(2, 5\); got float32 of shape \(2,\)",
+        ),
+        (
+            lambda: F.nll_loss(LOGITS, LOGITS),
+            TypeError,
+            "nll_loss: target must hold integer class indices, got float32",
+        ),
+        (
+            lambda: F.cross_entropy(LOGITS, gpucnn.zeros(2, 5, dtype="float64")),
+            TypeError,
+            "cross_entropy: input has dtype float32, but target has float64",
+        ),
+        (
+            lambda: F.cross_entropy(LOGITS, LOGITS, ignore_index=3),
+            ValueError,
+            "ignore_index=3 is for class indices, target holds probabilities",
+        ),
+        (lambda: F.nll_loss(LOGITS, [0, 5]), ValueError, r"nll_loss: label 5 at \(1,\) is outside \[0, 5\)"),
+        (lambda: F.nll_loss(LOGITS, [0, 1, 2]), ValueError, r"nll_loss: target must have shape \(2,\)"),
+        (lambda: F.nll_loss(LOGITS, [0, 1], gpucnn.ones(2)), ValueError, r"nll_loss: weight must have shape \(5,\)"),
+        (lambda: F.nll_loss(LOGITS, [0, 1], reduction=None), ValueError, "'none', 'mean' or 'sum', got None"),
+        (
+            lambda: F.cross_entropy(LOGITS, [0, 1], gpucnn.ones(5).requires_grad_()),
+            ValueError,
+            r"weight is a constant and gets no gradient, but requires one: pass weight.detach\(\)",
+        ),
         (lambda: F.cross_entropy(LOGITS, [True, False]), TypeError, "integer class indices, got bool"),
         (lambda: F.cross_entropy(LOGITS, [0, 5]), ValueError, r"label 5 at \(1,\) is outside \[0, 5\)"),
         (lambda: F.cross_entropy(LOGITS, [-1, 0]), ValueError, r"label -1 at \(0,\) is outside \[0, 5\)"),
@@ -264,19 +240,6 @@ LOGITS = gpucnn.zeros(2, 5)
             TypeError,
             "ignore_index must be an integer, got 0.5",
         ),
-        (lambda: F.log_softmax(LOGITS, 2), ValueError, "axis 2 is out of range for 2 axes"),
-        (
-            lambda: F.softmax(gpucnn.tensor([1, 2]), 0),
-            TypeError,
-            "^softmax: input must have a floating dtype, got int64",
-        ),
-        (
-            lambda: F.mse_loss(LOGITS, gpucnn.zeros(5)),
-            ValueError,
-            r"input \(2, 5\) and target \(5,\) must have one shape",
-        ),
-        (lambda: F.mse_loss(LOGITS, gpucnn.zeros(2, 5, dtype="float64")), TypeError, "but target has float64"),
-        (lambda: F.mse_loss(LOGITS, LOGITS, "all"), ValueError, "mse_loss: reduction must be"),
     ],
 )
 def test_bad_input_is_refused(call: Any, error: type[Exception], message: str) -> None:

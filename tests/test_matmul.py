@@ -155,7 +155,7 @@ def test_integers_and_arrays() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     t = gpucnn.zeros
     for a, b in ((t(2, 3), t(2, 3)), (t(3), t(4)), (t(2, 3), t(4)), (t(3), t(2, 4, 3)), (gpucnn.tensor(1.0), t(1))):
-        with pytest.raises(ValueError, match="matmul: shapes .* do not go together"):
+        with pytest.raises(ValueError, match=r"matmul: shapes .* do not go together"):
             a @ b
     with pytest.raises(ValueError, match=r"axes before the last two: shapes \(2,\) and \(3,\) do not broadcast"):
         t(2, 4, 5) @ t(3, 5, 4)
@@ -181,5 +181,5 @@ def test_what_does_not_fit_is_refused() -> None:
 )
 def test_a_wrong_kernel_is_caught(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, ops.matmul, wrong)
-    with pytest.raises(AssertionError, match="matmul forward planted float32: .* elements are wrong"):
+    with pytest.raises(AssertionError, match=r"matmul forward planted float32: .* elements are wrong"):
         check_kernels(((31, 33), (33, 2)), "normal", "float32")

@@ -235,6 +235,7 @@ def test_layers_that_cannot_be_are_refused(build: Any, message: str) -> None:
 
 
 def test_no_tensor_is_said_to_be_none() -> None:
-    for layer in (nn.BatchNorm2d(3), nn.InstanceNorm2d(3), nn.GroupNorm(1, 3), nn.LayerNorm(3)):
-        with pytest.raises(TypeError, match=r"input must be a gpucnn.Tensor, got ndarray"):
-            layer(np.ones((2, 3, 4, 4), np.float32))
+    for layer in (nn.BatchNorm2d(3), nn.InstanceNorm2d(3), nn.InstanceNorm1d(3), nn.GroupNorm(1, 3), nn.LayerNorm(4)):
+        for value in (np.ones((3, 4, 4), np.float32), [1.0]):
+            with pytest.raises(TypeError, match=r"input must be a gpucnn.Tensor, got (ndarray|list)"):
+                layer(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -97,18 +98,17 @@ def test_every_kernel_that_picks_and_puts(dtype: str) -> None:
         picked = along(lambda row: [row[1], row[0]], x, axis).astype(dtype)
         for kernel, found in each_kernel(ops.take, axis, x, index):
             assert_equal(found, picked, name=kernel)
-        back = along(lambda row: [row[1], row[0]] + [0] * (x.shape[axis] - 2), picked, axis).astype(dtype)
-        for kernel, found in each_kernel(ops.put, PutProblem(axis, x.shape[axis]), frozen(picked), index):
+        size = x.shape[axis]
+        back = along(lambda row, size=size: [row[1], row[0]] + [0] * (size - 2), picked, axis).astype(dtype)
+        for kernel, found in each_kernel(ops.put, PutProblem(axis, size), frozen(picked), index):
             assert_equal(found, back, name=kernel)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(("dtype", "backwards"), [*itertools.product(DTYPES[:3], (False, True)), ("int16", False)])
 def test_every_kernel_of_running_sums(dtype: str, backwards: bool) -> None:
+    """Backwards is the gradient, which integers have none of."""
     x = frozen(draw("integers", (2, 3, 4)), dtype)
     step = -1 if backwards else 1
-    if backwards and dtype == "int16":
-        pytest.skip("integers have no gradient, which is what runs backwards")
     for axis in range(3):
         expected = along(lambda row: [sum(row[::step][: i + 1]) for i in range(len(row))][::step], x, axis)
         for kernel, found in each_kernel(ops.cumsum, CumsumProblem(axis, backwards), x):

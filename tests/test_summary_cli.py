@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from vis_checks import decode, needs_matplotlib
@@ -38,9 +39,15 @@ def test_depth_takes_modules_together() -> None:
     whole, short = (run("squeezenet1_1", "--input", "3,64,64", *depth) for depth in ([], ["--depth", 1]))
     assert len(short.output.splitlines()) < len(whole.output.splitlines()) - 20
     assert any(line.split()[:2] == ["features", "Sequential"] for line in short.output.splitlines())
-    assert [line for line in short.output.splitlines() if line.startswith("total")][0].split() == [
-        line for line in whole.output.splitlines() if line.startswith("total")
-    ][0].split()
+    totals = [
+        next(line for line in text.splitlines() if line.startswith("total")) for text in (whole.output, short.output)
+    ]
+    assert totals[0].split() == totals[1].split()
+
+
+def test_networks_that_label_pixels_have_books_too() -> None:
+    found = json.loads(run("fcn_resnet50", "--input", "3,33,33", "--num-classes", 5, "--json").output)
+    assert found["layers"][-1]["outputs"][0] == [5, 33, 33]
 
 
 @needs_matplotlib
@@ -62,7 +69,7 @@ def test_the_chart_is_drawn_beside_the_table(tmp_path: Path, written: list[str])
         (["lenet5", "--input", "1,28,-28"], "'1,28,-28' is not channels"),
         (["lenet5", "--input", "1,0,28"], "'1,0,28' is not channels"),
         (["lenet5", "--input", "1,a,28"], "'1,a,28' is not channels"),
-        (["lenet5", "--input", "1,28,32"], "takes square images"),
+        (["lenet5", "--input", "1,28,32"], "LeNet5 on input 1x28x32 ends at fc1 (Linear): linear: "),
         (["lenet5", "--input", "1,29,29"], "not of size 29"),
         (["lenet5", "--input", "1,28,28", "--num-classes", 0], "'--num-classes': 0 is not in the range x>=1"),
         (["lenet5", "--input", "1,28,28", "--depth", 0], "'--depth': 0 is not in the range x>=1"),
@@ -76,3 +83,9 @@ def test_bad_arguments_are_one_clear_line(arguments: list[object], message: str)
     assert message in result.output
     assert "Traceback" not in result.output
     assert "total" not in result.output
+
+
+def test_every_option_has_help() -> None:
+    parameters = main.commands["summary"].params
+    assert all(parameter.help for parameter in parameters if isinstance(parameter, click.Option))
+    assert "receptive fields" in run("--help").output

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import gpucnn
+from gpucnn import functional as F
 from gpucnn import nn
 from gpucnn.data import ArrayDataset, Normalize, load_mnist_sample
-from gpucnn.models import lenet5
+from gpucnn.models import googlenet, lenet5
 from gpucnn.train import (
     CheckpointError,
     Evaluation,
@@ -24,6 +25,7 @@ from gpucnn.train import (
     load_checkpoint,
     recipe,
 )
+from gpucnn.train.trainer import training_loss
 
 NORMALIZE = Normalize((0.13,), (0.31,))
 
@@ -72,6 +74,33 @@ def test_same_seed_same_bits(
     a, b, c = map(weights, runs)
     assert a == b
     assert a != c
+
+
+def test_the_losses_of_auxiliary_classifiers_count_three_tenths() -> None:
+    rng = np.random.default_rng(0)
+    outputs = tuple(gpucnn.tensor(rng.standard_normal((4, 3)), requires_grad=True) for _ in range(3))
+    labels = gpucnn.tensor([0, 2, 1, 1])
+    logits, loss = training_loss(outputs, labels, 0.1)
+    assert logits is outputs[0]
+    parts = [F.cross_entropy(output, labels, label_smoothing=0.1).item() for output in outputs]
+    assert loss.item() == pytest.approx(parts[0] + 0.3 * (parts[1] + parts[2]))
+    alone = training_loss(outputs[0], labels, 0.1)
+    assert (alone[0], alone[1].item()) == (outputs[0], pytest.approx(parts[0]))
+
+
+def test_googlenet_trains_with_its_auxiliary_classifiers(
+    tmp_path: Path, digits: tuple[ArrayDataset, ArrayDataset]
+) -> None:
+    small = tuple(part.subset(np.arange(24)) for part in digits)
+    config = TrainConfig(model="googlenet", epochs=1, batch_size=8, lr=0.01)
+    gpucnn.manual_seed(0)
+    model = googlenet(num_classes=10, in_channels=1, width=1 / 16)
+    before = model.aux2.fc2.weight.numpy().copy()
+    run = Run.create(tmp_path / "run")
+    run.write_config(config.to_dict())
+    Trainer(config, run, model, *small, NORMALIZE).fit()
+    assert not np.array_equal(model.aux2.fc2.weight.numpy(), before)
+    assert len(list(run.read_metrics())) == 1
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

@@ -123,7 +123,7 @@ def test_of_repeated_indices_the_last_stays_and_all_get_the_gradient(torch: Any)
     assert ours.grad.tolist() == [[[[3, 3], [0, 3]]]]
 
 
-# --------------------------------------------------------------------------------------------- sizes, gradients, layouts
+# ------------------------------------------------------------------------------------------ sizes, gradients, layouts
 
 
 def some(dtype: str = "float64") -> tuple[gpucnn.Tensor, gpucnn.Tensor]:

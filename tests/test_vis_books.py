@@ -117,7 +117,6 @@ class Placed:
 
         def record(figure: Any, text: str, x: float, y: float, kind: style.Type, **how: Any) -> None:
             write(figure, text, x, y, kind, **how)
-            figure.canvas.draw()
             box = figure.texts[-1].get_window_extent(figure.canvas.get_renderer())
             height = style.size(figure)[1]
             self.boxes.append((text, box.x0, height - box.y1, box.x1, height - box.y0))

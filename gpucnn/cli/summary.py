@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import json
 from dataclasses import replace
+from typing import Any
 
 import click
 
 import gpucnn
 from gpucnn import models
-from gpucnn.books import Summary
 from gpucnn.vis.files import check_target
 
 
@@ -43,13 +43,10 @@ def summary(
     """Show what MODEL costs and sees: shapes, parameters, operations, memory and receptive fields, layer by layer."""
     if plot:
         check_target(plot)
-    found = _books(model, shape, num_classes)
+    options: dict[str, Any] = {"in_channels": shape[0]} | ({"num_classes": num_classes} if num_classes else {})
+    if model in models.MODELS and "image_size" in inspect.signature(models.MODELS[model]).parameters:
+        options |= {"image_size": shape[1]} if shape[1] == shape[2] else {}
+    found = replace(gpucnn.summary(models.build(model, **options), shape), model=model)
     if plot:
         found.plot(plot)
     click.echo(json.dumps(found.to_dict()) if as_json else found.table(depth))
-
-
-def _books(model: str, shape: tuple[int, int, int], num_classes: int | None) -> Summary:
-    if num_classes is None and model in models.MODELS:
-        num_classes = inspect.signature(models.MODELS[model]).parameters["num_classes"].default
-    return replace(gpucnn.summary(models.build_for(model, num_classes or 1, shape), shape), model=model)

@@ -60,9 +60,10 @@ _RECIPE = "  [default: the model's recipe]"
 )
 @click.pass_context
 def train(context: click.Context, /, resume: bool, **options: Any) -> None:
-    """Train MODEL (lenet5) and leave a run folder with metrics, checkpoints, pictures and a report.
+    """Train MODEL and leave a run folder with metrics, checkpoints, pictures and a report.
 
-    Without options `gpucnn train` trains LeNet-5 on MNIST by a recipe that works.
+    MODEL is a network of gpucnn.models, such as lenet5 (the default), resnet20 or mobilenet_v2. Without options
+    `gpucnn train` trains LeNet-5 on MNIST by a recipe that works.
     """
     device = choose(options["device"], options["backend_name"])
     if resume:

@@ -142,4 +142,4 @@ def _check_copied(sizes: tuple[int, ...], pairs: Sequence[tuple[int, int]], mode
         if mode == "reflect" and max(amount) >= size:
             raise ValueError(f"pad: mode 'reflect' takes amounts below the size {size} of an axis, got {amount}")
         if mode == "circular" and max(amount) > size + sum(_cut(amount)):
-            raise ValueError(f"pad: mode 'circular' takes amounts up to the size {size} of an axis, got {amount}")
+            raise ValueError(f"pad: mode 'circular' takes amounts up to what is left of the {size} cells, got {amount}")

@@ -56,11 +56,7 @@ def interpolate(
         raise ValueError(f"interpolate: channels and image must not be empty, got input {input.shape}")
     if mode == "area":
         return adaptive_avg_pool2d(input, (P, Q))
-    if align_corners:
-        steps = ((H - 1) / max(1, P - 1), (W - 1) / max(1, Q - 1))
-    else:
-        steps = (H / P, W / Q) if factors is None else (1 / factors[0], 1 / factors[1])
-    problem = InterpolateProblem(N, H, W, C, P, Q, mode, steps, bool(align_corners))
+    problem = InterpolateProblem(N, H, W, C, P, Q, mode, bool(align_corners), factors)
     return record(upsample.Interpolate, (input,), {"problem": problem})  # type: ignore[no-any-return]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from gpucnn import creation
 from gpucnn import functional as F
+from gpucnn.functional.checks import a_tensor
 from gpucnn.nn import init
 from gpucnn.nn.module import Module
 from gpucnn.nn.parameter import Parameter
@@ -260,7 +261,6 @@ class LocalResponseNorm(Module):
 
 
 def _check_axes(layer: Module, input: Any, allowed: tuple[int, ...]) -> None:
-    """An input that is no Tensor is left to the function that is called next."""
-    if isinstance(input, Tensor) and input.ndim not in allowed:
+    if a_tensor(input, "input", type(layer).__name__).ndim not in allowed:
         wanted = " or ".join(map(str, allowed))
         raise ValueError(f"{type(layer).__name__}: input must have {wanted} axes, got {input.shape}")

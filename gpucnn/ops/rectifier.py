@@ -33,7 +33,7 @@ LeakyReLU = unary("LeakyReLU", leaky_relu, leaky_relu_grad, lambda slope: bool(s
 Threshold = from_input("Threshold", threshold, threshold_grad)
 Hardshrink = from_input("Hardshrink", hardshrink, hardshrink_grad)
 Softshrink = unary("Softshrink", softshrink, softshrink_grad)
-ELU = unary("ELU", elu, elu_grad, lambda problem: bool(problem.keeps_signs))
+ELU = unary("ELU", elu, elu_grad, lambda problem: bool(problem.follows_from_output))
 
 
 class PReLU(Function):

@@ -85,8 +85,7 @@ def bprop(
             z *= xp.einsum("ml,ml->m", g, z)[:, None] / work.type(L)
             g -= g.sum(axis=1, keepdims=True) / work.type(L)
             g -= z
-            xp.multiply(g, inverse[rows], out=g)
-            target[...] = g
+            xp.multiply(g, inverse[rows], out=target)
 
     for_each(run, range(len(bands)), x, share=is_large(2 * x.nbytes))
     dweight, dbias = sums.sum(axis=1, dtype=np.float64)

@@ -106,9 +106,9 @@ class EluProblem:
     input_scale: float = 1.0
 
     @property
-    def keeps_signs(self) -> bool:
-        """Whether the output tells which inputs were positive; if not the gradient needs the input."""
-        return self.alpha * self.input_scale >= 0
+    def follows_from_output(self) -> bool:
+        """Whether the output tells which inputs were positive, and is no larger; if not the gradient needs these."""
+        return self.alpha >= 0 and self.input_scale > 0
 
 
 @pointwise
@@ -126,7 +126,7 @@ def elu(p: EluProblem, x: Array, *, out: Array) -> None:
 def elu_grad(p: EluProblem, dy: Array, saved: Array, *, out: Array) -> None:
     """Below 0 the slope over `scale` is alpha * input_scale * exp(input_scale * x), which follows from y too."""
     xp = namespace(dy)
-    if p.keeps_signs:
+    if p.follows_from_output:
         xp.divide(saved, p.scale, out=out)
         out += p.alpha
         out *= p.input_scale

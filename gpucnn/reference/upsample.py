@@ -22,7 +22,7 @@ Entries = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64] | None
 class InterpolateProblem:
     """N images of H x W x C become P x Q.
 
-    `steps` is by how much the position in the input grows from one output to the next, vertically and horizontally.
+    `scale` is by how much they grow vertically and horizontally, where that is not just P / H and Q / W.
     """
 
     N: int
@@ -32,22 +32,26 @@ class InterpolateProblem:
     P: int
     Q: int
     mode: str  # "nearest", "nearest-exact" or "bilinear"
-    steps: tuple[float, float]
-    align_corners: bool = False
+    align_corners: bool
+    scale: tuple[float, float] | None
 
 
 def interpolate_fprop(p: InterpolateProblem, x: Array) -> Array:
     """y (N,P,Q,C)."""
-    rows = _forward(p.H, p.P, p.mode, p.steps[0], p.align_corners)
-    columns = _forward(p.W, p.Q, p.mode, p.steps[1], p.align_corners)
+    rows, columns = (_forward(*axis, p.mode, p.align_corners) for axis in _axes(p))
     return _both_axes(rows, columns, x)
 
 
 def interpolate_dgrad(p: InterpolateProblem, dy: Array) -> Array:
     """dx (N,H,W,C): each input position gathers from the outputs that it went into."""
-    rows = _backward(p.H, p.P, p.mode, p.steps[0], p.align_corners)
-    columns = _backward(p.W, p.Q, p.mode, p.steps[1], p.align_corners)
+    rows, columns = (_backward(*axis, p.mode, p.align_corners) for axis in _axes(p))
     return _both_axes(rows, columns, dy)
+
+
+def _axes(p: InterpolateProblem) -> tuple[tuple[int, int, float | None], tuple[int, int, float | None]]:
+    """(inputs, outputs, scale) along the two axes."""
+    vertical, horizontal = p.scale or (None, None)
+    return (p.H, p.P, vertical), (p.W, p.Q, horizontal)
 
 
 def _both_axes(rows: AxisSums, columns: AxisSums, x: Array) -> Array:
@@ -58,36 +62,38 @@ def _both_axes(rows: AxisSums, columns: AxisSums, x: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=512)
-def _forward(size: int, count: int, mode: str, step: float, align_corners: bool) -> AxisSums:
-    return axis_sums(count, *_entries(size, count, mode, step, align_corners))
+def _forward(size: int, count: int, scale: float | None, mode: str, align_corners: bool) -> AxisSums:
+    return axis_sums(count, *_entries(size, count, scale, mode, align_corners))
 
 
 @functools.lru_cache(maxsize=512)
-def _backward(size: int, count: int, mode: str, step: float, align_corners: bool) -> AxisSums:
-    target, source, weight = _entries(size, count, mode, step, align_corners)
+def _backward(size: int, count: int, scale: float | None, mode: str, align_corners: bool) -> AxisSums:
+    target, source, weight = _entries(size, count, scale, mode, align_corners)
     return axis_sums(size, source, target, weight)
 
 
-def _entries(size: int, count: int, mode: str, step: float, align_corners: bool) -> Entries:
+def _entries(size: int, count: int, scale: float | None, mode: str, align_corners: bool) -> Entries:
     """Which of `size` inputs go into which of `count` outputs along an axis."""
     outputs = np.arange(count)
-    if size == count and mode != "nearest-exact":
+    if mode == "nearest" and count in (size, 2 * size):  # PyTorch's exception, whatever the scale
+        return outputs, outputs * size // count, None
+    if mode != "bilinear":
+        # In float32 as PyTorch rounds it, whatever the dtype of the images.
+        step = np.float32(size / count if scale is None else 1 / scale)
+        offset = np.float32(0.5 if mode == "nearest-exact" else 0)
+        places = np.floor((outputs.astype(np.float32) + offset) * step)
+        return outputs, np.minimum(places, size - 1).astype(np.int64), None
+    if size == count:
         return outputs, outputs, None
-    if mode == "nearest":
-        return outputs, outputs // 2 if count == 2 * size else _nearest(size, outputs, 0, step), None
-    if mode == "nearest-exact":
-        return outputs, _nearest(size, outputs, 0.5, step), None
-    place = outputs * step if align_corners else np.maximum((outputs + 0.5) * step - 0.5, 0)
-    before = np.minimum(np.floor(place).astype(np.int64), size - 1)
+    if align_corners:
+        place = outputs * (size - 1) / max(1, count - 1)
+    else:
+        place = (outputs + 0.5) * size / count - 0.5 if scale is None else (outputs + 0.5) / scale - 0.5
+    place = np.clip(place, 0, size - 1)
+    before = place.astype(np.int64)
     after = np.minimum(before + 1, size - 1)
-    share = np.clip(place - before, 0, 1)
+    share = place - before
     return np.tile(outputs, 2), np.concatenate([before, after]), np.concatenate([1 - share, share])
-
-
-def _nearest(size: int, outputs: NDArray[np.int64], offset: float, step: float) -> NDArray[np.int64]:
-    """floor((output + offset) * step), in float32 as PyTorch rounds it, whatever the dtype of the images."""
-    places = np.floor((outputs.astype(np.float32) + np.float32(offset)) * np.float32(step))
-    return np.minimum(places, size - 1).astype(np.int64)
 
 
 # ------------------------------------------------------------------------------------------------------- bed of nails

@@ -104,6 +104,22 @@ def build_schedule(
     return schedules.SequentialLR(optimizer, [rising, main[config.schedule]()], [warmup])
 
 
+AUXILIARY_WEIGHT = 0.3
+"""Of each auxiliary classifier's loss: Szegedy et al., "Going deeper with convolutions" (2015), section 5."""
+
+
+def training_loss(outputs: Any, labels: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """(logits, loss) of what a model in training answers: logits (N, classes), or a tuple of these, the main one first.
+
+    Of a tuple the others are those of auxiliary classifiers, whose losses count AUXILIARY_WEIGHT each.
+    """
+    logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+    loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    for others in auxiliary:
+        loss = loss + AUXILIARY_WEIGHT * F.cross_entropy(others, labels, label_smoothing=label_smoothing)
+    return logits, loss
+
+
 class Trainer:
     """Trains a model on a data set and keeps the books in a run folder.
 
@@ -210,8 +226,7 @@ class Trainer:
         try:
             for images, labels in batches:
                 images, labels = images.to(self.device), labels.to(self.device)
-                logits = self.model(images)
-                loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+                logits, loss = training_loss(self.model(images), labels, self.config.label_smoothing)
                 unread.append(_Unread(at.step + 1, loss.detach(), logits.argmax(1) == labels, len(labels)))
                 if len(unread) == every:
                     self._read(unread)
