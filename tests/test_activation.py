@@ -21,6 +21,7 @@ from pointwise_checks import (
     check_forward,
     check_layouts,
     check_nothing_is_copied,
+    poison,
     values,
 )
 
@@ -28,7 +29,7 @@ import gpucnn
 from gpucnn import functional as F
 from gpucnn.ops import activation as ops
 from gpucnn.reference.activation import SoftplusProblem
-from gpucnn.reference.special import erf
+from gpucnn.reference.special import normal_tail
 from gpucnn.testing import assert_close, assert_equal, gradcheck, naive
 
 CASES = {
@@ -87,6 +88,14 @@ CASES = {
 def test_every_kernel(name: str, dtype: str, kind: str) -> None:
     check_forward(CASES[name], dtype, kind)
     check_backward(CASES[name], dtype, kind)
+
+
+@pytest.mark.parametrize("dtype", EPS)
+def test_no_formula_reads_memory_that_it_has_not_written(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch)
+    for case in CASES.values():
+        check_forward(case, dtype, "normal")
+        check_backward(case, dtype, "normal")
 
 
 def test_these_are_all_kernels() -> None:
@@ -174,22 +183,25 @@ def test_large_arrays_are_shared_among_threads_with_the_same_bits(monkeypatch: p
     assert_equal(*found)
 
 
-# ------------------------------------------------------------------------------------------------------------- erf
+# -------------------------------------------------------------------------------------------- the normal distribution
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_erf_is_that_of_the_c_library(dtype: str) -> None:
-    """To two units in the last place, relative also near 0, on both sides of where pieces meet."""
-    fine = np.concatenate([np.linspace(-7, 7, 20_001), 0.5 + np.linspace(-1e-6, 1e-6, 21)])
-    tiny = np.concatenate([10.0 ** np.arange(-37, 0), -(10.0 ** np.arange(-37, 0))])
-    special = np.array([0.0, -0.0, INF, -INF, NAN, 3.92, 5.93, 1e30, -1e30])
-    x = np.concatenate([fine, tiny, special]).astype(dtype)
-    out = np.empty_like(x)
-    erf(x, out, np.empty((3, *x.shape), dtype))
-    truth = np.array([math.erf(v) for v in x.astype(np.float64).tolist()])
-    assert_close(out, truth, rtol=2 * EPS[dtype], atol=0, dtype=dtype, equal_nan=True)
-    assert np.abs(out[~np.isnan(out)]).max() == 1
-    assert np.signbit(out[np.flatnonzero(x == 0)]).tolist() == np.signbit(x[x == 0]).tolist()
+@pytest.mark.parametrize(("dtype", "end"), [("float64", 8.5), ("float32", 6.0)])
+def test_the_normal_tail_is_the_c_librarys_erfc(dtype: str, end: float) -> None:
+    """To a few units in the last place, relative also where little is left, as far as exp(-x**2/2) has its digits."""
+    special = [0.0, -0.0, 1e-30, -1e-30, INF, -INF, NAN, 1e30, -1e30, 40.0]
+    x = np.concatenate([np.linspace(-end, end, 5001), special]).astype(dtype)
+    tail, bell, limited = np.empty((3, *x.shape), dtype)
+    normal_tail(x, tail, bell, limited)
+    exact = [abs(v) for v in x.astype(np.float64).tolist()]
+    truth = np.array([math.erfc(v / math.sqrt(2)) / 2 for v in exact])
+    rounded = 1 + np.square(exact) / 2  # what the exponential makes of half a unit in its argument
+    for found, expected in ((tail, truth), (bell, np.exp(-np.square(exact) / 2))):
+        near = np.array(exact) <= end
+        error = (found[near] / expected[near] - 1) / rounded[near]
+        assert_close(error, np.zeros_like(error), rtol=0, atol=3 * EPS[dtype])
+        assert_equal(found[~near], np.where(np.isnan(exact), NAN, 0)[~near].astype(dtype))
+    assert np.nanmax(limited) <= 40
 
 
 # ------------------------------------------------------------------------------------------------------------- glu

@@ -15,6 +15,7 @@ import gpucnn
 from gpucnn import backend
 from gpucnn import functional as F
 from gpucnn.ops import elementwise as ops
+from gpucnn.reference import elementwise as reference
 from gpucnn.reference.common import select
 from gpucnn.testing import assert_close, assert_equal, gradcheck
 
@@ -27,11 +28,16 @@ BINARY = {
     "subtract": (ops.subtract, np.subtract),
     "multiply": (ops.multiply, np.multiply),
     "divide": (ops.divide, np.divide),
+    "maximum": (ops.maximum, np.maximum),
+    "minimum": (ops.minimum, np.minimum),
 }
 UNARY = {
     "negative": (ops.negative, np.negative),
     "exp": (ops.exp, np.exp),
     "log": (ops.log, np.log),
+    "absolute": (ops.absolute, np.abs),
+    "square_root": (ops.square_root, np.sqrt),
+    "sign": (ops.sign, lambda x: (x > 0) * 1.0 - (x < 0)),
 }
 
 
@@ -84,6 +90,25 @@ def test_these_are_all_kernels() -> None:
     assert all(names(table) == ["array"] for table in [*tables, ops.power])
 
 
+@pytest.mark.parametrize(
+    "shapes", [((40, 300), (40, 300)), ((40, 300), (1,)), ((), (40, 300)), ((300,), (40, 300))], ids=str
+)
+def test_large_arrays_are_computed_in_pieces_alike(shapes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is shared among threads, and what is not because shapes or strides differ."""
+    monkeypatch.setattr(reference, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(reference, "_PIECE_BYTES", 2000)
+    for dtype in EPS:
+        a, b = (draw("normal", shape, i).astype(dtype) for i, shape in enumerate(shapes))
+        with np.errstate(all="ignore"):
+            for table, formula in BINARY.values():
+                for x, y in ((a, b), (b, a), (a, b[..., ::-1])):
+                    for kernel, found in each_kernel(table, None, frozen(x), frozen(y)):
+                        assert_equal(found, formula(x, y), name=kernel)
+            for table, formula in UNARY.values():
+                for kernel, found in each_kernel(table, None, frozen(a)):
+                    check(found, formula(a.astype(np.float64)), dtype, kernel)
+
+
 def test_selection_keeps_bits_and_lets_nothing_else_through() -> None:
     x = np.array([NAN, INF, -0.0, 5.0, NAN, INF])
     keep = np.array([True, True, True, True, False, False])
@@ -132,6 +157,10 @@ def test_arithmetic_is_pytorchs(op: str, shapes: tuple[Any, Any], torch: Any) ->
 
 
 FUNCTIONS: dict[str, Any] = {  # name: function of (tensor, module)
+    "abs": lambda t, m: abs(t),
+    "sqrt": lambda t, m: t.sqrt(),
+    "sign": lambda t, m: t.sign() * t,
+    "clamp": lambda t, m: t.clamp(-0.5, 0.5),
     "exp": lambda t, m: t.exp(),
     "log": lambda t, m: t.log(),
     "negative": lambda t, m: -t,
@@ -160,8 +189,13 @@ def test_functions_are_pytorchs(name: str, shape: tuple[int, ...], kind: str, to
 
 @pytest.mark.parametrize(
     "function",
-    [lambda x: (x * x + 3).log() / (2 - x), lambda x: (x**3 - 1 / x).exp() * -x],
-    ids=["log", "exp"],
+    [
+        lambda x: (x * x + 3).log() / (2 - x),
+        lambda x: (x**3 - 1 / x).exp() * -x,
+        lambda x: abs(x).sqrt() * x.maximum(x[:1] + 1) - x.minimum(2 * x[:, :1] - 0.7),
+        lambda x: x.clamp(-0.25, 0.25).where(x > 0, x.square()) * x.masked_fill(x > 0.1, 3).clamp(x[:1] - 1, x[1:] + 1),
+    ],
+    ids=["log", "exp", "maximum", "where"],
 )
 def test_gradients_are_central_differences(function: Any) -> None:
     x = draw("normal", (2, 3, 2, 2)) / 4
@@ -176,6 +210,8 @@ def test_channels_last_stays_channels_last_without_a_copy() -> None:
     x = gpucnn.tensor(draw("normal", (2, 3, 4, 5)), requires_grad=True)
     with backend.count_layout_copies() as copies:
         y = F.tanh(F.relu(x * 2 + gpucnn.tensor(np.ones((3, 1, 1)))) / x - x**2)
+        y = y.clamp(-0.5, 0.9).maximum(x[:, :, :1]).where(x > 0, abs(y)) + x.mean((2, 3), True).expand(2, 3, 4, 5)
+        y = y * x[:, 1:2] + x[:, :1]
         y.backward(y.detach())
     assert copies.value == 0
     for tensor in (y, x.grad):
@@ -219,8 +255,9 @@ def test_numbers_do_not_widen(dtype: str) -> None:
     [
         (ops.exp, lambda p, x: 1 + x + x * x / 2, lambda: check_unary("exp", "float32", "normal")),
         (ops.negative, lambda p, x: np.abs(x), lambda: check_unary("negative", "float32", "special")),
+        (ops.sign, lambda p, x: np.sign(x), lambda: check_unary("sign", "float32", "special")),
     ],
-    ids=["exp-series", "negative-forgets-signs"],
+    ids=["exp-series", "negative-forgets-signs", "sign-of-nan"],
 )
 def test_a_wrong_kernel_is_caught(table: Any, wrong: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run()

@@ -104,6 +104,9 @@ def test_corners() -> None:
     y.backward(np.zeros(y.shape, np.float32))
     assert (y.shape, nothing.grad.shape) == ((0, 3, 2, 2), (0, 3, 2, 2))
     assert np.isnan(F.local_response_norm(gpucnn.zeros(1, 3, 1), 3, k=0.0).numpy()).all()  # 0 / 0
+    x = gpucnn.tensor(truth((2, 7, 3, 2), 3, **STRONG)[0])
+    wide, wider = (F.local_response_norm(x, size, alpha=0.5 * size) for size in (13, 2**40))
+    assert_close(wider, wide.numpy(), rtol=1e-12, atol=0)
     special = gpucnn.tensor(np.array([np.inf, 1, 1, 1, np.nan]).reshape(1, 5, 1), "float32")
     y = F.local_response_norm(special, 3, alpha=1.0).numpy().reshape(-1)
     assert np.isnan(y).tolist() == [True, False, False, True, True]

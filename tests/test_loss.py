@@ -277,17 +277,11 @@ def forgets_the_hit(p: CrossEntropyProblem, dy: np.ndarray, log_p: np.ndarray, *
         (ops.cross_entropy, divides_by_rows),
         (ops.cross_entropy, overflows),
         (ops.cross_entropy_grad, forgets_the_hit),
-        (ops.log_softmax, lambda p, x: x - x.max(-1, keepdims=True)),
-        (ops.log_softmax_grad, lambda p, dy, y: dy - np.exp(y) * dy),
     ],
-    ids=["divides-by-rows", "overflows", "forgets-the-hit", "no-sum", "no-row-sum"],
+    ids=["divides-by-rows", "overflows", "forgets-the-hit"],
 )
 def test_a_wrong_kernel_is_caught(table: Any, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def check() -> None:
-        check_cross_entropy("plain", "float32")
-        check_log_softmax("float32")
-
-    check()
+    check_cross_entropy("plain", "float32")
     plant(monkeypatch, table, wrong)
     with pytest.raises(AssertionError, match=f"{table} planted float32: .* elements are wrong"):
-        check()
+        check_cross_entropy("plain", "float32")

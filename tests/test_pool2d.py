@@ -238,6 +238,29 @@ def test_average_of_half_precision_is_summed_in_float32() -> None:
     assert F.avg_pool2d(x, 32).item() == 100  # the sum, 102,400, is no float16
 
 
+def test_divisors_that_are_all_the_same_are_one() -> None:
+    x = np.zeros((1, 6, 6, 1), np.float32)
+    same, others = (pool2d_problem("avg_pool2d", (1, 1, 6, 6), 3, 3, pad, 1, False) for pad in (0, 1))
+    assert reference.divisors(same, True, None, x).ravel().tolist() == [9]
+    assert reference.divisors(others, True, 5, x).ravel().tolist() == [5]
+    assert reference.divisors(others, False, None, x)[..., 0].tolist() == [[4, 6], [6, 9]]
+    with pytest.raises(ValueError, match="read-only"):
+        reference.divisors(same, True, None, x)[...] = 0  # they are kept for the next call
+
+
+def test_one_window_is_a_product_with_ones() -> None:
+    x = draw("normal", (2, 3, 9, 8))
+    whole, part = (pool2d_problem("avg_pool2d", x.shape, kernel, None, 0, 1, False) for kernel in ((9, 8), (9, 4)))
+    assert pool2d.average_fprop.pick(whole, x).name == pool2d.average_dgrad.pick(whole, x).name == "whole_image"
+    assert pool2d.average_fprop.pick(part, x).name == "taps"
+    assert reference.one_window(part) == "needs one window that is the image, got 1 x 2 of 9 x 4"
+    special_x = x.copy()
+    special_x[0, 1, 4, 4], special_x[1, 2, 0, 0] = INF, NAN
+    for dtype in ("float64", "float32", "float16"):
+        y = F.avg_pool2d(gpucnn.tensor(special_x, dtype), (9, 8)).numpy()
+        assert np.isinf(y).sum() == np.isnan(y).sum() == 1  # other channels are none the wiser
+
+
 # ----------------------------------------------------------------------------------- wrong kernels must be caught
 
 

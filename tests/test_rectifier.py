@@ -21,6 +21,7 @@ from pointwise_checks import (
     check_forward,
     check_layouts,
     check_nothing_is_copied,
+    poison,
     values,
 )
 
@@ -121,6 +122,14 @@ CASES = {
 def test_every_kernel(name: str, dtype: str, kind: str) -> None:
     check_forward(CASES[name], dtype, kind)
     check_backward(CASES[name], dtype, kind)
+
+
+@pytest.mark.parametrize("dtype", EPS)
+def test_no_formula_reads_memory_that_it_has_not_written(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch)
+    for case in CASES.values():
+        check_forward(case, dtype, "normal")
+        check_backward(case, dtype, "normal")
 
 
 def test_these_are_all_kernels() -> None:

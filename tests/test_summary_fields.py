@@ -11,7 +11,7 @@ import pytest
 import gpucnn
 from gpucnn import Tensor, nn
 from gpucnn import functional as F
-from gpucnn.books import ALL, UNKNOWN, Reach, summary
+from gpucnn.books import ALL, Lost, Reach, summary
 from gpucnn.books.fields import Extent, Field, of_image
 
 Network = Callable[[Tensor], Tensor]
@@ -225,22 +225,28 @@ WORDS: dict[str, tuple[Network, tuple[int, ...], tuple[Extent, ...]]] = {
     "uneven adaptive windows": (
         lambda x: F.adaptive_avg_pool2d(x, (3, 4)),
         (1, 8, 8),
-        (UNKNOWN, Reach(-1, Fraction(2), Fraction(2), Fraction(1, 2))),
+        (Lost(-2), Reach(-1, Fraction(2), Fraction(2), Fraction(1, 2))),
     ),
-    "branches of other jumps": (lambda x: F.max_pool2d(x, 2) + x[:, :, :4, :4], (1, 8, 8), (UNKNOWN, UNKNOWN)),
-    "joined along rows": (lambda x: gpucnn.cat([x, x], 2), (1, 4, 4), (UNKNOWN, Reach(-1))),
-    "picked freely": (lambda x: x[:, :, [0, 2]], (1, 4, 4), (UNKNOWN, UNKNOWN)),
-    "turned": (lambda x: x.flip(3), (1, 4, 4), (Reach(-2), UNKNOWN)),
-    "copied": (lambda x: x.repeat(1, 3, 2, 1), (1, 4, 4), (UNKNOWN, Reach(-1))),
-    "spread by broadcasting": (lambda x: conv(4)(x) + x, (1, 4, 4), (UNKNOWN, UNKNOWN)),
+    "branches of other jumps": (lambda x: F.max_pool2d(x, 2) + x[:, :, :4, :4], (1, 8, 8), (Lost(-2), Lost(-1))),
+    "linear after uneven windows": (
+        lambda x: F.linear(F.flatten(F.relu(F.adaptive_avg_pool2d(x, 3)), 1), gpucnn.ones(2, 9)),
+        (1, 8, 8),
+        (ALL, ALL),
+    ),
+    "all covers what is not known": (lambda x: F.adaptive_avg_pool2d(x, 3) + x.mean(), (1, 8, 8), (ALL, ALL)),
+    "joined along rows": (lambda x: gpucnn.cat([x, x], 2), (1, 4, 4), (Lost(-2), Reach(-1))),
+    "picked freely": (lambda x: x[:, :, [0, 2]], (1, 4, 4), (Lost(), Lost())),
+    "turned": (lambda x: x.flip(3), (1, 4, 4), (Reach(-2), Lost(-1))),
+    "copied": (lambda x: x.repeat(1, 3, 2, 1), (1, 4, 4), (Lost(-2), Reach(-1))),
+    "spread by broadcasting": (lambda x: conv(4)(x) + x, (1, 4, 4), (Lost(-2), Lost(-1))),
     "spread as a view": (lambda x: x.sum(3, keepdim=True).expand(-1, -1, -1, 5), (1, 4, 4), (Reach(-2), ALL)),
     "divided by its sum": (lambda x: x / x.sum(), (1, 4, 4), (ALL, ALL)),
     "loss": (lambda x: F.mse_loss(x, gpucnn.ones(*x.shape)), (1, 4, 4), (ALL, ALL)),
     "losses": (lambda x: F.mse_loss(x, gpucnn.ones(*x.shape), "none"), (1, 4, 4), (Reach(-2), Reach(-1))),
-    "mirrored": (lambda x: x[:, :, ::-1], (1, 4, 4), (UNKNOWN, Reach(-1))),
-    "windows as a list": (lambda x: F.unfold(x, 2), (1, 4, 4), (UNKNOWN, UNKNOWN)),
-    "attention": (lambda x: x @ x, (1, 4, 4), (UNKNOWN, UNKNOWN)),
-    "unknown stays unknown": (lambda x: F.relu(F.unfold(x, 2)) + 1, (1, 4, 4), (UNKNOWN, UNKNOWN)),
+    "mirrored": (lambda x: x[:, :, ::-1], (1, 4, 4), (Lost(-2), Reach(-1))),
+    "windows as a list": (lambda x: F.unfold(x, 2), (1, 4, 4), (Lost(), Lost())),
+    "attention": (lambda x: x @ x, (1, 4, 4), (Lost(-2), Lost(-1))),
+    "unknown stays unknown": (lambda x: F.relu(F.unfold(x, 2)) + 1, (1, 4, 4), (Lost(), Lost())),
     "rows as channels": (lambda x: conv(1, 4)(x.permute(0, 2, 1, 3)), (1, 4, 4), (ALL, Reach(-1))),
     "one row": (lambda x: x[:, :, 2], (1, 4, 4), (Reach(None, offset=Fraction(2)), Reach(-1))),
     "a new axis": (lambda x: x[:, None, ..., 1:], (1, 4, 4), (Reach(-2), Reach(-1, offset=Fraction(1)))),

@@ -15,7 +15,7 @@ import gpucnn.ops
 from gpucnn import Tensor, nn
 from gpucnn import functional as F
 from gpucnn.autograd import Function
-from gpucnn.books import UNKNOWN, summary
+from gpucnn.books import Lost, summary
 from gpucnn.books.rules import RULES
 from gpucnn.books.unread import in_words, unread
 from gpucnn.problem import conv2d_problem, pool2d_problem
@@ -101,11 +101,11 @@ def test_an_op_without_a_rule_is_shown_and_named() -> None:
     net = nn.Sequential(nn.Conv2d(1, 1, 3), Cubed(), nn.ReLU())
     books = summary(net, (1, 5, 5))
     assert [layer.unknown for layer in books.layers] == [(), (), ("Cube",), ()]
-    assert books.layers[2].field == books.layers[3].field == (UNKNOWN, UNKNOWN)
+    assert books.layers[2].field == books.layers[3].field == (Lost(), Lost())
     assert books.macs == 81
     lines = str(books).splitlines()
     row = next(line for line in lines if line.startswith("1 "))
-    assert row.split()[:4] == ["1", "Cubed", "1x3x3", UNKNOWN]
+    assert row.split()[:4] == ["1", "Cubed", "1x3x3", "?"]
     total = next(line for line in lines if line.startswith("total"))
     assert "81 + ?" in total
     assert "not counted: 1 (Cubed) runs Cube, an op without a rule" in lines

@@ -335,3 +335,35 @@ def test_in_place_refuses_what_its_memory_can_not_hold() -> None:
         operator.itruediv(gpucnn.tensor([4]), 2)
     with pytest.raises(ValueError, match="shape"):
         operator.iadd(gpucnn.zeros(3), gpucnn.zeros(2, 3))
+
+
+# ------------------------------------------------------------------------------------------------------- logic
+
+
+@pytest.mark.parametrize("op", [operator.and_, operator.or_, operator.xor], **names)
+def test_logic_of_bools_and_bits_of_integers(op: Any) -> None:
+    a, b = np.array([[True], [False]]), np.array([True, False, True])
+    m, n = np.array([5, -3, 12]), np.array([[3], [6]])
+    for x, y in ((a, b), (m, n), (m, a)):
+        for found in (op(Tensor(x), Tensor(y)), op(Tensor(x), y), op(x, Tensor(y))):
+            assert type(found) is Tensor
+            assert (found.dtype, found.requires_grad) == (op(x, y).dtype, False)
+            assert np.array_equal(found.numpy(), op(x, y))
+    assert op(Tensor(b), True).tolist() == op(b, True).tolist()
+    assert op(6, Tensor(m)).tolist() == op(6, m).tolist()
+
+
+def test_not() -> None:
+    assert (~gpucnn.tensor([True, False])).tolist() == [False, True]
+    assert (~gpucnn.tensor([5, -1])).tolist() == [-6, 0]
+    x = gpucnn.tensor([1.0, 5.0, 3.0])
+    assert x[~(x > 2) | (x == 5)].tolist() == [1, 5]
+
+
+def test_logic_of_floats_is_refused() -> None:
+    x = gpucnn.tensor([1.0])
+    for run in (lambda: x & x, lambda: x | True, lambda: 1 ^ x, lambda: gpucnn.tensor([1]) & 1.5, lambda: ~x):
+        with pytest.raises(TypeError, match="takes bools and integers, got float32"):
+            run()
+    with pytest.raises(ValueError, match=r"&: shapes .* do not broadcast"):
+        gpucnn.zeros(2, dtype="bool") & gpucnn.zeros(3, dtype="bool")

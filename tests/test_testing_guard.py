@@ -155,6 +155,8 @@ def test_bfloat16_is_poisoned() -> None:
 
 def test_on_a_gpu() -> None:
     cupy = pytest.importorskip("cupy", reason="cupy is not installed")
+    if not cupy.cuda.is_available():
+        pytest.skip("cupy finds no GPU")
     guard = guarded((2, 3, 4, 5), np.float32, "NHWC", xp=cupy)
     assert "120 of 120" in message_of(guard, written=True)
     guard.array[...] = 0

@@ -15,7 +15,7 @@ from gpucnn import creation, random
 from gpucnn.arguments import whole
 from gpucnn.autograd import enable_grad
 from gpucnn.books.fields import Field, Reach
-from gpucnn.books.table import si, size, text
+from gpucnn.books.table import in_a_word, si, size, text
 from gpucnn.books.trace import Trace, Traced, peak
 from gpucnn.nn import Module
 from gpucnn.tensor import Tensor
@@ -327,7 +327,7 @@ def _as_dict(layer: Layer) -> dict[str, Any]:
         field = [
             {"size": extent.pixels, "jump": float(extent.jump), "offset": float(extent.offset)}
             if isinstance(extent, Reach)
-            else extent
+            else in_a_word(extent)
             for extent in layer.field
         ]
     return {

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.books import fields
-from gpucnn.books.fields import Extent, Field, Reach
+from gpucnn.books.fields import Extent, Field, Lost, Reach
 
 Shape = tuple[int, ...]
 
@@ -112,20 +112,27 @@ def conv_transpose(call: Call) -> Field:
 def interpolate(call: Call) -> Field:
     """Nearest neighbours, or the two around each position."""
     p = call.problem
-    return _along_image(
-        call.seen, lambda e, i: fields.resampled(e, *_interpolated(p.mode, p.steps[i], p.align_corners))
-    )
+
+    def change(extent: Extent, i: int) -> Extent:
+        size, count = ((p.H, p.P), (p.W, p.Q))[i]
+        step = Fraction(size, count)
+        if p.mode == "bilinear" and p.align_corners:
+            step = Fraction(size - 1, max(1, count - 1))
+        elif p.scale is not None and count != size and not (p.mode == "nearest" and count == 2 * size):
+            step = Fraction(1 / p.scale[i]).limit_denominator(10_000)
+        return fields.resampled(extent, step, *_interpolated(p.mode, step, p.align_corners))
+
+    return _along_image(call.seen, change)
 
 
-def _interpolated(mode: str, float_step: float, align_corners: bool) -> tuple[Fraction, Fraction, int]:
-    """(step, shift, neighbours) along an axis; where a position is rounded down, what that takes off on average."""
-    step = Fraction(float_step).limit_denominator(10_000)
+def _interpolated(mode: str, step: Fraction, align_corners: bool) -> tuple[Fraction, int]:
+    """(shift, neighbours) along an axis; rounding down shifts a position by what that takes off on average."""
     if mode == "nearest":
-        return step, -_rounded_off(step, Fraction(0)), 1
+        return -_rounded_off(step, Fraction(0)), 1
     if mode == "nearest-exact":
-        return step, step / 2 - _rounded_off(step, step / 2), 1
+        return step / 2 - _rounded_off(step, step / 2), 1
     shift = Fraction(0) if align_corners else (step - 1) / 2
-    return step, shift, 1 if step.denominator == shift.denominator == 1 else 2
+    return shift, 1 if step.denominator == shift.denominator == 1 else 2
 
 
 def _rounded_off(step: Fraction, start: Fraction) -> Fraction:
@@ -140,7 +147,7 @@ def adaptive_pool(call: Call) -> Field:
 
     def change(extent: Extent, i: int) -> Extent:
         size, count = ((p.H, p.P), (p.W, p.Q))[i]
-        return fields.UNKNOWN if size % count else fields.window(extent, size // count, size // count, 0)
+        return fields.lost(extent) if size % count else fields.window(extent, size // count, size // count, 0)
 
     covered = [axis for axis, count in ((_ROWS, p.P), (_COLUMNS, p.Q)) if count == 1]
     return _along_image(fields.mixed(call.seen, covered, call.first), change)
@@ -152,7 +159,7 @@ def unpool(call: Call) -> Field:
 
     def change(extent: Extent, i: int) -> Extent:
         cells, size = ((p.P, p.H), (p.Q, p.W))[i]
-        return fields.UNKNOWN if size % cells else _spread_evenly(extent, size // cells)
+        return fields.lost(extent) if size % cells else _spread_evenly(extent, size // cells)
 
     return _along_image(call.seen, change)
 
@@ -185,11 +192,13 @@ def pixel_unshuffle(call: Call) -> Field:
 def pad(call: Call) -> Field:
     """What is added continues the image."""
     amounts = call.problem.amounts
+    return _moved(call.seen, {axis - len(amounts): (-before, 1) for axis, (before, _) in enumerate(amounts)})
+
+
+def _moved(seen: Field, moves: Mapping[int, tuple[int, int]]) -> Field:
+    """`moves` has (first, step) for each axis."""
     return tuple(
-        fields.moved(extent, -amounts[extent.axis][0])
-        if isinstance(extent, Reach) and extent.axis is not None
-        else extent
-        for extent in call.seen
+        extent if (axis := fields.axis_of(extent)) is None else fields.moved(extent, *moves[axis]) for extent in seen
     )
 
 
@@ -226,12 +235,12 @@ def rows_and_columns(call: Call) -> Field:
 
 def positions_as_list(call: Call) -> Field:
     """Windows as a list: its elements are not evenly apart along any direction."""
-    return _lost(call.seen, range(-len(call.first), 0))
+    return tuple(extent if extent == fields.ALL else Lost() for extent in call.seen)
 
 
-def _lost(seen: Field, axes: Iterable[int | None]) -> Field:
-    lost = set(axes)
-    return tuple(fields.UNKNOWN if isinstance(extent, Reach) and extent.axis in lost else extent for extent in seen)
+def _lost(seen: Field, axes: Iterable[int]) -> Field:
+    gone = set(axes)
+    return tuple(fields.lost(extent) if fields.axis_of(extent) in gone else extent for extent in seen)
 
 
 def last_axis(call: Call) -> Field:
@@ -266,10 +275,10 @@ def permute(call: Call) -> Field:
 def reshape(call: Call) -> Field:
     """Axes that are still there keep their field."""
     old, new = call.first, call.outputs[0]
-    return tuple(_reshaped(extent, old, new) if isinstance(extent, Reach) else extent for extent in call.seen)
+    return tuple(extent if isinstance(extent, str) else _reshaped(extent, old, new) for extent in call.seen)
 
 
-def _reshaped(reach: Reach, old: Shape, new: Shape) -> Extent:
+def _reshaped(reach: Reach | Lost, old: Shape, new: Shape) -> Extent:
     """An axis is still there if one of its size has as many elements behind it; merged behind the batch it is ALL."""
     if reach.axis is None:
         return reach
@@ -279,7 +288,7 @@ def _reshaped(reach: Reach, old: Shape, new: Shape) -> Extent:
     for axis in range(-1, -len(new) - 1, -1):
         if new[axis] == old[reach.axis] and math.prod(new[len(new) + axis + 1 :]) == inner:
             return replace(reach, axis=axis)
-    return fields.ALL if new[0] == old[0] and len(new) == 2 else fields.UNKNOWN
+    return fields.ALL if new[0] == old[0] and len(new) == 2 else Lost()
 
 
 def getitem(call: Call) -> Field:
@@ -288,7 +297,7 @@ def getitem(call: Call) -> Field:
     parts = list(index) if isinstance(index, tuple) else [index]
     simple = (int, np.integer, slice, type(None), type(Ellipsis))
     if not all(isinstance(part, simple) and not isinstance(part, bool) for part in parts):
-        return (fields.UNKNOWN,) * len(call.seen)
+        return (Lost(),) * len(call.seen)
     if Ellipsis not in parts:
         parts.append(Ellipsis)
     dots = parts.index(Ellipsis)
@@ -307,12 +316,4 @@ def getitem(call: Call) -> Field:
         else:
             moves[axis] = (int(part) % shape[axis], 1)
         axis += 1
-    return fields.on_axes(
-        tuple(
-            fields.moved(extent, *moves[extent.axis])
-            if isinstance(extent, Reach) and extent.axis is not None
-            else extent
-            for extent in call.seen
-        ),
-        places,
-    )
+    return fields.on_axes(_moved(call.seen, moves), places)

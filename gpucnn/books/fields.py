@@ -19,9 +19,6 @@ from fractions import Fraction
 ALL = "all"
 """Every element sees the whole image along this direction."""
 
-UNKNOWN = "?"
-"""No statement: an op without a rule, or one that no such numbers describe."""
-
 
 @dataclass(frozen=True)
 class Reach:
@@ -47,8 +44,15 @@ class Reach:
         return self.offset - half, self.offset + half
 
 
-Extent = Reach | str
-"""A Reach, or one of the words ALL and UNKNOWN."""
+@dataclass(frozen=True)
+class Lost:
+    """No statement: after an op without a rule, or what no such numbers describe. `axis` is as in Reach."""
+
+    axis: int | None = None
+
+
+Extent = Reach | Lost | str
+"""What is known along one direction: a Reach, the word ALL, or nothing."""
 
 Field = tuple[Extent, ...]
 """One extent for each direction of the image: vertical and horizontal of (C,H,W)."""
@@ -65,15 +69,30 @@ def union(fields: Sequence[Field]) -> Field:
 
 
 def _cover(extents: Sequence[Extent]) -> Extent:
-    for word in (UNKNOWN, ALL):
-        if word in extents:
-            return word
-    reaches = [extent for extent in extents if isinstance(extent, Reach)]
-    first = reaches[0]
+    if ALL in extents:
+        return ALL
+    first, reaches = extents[0], [extent for extent in extents if isinstance(extent, Reach)]
+    if not isinstance(first, Reach) or len(reaches) < len(extents):
+        return _lost_together(extents)
     if any((reach.axis, reach.jump) != (first.axis, first.jump) for reach in reaches):
-        return UNKNOWN  # neighbours of one operand lie further apart than those of another
+        return _lost_together(extents)  # neighbours of one operand lie further apart than those of another
     begin, end = min(reach.ends[0] for reach in reaches), max(reach.ends[1] for reach in reaches)
     return replace(first, size=end - begin + 1, offset=(begin + end) / 2)
+
+
+def _lost_together(extents: Sequence[Extent]) -> Lost:
+    axes = {axis_of(extent) for extent in extents}
+    return Lost(axes.pop() if len(axes) == 1 else None)
+
+
+def axis_of(extent: Extent) -> int | None:
+    """The axis that runs along the direction, if one does."""
+    return None if isinstance(extent, str) else extent.axis
+
+
+def lost(extent: Extent) -> Extent:
+    """The same axis, and nothing known of it; ALL stays."""
+    return extent if isinstance(extent, str) else Lost(extent.axis)
 
 
 def window(extent: Extent, span: int, stride: int, padding: int) -> Extent:
@@ -102,7 +121,7 @@ def resampled(extent: Extent, step: Fraction, shift: Fraction, neighbours: int) 
 
 def moved(extent: Extent, first: int, step: int = 1) -> Extent:
     """Of every `step`-th element from `first` on; padding has a negative `first`, a mirrored order no such numbers."""
-    return window(extent, 1, step, -first) if step > 0 else UNKNOWN
+    return window(extent, 1, step, -first) if step > 0 else lost(extent)
 
 
 def mixed(field: Field, axes: Iterable[int], shape: Sequence[int]) -> Field:
@@ -110,7 +129,7 @@ def mixed(field: Field, axes: Iterable[int], shape: Sequence[int]) -> Field:
     mixing = set(axes)
 
     def change(extent: Extent) -> Extent:
-        if not isinstance(extent, Reach) or extent.axis is None or extent.axis not in mixing:
+        if isinstance(extent, str) or extent.axis is None or extent.axis not in mixing:
             return extent
         return ALL if shape[extent.axis] > 1 else replace(extent, axis=None)
 
@@ -119,9 +138,10 @@ def mixed(field: Field, axes: Iterable[int], shape: Sequence[int]) -> Field:
 
 def on_axes(field: Field, places: dict[int, int | None]) -> Field:
     """With the axes renamed: `places` says which axis of the result an axis is; one that is not named is lost."""
-    return tuple(
-        replace(extent, axis=None if extent.axis is None else places.get(extent.axis))
-        if isinstance(extent, Reach)
-        else extent
-        for extent in field
-    )
+
+    def change(extent: Extent) -> Extent:
+        if isinstance(extent, str) or extent.axis is None:
+            return extent
+        return replace(extent, axis=places.get(extent.axis))
+
+    return tuple(map(change, field))

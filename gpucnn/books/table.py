@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from gpucnn.books.fields import UNKNOWN, Extent, Field, Reach
+from gpucnn.books.fields import Extent, Field, Reach
 
 if TYPE_CHECKING:
     from gpucnn.books.accounts import Layer, Summary
+
+_UNKNOWN = "?"
 
 _HEADINGS = (
     *("layer", "kind", "output", "parameters", "%", "MACs", "%", "memory", "training", "%"),
@@ -54,7 +56,7 @@ def _row(layer: Layer, summary: Summary) -> list[str]:
 def _amounts(layer: Layer, summary: Summary) -> list[str]:
     macs, memory, training = si(layer.macs), size(layer.memory), size(layer.training_memory)
     if layer.unknown:
-        macs = f"{macs} + {UNKNOWN}" if layer.macs else UNKNOWN
+        macs = f"{macs} + {_UNKNOWN}" if layer.macs else _UNKNOWN
     if layer.only_in_training:
         macs = memory = "-"
     return [
@@ -120,8 +122,13 @@ def _field(field: Field | None) -> tuple[str, str, str]:
 
 def _extent(extent: Extent) -> tuple[str, str, str]:
     if not isinstance(extent, Reach):
-        return extent, "", ""
+        return in_a_word(extent), "", ""
     return str(extent.pixels), _number(extent.jump), _number(extent.offset)
+
+
+def in_a_word(extent: Extent) -> str:
+    """'all' or '?', for an extent that has no numbers."""
+    return extent if isinstance(extent, str) else _UNKNOWN
 
 
 def _joined(texts: tuple[str, ...]) -> str:

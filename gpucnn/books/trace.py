@@ -171,7 +171,7 @@ class Trace:
         rule, sees = RULES.get(function), any(seen is not None for seen in call.fields)
         if rule is None:
             layer.unknown.append(function.__name__)
-            return (fields.UNKNOWN,) * len(call.seen) if sees else None
+            return (fields.Lost(),) * len(call.seen) if sees else None
         layer.macs += rule.macs(call)
         layer.unread.extend(rule.unread(call))
         return rule.field(call) if sees else None

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gpucnn import backend
+from gpucnn.arguments import check_broadcast
 from gpucnn.autograd import Function
 from gpucnn.backend import Array
 from gpucnn.operators.base import Recorded, joined
@@ -43,6 +44,8 @@ class Logic(Recorded):
 
     def _compared(self: T, compare: Callable[[Any, Any], Any], other: Any) -> T:
         plain = other.item() if isinstance(other, np.generic) else other
+        if isinstance(plain, Recorded):
+            check_broadcast(self.data.shape, plain.data.shape, compare.__name__)
         return self.__record__(_Apply, (self, plain), {"run": compare})  # type: ignore[no-any-return]
 
     def __and__(self: T, other: Any) -> T:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, contiguous, namespace
-from gpucnn.ops.memory import falling, inverse, memory_axes
+from gpucnn.ops.memory import PLAIN, common_axes, falling, inverse
 from gpucnn.ops.reduction import summed
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import elementwise as reference
@@ -20,15 +20,14 @@ def in_memory_order(run: Callable[..., Array], problem: Any, *arrays: Array) -> 
     Where one image array is channels-last all are seen as N,H,W,C, so that the result is channels-last too whatever
     order the array library would answer in.
     """
-    ndim = max([array.ndim for array in arrays])
-    plain = tuple(range(ndim))
-    order = next((axes for a in arrays if a.ndim == ndim and (axes := memory_axes(a)) != plain), plain)
-    if order == plain:
+    order = common_axes(arrays)
+    ndim = len(order)
+    if order is PLAIN[ndim]:
         result = run(problem, *arrays, like=arrays[0])
         # Of arrays without axes numpy makes scalars.
         return result if result.ndim else namespace(arrays[0]).asarray(result)
     views = [a.reshape((1,) * (ndim - a.ndim) + a.shape).transpose(order) for a in arrays]
-    views = [view if falling(view) else contiguous(view) for view in views]
+    views = [view if view.flags.c_contiguous or falling(view) else contiguous(view) for view in views]
     return run(problem, *views, like=views[0]).transpose(inverse(order))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, empty, namespace
-from gpucnn.ops.memory import inverse, memory_axes
+from gpucnn.ops.memory import PLAIN, inverse, memory_axes
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import reduction as reference
 from gpucnn.reference.reduction import NormProblem, VarProblem
@@ -38,9 +38,14 @@ norm, norm_grad = _pair("norm", reference.norm, reference.norm_grad)
 
 def summed(x: Array, axes: Axes) -> Array:
     """x summed over `axes`, which stay with size 1."""
-    order = memory_axes(x)
+    return _over(sum_, x, axes, memory_axes(x))
+
+
+def _over(table: KernelTable, x: Array, axes: Axes, order: Axes) -> Array:
+    if order is PLAIN[x.ndim]:
+        return table(axes, x, like=x)
     view = x.transpose(order)
-    return sum_(_moved(axes, order), view, like=view).transpose(inverse(order))
+    return table(_moved(axes, order), view, like=view).transpose(inverse(order))
 
 
 def _moved(axes: Axes, order: Axes) -> Axes:
@@ -61,16 +66,15 @@ class _Linear(Function):
     @classmethod
     def forward(cls, ctx: Any, x: Array, *, axes: Axes, keepdims: bool) -> Array:
         ctx.shape, ctx.axes, ctx.order = x.shape, axes, memory_axes(x)
-        view = x.transpose(ctx.order)
-        y = cls.table(_moved(axes, ctx.order), view, like=view).transpose(inverse(ctx.order))
-        return y.reshape(_kept(x.shape, axes, keepdims))
+        y = _over(cls.table, x, axes, ctx.order)
+        return y if keepdims else y.reshape(_kept(x.shape, axes, False))
 
     @staticmethod
     def spread(ctx: Any, dy: Array) -> Array:
         """dy in the shape that it was reduced from: a view, but for images channels-last memory."""
         xp = namespace(dy)
         dx = xp.broadcast_to(dy.reshape(_kept(ctx.shape, ctx.axes, True)), ctx.shape)
-        if ctx.order == tuple(range(len(ctx.shape))):
+        if ctx.order is PLAIN[len(ctx.shape)]:
             return dx
         laid_out = empty(tuple([ctx.shape[axis] for axis in ctx.order]), dy.dtype, dy)
         laid_out[...] = dx.transpose(ctx.order)

@@ -57,15 +57,16 @@ def _loss(name: str, run: KernelTable, gradient: KernelTable, target_gradient: K
         def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
             x, t, *constants = ctx.saved
             by_input, by_target, *_ = ctx.needs_input_grad
-            nothing = (None,) * len(constants)
             dx = dt = None
             if by_input or target_gradient is None:
                 dx = in_memory_order(gradient, ctx.problem, x, t, dy, *constants)
-            if by_target and target_gradient is None:
-                dt = in_memory_order(negative, None, dx)
-            elif by_target:
-                dt = in_memory_order(target_gradient, ctx.problem, x, t, dy, *constants)
-            return dx if by_input else None, dt, *nothing
+            if by_target:
+                dt = (
+                    in_memory_order(negative, None, dx)
+                    if target_gradient is None
+                    else in_memory_order(target_gradient, ctx.problem, x, t, dy, *constants)
+                )
+            return dx if by_input else None, dt, *[None for _ in constants]
 
     Loss.__name__ = Loss.__qualname__ = name
     return Loss

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gpucnn.backend import Array, empty, namespace
 from gpucnn.reference.common import select
 from gpucnn.reference.pointwise import blend, pointwise, scratch
-from gpucnn.reference.special import erf
+from gpucnn.reference.special import normal_tail
 
 
 def _sigmoid(x: Array, out: Array) -> None:
@@ -234,31 +234,26 @@ def mish_grad(problem: None, dy: Array, x: Array, *, out: Array) -> None:
 
 @pointwise
 def gelu(problem: None, x: Array, *, out: Array) -> None:
-    """x times the normal distribution function: x / 2 * (1 + erf(x / sqrt(2)))."""
-    scaled, *work = scratch(4, x)
-    namespace(x).multiply(x, math.sqrt(0.5), out=scaled)
-    erf(scaled, out, work)
-    out += 1
-    out *= 0.5
-    out *= x
+    """x * Phi(x) with Phi the normal distribution function: max(x, 0) - |x| * (1 - Phi(|x|))."""
+    xp = namespace(x)
+    bell, limited = scratch(2, x)
+    normal_tail(x, out, bell, limited)
+    out *= limited
+    xp.maximum(x, 0, out=bell)
+    xp.subtract(bell, out, out=out)
 
 
 @pointwise
 def gelu_grad(problem: None, dy: Array, x: Array, *, out: Array) -> None:
-    """dy times the distribution function plus x times its density."""
+    """dy * (Phi(x) + x * Phi'(x))."""
     xp = namespace(x)
-    scaled, *work = scratch(4, x)
-    xp.multiply(x, math.sqrt(0.5), out=scaled)
-    erf(scaled, out, work)
-    out += 1
-    out *= 0.5
-    density = scaled
-    density *= scaled
-    xp.negative(density, out=density)
-    xp.exp(density, out=density)
-    density *= 1 / math.sqrt(2 * math.pi)
-    density *= x
-    out += density
+    bell, limited = scratch(2, x)
+    normal_tail(x, out, bell, limited)
+    xp.copysign(out, x, out=out)
+    xp.subtract(~xp.signbit(x), out, out=out)
+    bell *= 1 / math.sqrt(2 * math.pi)
+    bell *= x
+    out += bell
     out *= dy
 
 

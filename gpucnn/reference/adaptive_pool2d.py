@@ -106,7 +106,7 @@ def max_fprop(p: AdaptivePool2dProblem, x: Array) -> tuple[Array, Array]:
 
 
 def _turns(size: int, count: int, dtype: Any, like: Array) -> list[Array]:
-    """What each window (count,) looks at in each turn: its first position, its second, ..., its last once more."""
+    """What each window looks at in each turn, (count,): its first position, its second, ..., its last once more."""
     first, end = _spans(size, count)
     longest = int((end - first).max(initial=1))
     return [namespace(like).asarray(np.minimum(first + turn, end - 1).astype(dtype)) for turn in range(longest)]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import Array, namespace
+from gpucnn.backend import Array, empty, namespace
 from gpucnn.random import philox4x32, split64
-from gpucnn.reference.common import select
+from gpucnn.reference.common import blocks, select
+from gpucnn.reference.parallel import for_each
+
+_DRAWN = 1 << 13  # numbers drawn at a time on the CPU: what ten rounds leave on the way stays in the cache
+_SHARED = 1 << 16  # numbers that are worth several threads
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,18 @@ class DropoutProblem:
 def mask(problem: DropoutProblem, like: Array) -> Array:
     """Bool array of the problem's shape: True where an element is kept."""
     xp: Any = namespace(like)
-    index = xp.arange(int(np.prod(problem.shape, dtype=np.int64)), dtype=np.uint64)
-    counter = (index & np.uint64(0xFFFFFFFF), index >> np.uint64(32), *split64(problem.call))
-    word = philox4x32(counter, split64(problem.seed))[0]
-    return (word >= np.uint64(int(problem.p * 2.0**32))).reshape(problem.shape)
+    count = math.prod(problem.shape)
+    kept = empty((count,), np.dtype(bool), like)
+    call, seed, threshold = split64(problem.call), split64(problem.seed), np.uint64(int(problem.p * 2.0**32))
+
+    def run(block: slice) -> None:
+        index = xp.arange(block.start, block.stop, dtype=np.uint64)
+        word = philox4x32((index & np.uint64(0xFFFFFFFF), index >> np.uint64(32), *call), seed)[0]
+        kept[block] = word >= threshold
+
+    together = _DRAWN if isinstance(like, np.ndarray) else max(1, count)
+    for_each(run, blocks(count, 1, together), like, share=count > _SHARED)
+    return kept.reshape(problem.shape)
 
 
 def apply(problem: DropoutProblem, x: Array, keep: Array) -> Array:

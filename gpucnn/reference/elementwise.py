@@ -25,7 +25,10 @@ def _shared(function: Callable[..., Array], *operands: Array) -> Array:
 
     Operands of one element go with any.
     """
-    like = max(operands, key=lambda operand: operand.size)
+    like = operands[0]
+    for operand in operands[1:]:
+        if operand.size > like.size:
+            like = operand
     if like.nbytes <= LARGE_BYTES or not all([_same_or_single(operand, like) for operand in operands]):
         return function(*operands)
     out = empty(like.shape, like.dtype, like)

@@ -55,7 +55,7 @@ def moments(p: NormProblem, x: Array) -> tuple[Array, Array]:
         centre = group_mean(p, mean)
         var = group_mean(p, var + (mean - centre) ** 2)
         mean = centre
-    return mean, namespace(x).maximum(var, 0)
+    return mean, var
 
 
 @np.errstate(all="ignore")
@@ -234,12 +234,10 @@ def _divisor(number: int, limit: int) -> int:
 
 
 def _guess(walk: _Walk, x: Array) -> Array:
-    """About the mean of each channel of each set, (B,C); 0 where what it saw is not finite."""
-    xp = namespace(x)
+    """About the mean of each channel of each set, (B,C)."""
     sample = walk.short_rows(x)[:, ::_SAMPLED]
     total = sample.sum(axis=1, dtype=walk.work).reshape(walk.p.B, walk.summed, walk.p.C).sum(axis=1)
-    guess = total / walk.work.type(max(1, sample.shape[1] * walk.summed))
-    return xp.where(xp.isfinite(guess), guess, walk.work.type(0))
+    return total / walk.work.type(max(1, sample.shape[1] * walk.summed))
 
 
 def _sums(walk: _Walk, values: Array | None, x: Array | None, centre: Array) -> Array:

@@ -55,7 +55,7 @@ def rowwise(formula: Formula) -> Kernel:
 
 
 def summed(formula: Formula) -> Kernel:
-    """The kernel that adds up what `formula`, one as of `pointwise`, computes: without axes, in the arrays' dtype."""
+    """The kernel that adds up what `formula`, one as of `pointwise`, computes: () in the dtype of accumulation."""
 
     def run(problem: Any, *arrays: Array) -> Array:
         like = arrays[0]
@@ -70,7 +70,7 @@ def summed(formula: Formula) -> Kernel:
             sums[number] = values.sum()
 
         for_each(add_up, range(len(todo)), like, share=is_large(like.nbytes))
-        return namespace(like).asarray(sums.sum(), dtype=like.dtype)
+        return sums.sum()
 
     return _named_as(formula, run)
 

@@ -35,9 +35,8 @@ def loss(formula: Formula) -> Kernel:
     def run(problem: LossProblem, *arrays: Array) -> Array:
         if not problem.reduce:
             return elements(problem, *arrays)
-        result = total(problem, *arrays)
-        result /= problem.divisor
-        return result
+        like = arrays[0]
+        return namespace(like).asarray(total(problem, *arrays) / problem.divisor, dtype=like.dtype)
 
     run.__name__, run.__doc__ = formula.__name__, formula.__doc__
     return run

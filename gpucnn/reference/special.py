@@ -1,86 +1,72 @@
-"""Functions that numpy lacks."""
+"""Functions that array libraries lack, or do not have under one name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from gpucnn.backend import Array, namespace
-from gpucnn.reference.pointwise import blend
 
 Polynomial = tuple[float, ...]
 """Coefficients, of the lowest power first."""
 
 
-class _Erf(NamedTuple):
-    """erf(x) is x * P(x**2) / Q(x**2) up to |x| = 1/2, and sign(x) * (1 - exp(-x**2) * R(|x|) / S(|x|)) beyond."""
+class _Tail(NamedTuple):
+    """1 - Phi(t) is exp(-t**2 / 2) * P(t) / Q(t) for t >= 0."""
 
     P: Polynomial
     Q: Polynomial
-    R: Polynomial
-    S: Polynomial
     last: float
-    """From here on erf rounds to 1."""
+    """From here on exp(-t**2 / 2) rounds to 0."""
 
 
-_ERF = {
-    np.dtype("float32"): _Erf(  # relative errors 1.5e-10 and 5.6e-9
-        P=(1.1283791669528345, 0.09082812071004319, 0.01670904003340919),
-        Q=(1.0, 0.41382763250021093, 0.05275144766789916),
-        R=(1.0001212342541337, 0.6897968814903488, 0.20098044060436726),
-        S=(1.0, 1.8192936073983994, 1.2492643786825373, 0.35373199431009533),
-        last=3.92,
+_TAIL = {
+    np.dtype("float32"): _Tail(  # relative error 6e-8 up to t = 6
+        P=(0.4999999656638746, 0.3346197323405192, 0.10449182721832752, 0.01363507652592379),
+        Q=(1.0, 1.467120299141342, 0.879611054184752, 0.2613698579618146, 0.03419863845674826),
+        last=15.0,
     ),
-    np.dtype("float64"): _Erf(  # 3.4e-20 and 2.4e-17
-        P=(1.1283791670955126, 0.13270721295605717, 0.04003218392261942, 0.0011110635030202375, 6.531892950076805e-05),
-        Q=(1.0, 0.4509420386567843, 0.08579161216249927, 0.00829717839018444, 0.0003515378862968894),
-        R=(
-            *(0.999999999374674, 1.258819879571113, 0.7975222720304366, 0.2876939372127385),
-            *(0.05876761912341473, 0.005439509429628605, 3.840813230246615e-08),
+    np.dtype("float64"): _Tail(  # 9e-18 up to t = 8.5
+        P=(
+            *(0.5, 0.6613995910796177, 0.43639101835326954, 0.18079487385681986, 0.050752554939395934),
+            *(0.009827414169022402, 0.0012808788538826105, 0.00010309959331320473, 3.9574820989382955e-06),
         ),
-        S=(
-            *(1.0, 2.3871990366937283, 2.491188006864244, 1.4637519844821403),
-            *(0.5150250715667263, 0.10413309887138998, 0.00964332686180369),
+        Q=(
+            *(1.0, 2.1206837429621026, 2.0648428535615695, 1.214715629841975, 0.4773068021937645),
+            *(0.13040832231072888, 0.024892123537037004, 0.003220606431211857, 0.0002584323719300934),
+            9.919936333821236e-06,
         ),
-        last=5.93,
+        last=39.0,
     ),
 }
 
 
-def erf(x: Array, out: Array, work: Sequence[Array]) -> None:
-    """out = 2 / sqrt(pi) times the integral of exp(-t**2) from 0 to x; float32 or float64.
+def normal_tail(x: Array, out: Array, bell: Array, limited: Array) -> None:
+    """out = 1 - Phi(|x|) = erfc(|x| / sqrt(2)) / 2, with Phi the normal distribution function; float32 or float64.
 
-    Rational Chebyshev approximations in pieces after Cody (Mathematics of Computation 23, 1969). The coefficients are
-    this project's: a weighted least-squares fit at 40 digits, all of one sign so that no sum cancels. `work` is three
-    arrays as x to compute in.
+    On the way come bell = exp(-x**2 / 2) and limited = |x|, or where that is large enough for both to be 0, less.
+
+    A rational approximation of the ratio of the two, as Cody's of erfc (Mathematics of Computation 23, 1969), in one
+    piece. The coefficients are this project's: weighted least squares at 40 digits; all positive, so no sum cancels.
     """
     xp = namespace(x)
-    fit = _ERF[x.dtype]
-    t, numerator, denominator = work
-    xp.abs(x, out=t)
-    xp.minimum(t, fit.last, out=t)
-    _polynomial(fit.R, t, numerator)
-    _polynomial(fit.S, t, denominator)
-    numerator /= denominator
-    near = t <= 0.5
-    xp.multiply(t, t, out=t)
-    xp.negative(t, out=out)
-    xp.exp(out, out=out)
-    out *= numerator
-    xp.subtract(1, out, out=out)
-    xp.copysign(out, x, out=out)
-    _polynomial(fit.P, t, numerator)
-    _polynomial(fit.Q, t, denominator)
-    numerator /= denominator
-    numerator *= x
-    blend(~near, out, numerator, out)
+    fit = _TAIL[x.dtype]
+    xp.abs(x, out=limited)
+    xp.minimum(limited, fit.last, out=limited)
+    _polynomial(fit.P, limited, out)
+    _polynomial(fit.Q, limited, bell)
+    out /= bell
+    xp.multiply(limited, limited, out=bell)
+    bell *= -0.5
+    xp.exp(bell, out=bell)
+    out *= bell
 
 
 def _polynomial(coefficients: Polynomial, x: Array, out: Array) -> None:
     """By Horner's rule."""
-    out[...] = coefficients[-1]
-    for coefficient in coefficients[-2::-1]:
-        out *= x
+    namespace(x).multiply(x, coefficients[-1], out=out)
+    for coefficient in coefficients[-2:0:-1]:
         out += coefficient
+        out *= x
+    out += coefficients[0]

@@ -28,12 +28,13 @@ def unpool_fprop(p: Unpool2dProblem, x: Array, indices: Array) -> Array:
     """y: x at the flat positions `indices` (N,P,Q,C) of each channel, 0 elsewhere; the last of equal indices stays."""
     xp = namespace(x)
     y = zeros((p.N, p.H * p.W * p.C), x.dtype, x)
-    numbers = xp.arange(1, p.P * p.Q * p.C + 1)
+    number = np.int32 if p.P * p.Q * p.C < 1 << 31 else np.int64
+    numbers = xp.arange(1, p.P * p.Q * p.C + 1, dtype=number)
 
     def run(image: int) -> None:
         places = _places(p, indices[image])
         # Neither numpy nor cupy says which of several writes to an element stays: let all of them write the last value.
-        last = xp.zeros(p.H * p.W * p.C, np.int64)
+        last = xp.zeros(p.H * p.W * p.C, number)
         xp.maximum.at(last, places, numbers)
         y[image][places] = x[image].reshape(-1)[last[places] - 1]
 

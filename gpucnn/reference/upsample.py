@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,11 +86,12 @@ def _entries(size: int, count: int, scale: float | None, mode: str, align_corner
         return outputs, np.minimum(places, size - 1).astype(np.int64), None
     if size == count:
         return outputs, outputs, None
+    ideal: NDArray[Any]
     if align_corners:
-        place = outputs * (size - 1) / max(1, count - 1)
+        ideal = outputs * (size - 1) / max(1, count - 1)
     else:
-        place = (outputs + 0.5) * size / count - 0.5 if scale is None else (outputs + 0.5) / scale - 0.5
-    place = np.clip(place, 0, size - 1)
+        ideal = (outputs + 0.5) * size / count - 0.5 if scale is None else (outputs + 0.5) / scale - 0.5
+    place = np.clip(ideal, 0, size - 1)
     before = place.astype(np.int64)
     after = np.minimum(before + 1, size - 1)
     share = place - before

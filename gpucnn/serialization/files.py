@@ -11,12 +11,12 @@ import numpy as np
 
 from gpucnn.serialization import pytorch
 from gpucnn.serialization.refusal import WeightFileError
-from gpucnn.serialization.storages import widened
+from gpucnn.serialization.storages import numbers_of
 from gpucnn.tensor import Tensor
 
 _SAFETENSORS_DTYPES = {
-    **{"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "BOOL": "?"},
-    **{"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"},
+    **{"F64": "f8", "F32": "f4", "F16": "f2", "BF16": "bfloat16", "BOOL": "?", "C64": "c8"},
+    **{"I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1", "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1"},
 }
 
 
@@ -47,7 +47,8 @@ def load(path: str | os.PathLike[str]) -> Any:
             if head[8:9] == b"{":  # after eight bytes with its length, the header of a safetensors file is JSON
                 return _read_safetensors(file)
         except WeightFileError as error:
-            raise WeightFileError(f"{place}: {error}") from error
+            reason = str(error)  # which may quote what is in the file at any length
+            raise WeightFileError(f"{place}: {reason[:400]}{' ...' * (len(reason) > 400)}") from error
     raise WeightFileError(f"{place}: neither a safetensors file nor one of PyTorch's")
 
 
@@ -62,9 +63,10 @@ def _read_safetensors(file: IO[bytes]) -> dict[str, np.ndarray[Any, Any]]:
     for name, entry in entries:
         if entry["dtype"] not in _SAFETENSORS_DTYPES:
             raise WeightFileError(f"{name} has dtype {entry['dtype']}, of which there are no arrays: refused")
-        numbers = np.frombuffer(bytearray(entry["data"]), _SAFETENSORS_DTYPES[entry["dtype"]])
-        native = numbers.astype(numbers.dtype.newbyteorder("="), copy=False).reshape(entry["shape"])
-        found[name] = widened(native) if entry["dtype"] == "BF16" else native
+        try:
+            found[name] = numbers_of(entry["data"], _SAFETENSORS_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        except ValueError as error:  # an empty tensor may have any shape
+            raise WeightFileError(f"{name} has a shape that no array has: {error}") from error
     return found
 
 

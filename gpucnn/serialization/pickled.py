@@ -30,6 +30,13 @@ def ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
     return ordered
 
 
+def counter(counts: Any) -> dict[Any, Any]:
+    """collections.Counter, in which PyTorch's schedules keep their milestones, as a plain dict."""
+    if not isinstance(counts, dict):
+        raise WeightFileError("damaged pickle: a Counter of something else than counts")
+    return counts
+
+
 def latin1(text: Any, encoding: Any) -> bytes:
     """_codecs.encode, as which protocol 2 pickles bytes."""
     if not isinstance(text, str) or encoding != "latin1":
@@ -91,14 +98,16 @@ class _Machine:
     def name(self, argument: str | None) -> None:
         """GLOBAL has "module name" with it; for STACK_GLOBAL both lie on the stack."""
         if argument is None:
-            last = self.stack.pop()
-            name = f"{self.stack.pop()}.{last}"
+            last, module = self.stack.pop(), self.stack.pop()
+            if not (isinstance(last, str) and isinstance(module, str)):  # to print a nested tuple may take for ever
+                raise WeightFileError("damaged pickle: a name that is no string")
+            name = f"{module}.{last}"
         else:
             name = argument.replace(" ", ".", 1)
         if name not in self.globals:
             raise WeightFileError(
-                f"names {name}, which is code and no tensor or plain container: refused (what "
-                "torch.save(model.state_dict(), ...) writes has none)"
+                f"names {name}, which makes neither a dense tensor nor a plain container: refused (the state_dict() of "
+                "a network has none)"
             )
         self.stack.append(Global(name, self.globals[name]))
 
@@ -163,9 +172,11 @@ class _Machine:
 def _into(container: Any, keys: list[Any], values: list[Any]) -> None:
     if not isinstance(container, dict):
         raise WeightFileError(f"damaged pickle: sets an item of a {type(container).__name__}")
-    for key in keys:  # a nested tuple can be built so that hashing it takes for ever
+    for key in keys:  # a nested tuple can be built so that hashing it takes for ever, and long integers of equal hash
         if not isinstance(key, (str, int, float, bytes, type(None))):
             raise WeightFileError(f"a dict has a {type(key).__name__} as a key: refused")
+        if isinstance(key, int) and not -(2**63) <= key < 2**63:
+            raise WeightFileError("a dict has an integer of more than 64 bits as a key: refused")
     container.update(zip(keys, values, strict=True))
 
 

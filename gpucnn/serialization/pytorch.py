@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import io
 import mmap
+import os
 import zipfile
 from collections.abc import Callable
 from typing import IO, Any, cast
 
+import numpy as np
+
 from gpucnn.serialization import pickled
 from gpucnn.serialization.refusal import WeightFileError
-from gpucnn.serialization.storages import ITEM_SIZES, STORAGES, Storage, strided
+from gpucnn.serialization.storages import ITEM_SIZES, STORAGES, Storage, is_count, numbers_of, strided
 
 ZIP_MAGIC = b"PK\x03\x04"
+_PIECE = 1 << 20
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 # What zipfile raises for a damaged archive beside its own error: it finds an unheard-of version or encryption, a name
 # that is no text, a place before the beginning.
 _ZIP_TROUBLE = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, UnicodeDecodeError)
+# The dtypes for which PyTorch has no storage class: tensors of them are laid over plain bytes.
+_OF_BYTES = {"torch.uint16": "u2", "torch.uint32": "u4", "torch.uint64": "u8"}
+_PLAIN = (str, bytes, int, float, type(None), np.ndarray)
 OpenStorage = Callable[[str, str, int], Storage]
 """(key, kind of number, how many) -> the storage."""
 
@@ -33,7 +40,7 @@ def looks_legacy(head: bytes) -> bool:
 # ------------------------------------------------------------------------------------------------- the pickle in it
 
 
-def _tensors(stream: IO[bytes], open_storage: OpenStorage) -> Any:
+def _tensors(stream: IO[bytes], open_storage: OpenStorage, big_endian: bool) -> Any:
     """The object that the pickle at `stream` holds, its tensors as arrays over what `open_storage` gives."""
     storages: dict[str, Storage] = {}
 
@@ -43,7 +50,7 @@ def _tensors(stream: IO[bytes], open_storage: OpenStorage) -> Any:
         _, kind, key, _, count, *view = identity
         if not isinstance(kind, pickled.Global) or kind.name not in STORAGES or not isinstance(key, str):
             raise WeightFileError("has a storage of an unknown class: refused")
-        if type(count) is not int or count < 0 or any(part is not None for part in view):
+        if not is_count(count) or any(part is not None for part in view):
             raise WeightFileError(f"has a storage {key!r} without a plain count of its numbers: refused")
         if key not in storages:
             storages[key] = open_storage(key, STORAGES[kind.name], count)
@@ -51,27 +58,62 @@ def _tensors(stream: IO[bytes], open_storage: OpenStorage) -> Any:
             raise WeightFileError(f"storage {key!r} is used as {kind.name} and as another class")
         return storages[key]
 
+    def rebuild_of_bytes(storage: Any, offset: Any, sizes: Any, strides: Any, *rest: Any) -> Any:
+        dtype = rest[2]  # behind whether gradients are required, and hooks
+        if not isinstance(storage, Storage) or not isinstance(dtype, pickled.Global) or dtype.name not in _OF_BYTES:
+            raise WeightFileError("a tensor without a storage or a dtype: refused")
+        kind, raw = _OF_BYTES[dtype.name], storage.numbers
+        numbers = None if raw is None else numbers_of(raw, kind, big_endian)
+        return _rebuild_tensor(Storage(storage.key, kind, numbers), offset, sizes, strides, *rest[:2], *rest[3:])
+
     globals_: dict[str, pickled.Builder | None] = {
-        **dict.fromkeys(STORAGES),
+        **dict.fromkeys((*STORAGES, *_OF_BYTES)),
         "_codecs.encode": pickled.latin1,
+        "collections.Counter": pickled.counter,
         "collections.OrderedDict": pickled.ordered_dict,
         "torch.Size": tuple,
         "torch._utils._rebuild_tensor": _rebuild_tensor,
         "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+        "torch._utils._rebuild_tensor_v3": rebuild_of_bytes,
         "torch._utils._rebuild_parameter": _rebuild_parameter,
+        "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
     }
-    return pickled.read(stream, globals_, storage)
+    return _plain(pickled.read(stream, globals_, storage))
 
 
-def _rebuild_tensor(storage: Any, offset: Any, sizes: Any, strides: Any, *_: Any) -> Any:
-    """The arguments left out: whether gradients are required, hooks, metadata."""
+def _rebuild_tensor(
+    storage: Any, offset: Any, sizes: Any, strides: Any, requires_grad: Any = False, hooks: Any = None, signs: Any = None
+) -> Any:
+    """`signs`: what PyTorch puts off until the numbers are used, {"conj": whether to conjugate, "neg": to negate}."""
     if not isinstance(storage, Storage):
         raise WeightFileError("a tensor without a storage: refused")
-    return strided(storage, offset, sizes, strides)
+    if not (signs is None or (isinstance(signs, dict) and signs.keys() <= {"conj", "neg"})):
+        raise WeightFileError(f"a tensor over storage {storage.key!r} with metadata of an unknown kind: refused")
+    array = strided(storage, offset, sizes, strides)
+    if array is None or not signs:
+        return array
+    array = np.conjugate(array) if signs.get("conj") else array
+    return np.negative(array) if signs.get("neg") else array
 
 
 def _rebuild_parameter(data: Any, *_: Any) -> Any:
+    """Left out: whether gradients are required, hooks, attributes that were set on the parameter."""
     return data
+
+
+def _plain(value: Any) -> Any:
+    """`value`, in which there must be nothing but arrays and plain containers: no storage or name by itself."""
+    seen, parts = set(), [value]
+    while parts:  # no recursion: a file may nest its containers as deep as it is long, or put one into itself
+        part = parts.pop()
+        if isinstance(part, (dict, list, tuple)):
+            if id(part) not in seen:
+                seen.add(id(part))
+                parts += part.values() if isinstance(part, dict) else part
+        elif not isinstance(part, _PLAIN):
+            what = part.name if isinstance(part, pickled.Global) else f"a {type(part).__name__} by itself"
+            raise WeightFileError(f"holds {what}, which is neither a dense tensor nor a plain container: refused")
+    return value
 
 
 # ------------------------------------------------------------------------------------------------- the zip archive
@@ -81,13 +123,17 @@ def read_zip(file: IO[bytes]) -> Any:
     """What torch.save wrote from version 1.6 on."""
     try:
         with zipfile.ZipFile(file) as archive:
-            return _read_archive(archive)
+            return _read_archive(archive, os.fstat(file.fileno()).st_size)
     except _ZIP_TROUBLE as error:
         raise WeightFileError(f"truncated or damaged zip archive: {error}") from error
 
 
-def _read_archive(archive: zipfile.ZipFile) -> Any:
+def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
     members = {info.filename: info for info in archive.infolist()}
+    if len(members) != len(archive.infolist()):
+        raise WeightFileError("a zip archive with two members of the same name: refused")
+    if sum(info.file_size for info in members.values() if info.compress_type == zipfile.ZIP_STORED) > size:
+        raise WeightFileError("a zip archive whose members are larger than itself, truncated or overlapping: refused")
     roots = [name.removesuffix("data.pkl") for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(roots) != 1:
         raise WeightFileError("a zip archive without the data.pkl that torch.save writes: no file of PyTorch weights")
@@ -101,7 +147,8 @@ def _read_archive(archive: zipfile.ZipFile) -> Any:
         info = members[root + name]
         if info.compress_type != zipfile.ZIP_STORED:
             raise WeightFileError(f"{name} is compressed, which torch.save never does: refused")
-        return bytearray(archive.read(info))
+        with archive.open(info) as member:
+            return _filled(member, info.file_size, name)
 
     big_endian = f"{root}byteorder" in members and bytes(content("byteorder")) == b"big"
 
@@ -114,7 +161,20 @@ def _read_archive(archive: zipfile.ZipFile) -> Any:
             raise WeightFileError(f"storage {key!r} has {has} bytes for {count} numbers of {ITEM_SIZES[kind]} bytes")
         return Storage.of_bytes(key, kind, content(name), big_endian)
 
-    return _tensors(io.BytesIO(content("data.pkl")), open_storage)
+    return _tensors(io.BytesIO(content("data.pkl")), open_storage, big_endian)
+
+
+def _filled(file: IO[bytes], size: int, name: str) -> bytearray:
+    """The next `size` bytes, read piece by piece: what is large should not be in memory twice."""
+    content = bytearray(size)
+    view, done = memoryview(content), 0
+    while done < size:
+        piece = file.read(min(size - done, _PIECE))
+        if not piece:
+            raise WeightFileError(f"truncated: {name} should have {size - done} more bytes")
+        view[done : done + len(piece)] = piece
+        done += len(piece)
+    return content
 
 
 # ------------------------------------------------------------------------------------------------ before version 1.6
@@ -146,10 +206,13 @@ def _read_pickles(file: IO[bytes], size: int) -> Any:
         wanted[key] = (kind, count)
         return Storage(key, kind, None)
 
-    _tensors(file, note)  # once for what the storages hold, which follow it, and once more to make tensors of them
+    _tensors(file, note, big_endian)  # once for what the storages hold, which follow it, and once more to make tensors of them
     storages: dict[str, Storage] = {}
-    for key in plain():
-        if key not in wanted:
+    keys = plain()
+    if not isinstance(keys, list):
+        raise WeightFileError("damaged pickle: no list of storages")
+    for key in keys:
+        if not isinstance(key, str) or key not in wanted:
             raise WeightFileError("brings a storage that no tensor is in")
         storages[key] = Storage.of_bytes(key, wanted[key][0], _numbers(file, size, key, *wanted[key]), big_endian)
 
@@ -159,7 +222,7 @@ def _read_pickles(file: IO[bytes], size: int) -> Any:
         return storages[key]
 
     file.seek(start)
-    return _tensors(file, open_storage)
+    return _tensors(file, open_storage, big_endian)
 
 
 def _no_persistent(_: Any) -> Any:
@@ -173,4 +236,4 @@ def _numbers(file: IO[bytes], end: int, key: str, kind: str, count: int) -> byte
         raise WeightFileError(f"storage {key!r} has {here} numbers instead of {count}")
     if size > end - file.tell():
         raise WeightFileError(f"truncated: storage {key!r} should have {size} more bytes")
-    return bytearray(file.read(size))
+    return _filled(file, size, f"storage {key!r}")

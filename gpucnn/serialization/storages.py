@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,12 @@ import numpy as np
 
 from gpucnn.serialization.refusal import WeightFileError
 
-# What torch calls them, and their elements; bfloat16 has no numpy dtype and is widened once read.
+# What torch calls them, and their elements; bfloat16 has no numpy dtype and is widened once read. The bytes of an
+# untyped storage get their dtype from the tensor.
 STORAGES = {
+    "torch.storage.UntypedStorage": "u1",
+    "torch.ComplexDoubleStorage": "c16",
+    "torch.ComplexFloatStorage": "c8",
     "torch.DoubleStorage": "f8",
     "torch.FloatStorage": "f4",
     "torch.HalfStorage": "f2",
@@ -23,6 +26,7 @@ STORAGES = {
     "torch.ByteStorage": "u1",
     "torch.BoolStorage": "?",
 }
+_MOST_AXES = 64  # of a numpy array
 ITEM_SIZES = {kind: 2 if kind == "bfloat16" else np.dtype(kind).itemsize for kind in STORAGES.values()}
 
 
@@ -37,10 +41,17 @@ class Storage:
     @classmethod
     def of_bytes(cls, key: str, kind: str, raw: bytearray, big_endian: bool) -> Storage:
         """The numbers in `raw`, in the byte order of this machine."""
-        dtype = np.dtype("u2" if kind == "bfloat16" else kind)
-        stored = np.frombuffer(raw, dtype.newbyteorder(">" if big_endian else "<"))
-        native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-        return cls(key, kind, widened(native) if kind == "bfloat16" else native)
+        return cls(key, kind, numbers_of(raw, kind, big_endian))
+
+
+def numbers_of(raw: bytearray | np.ndarray[Any, Any], kind: str, big_endian: bool = False) -> np.ndarray[Any, Any]:
+    """Bytes as the numbers that they are, without a copy where the machine has such numbers in that byte order."""
+    if kind == "?":
+        return np.frombuffer(raw, np.uint8) != 0  # whatever byte stands for True in the file
+    dtype = np.dtype("u2" if kind == "bfloat16" else kind)
+    stored = np.frombuffer(raw, dtype.newbyteorder(">" if big_endian else "<"))
+    native = stored.astype(dtype, copy=False)
+    return widened(native) if kind == "bfloat16" else native
 
 
 def widened(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -54,15 +65,17 @@ def strided(storage: Storage, offset: Any, sizes: Any, strides: Any) -> np.ndarr
     where = f"a tensor over storage {storage.key!r}"
     if not (_whole((offset,), sizes, strides) and len(sizes) == len(strides)):
         raise WeightFileError(f"{where} has an offset, sizes or strides that are no tuples of non-negative integers")
+    if len(sizes) > _MOST_AXES:
+        raise WeightFileError(f"{where} has {len(sizes)} axes, more than {_MOST_AXES}: refused")
     if storage.numbers is None:
         return None
-    elements, available = math.prod(sizes), storage.numbers.size
+    available = storage.numbers.size
     last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
-    if elements and (last >= available or elements > available):
+    if all(sizes) and last >= available:
         raise WeightFileError(
             f"{where} with offset {offset}, sizes {sizes} and strides {strides} does not fit its {available} numbers"
         )
-    if not elements:
+    if not all(sizes):
         return np.empty(sizes, storage.numbers.dtype)
     item = storage.numbers.itemsize
     steps = tuple([stride * item for stride in strides])
@@ -71,4 +84,9 @@ def strided(storage: Storage, offset: Any, sizes: Any, strides: Any) -> np.ndarr
 
 
 def _whole(*several: Any) -> bool:
-    return all(isinstance(counts, tuple) and all(type(n) is int and n >= 0 for n in counts) for counts in several)
+    return all(isinstance(counts, tuple) and all(is_count(n) for n in counts) for counts in several)
+
+
+def is_count(n: Any) -> bool:
+    """Whether `n` is an integer from 0 that 64 bits hold: a longer one may be as long as the file."""
+    return type(n) is int and 0 <= n < 2**63

@@ -23,7 +23,8 @@ def matmul(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     y = np.empty((*batch, a.shape[-2], b.shape[-1]))
     for place in np.ndindex(*y.shape):
         *at, m, n = place
-        y[place] = math.fsum(left[(*at, m)] * right[(*at, slice(None), n)])
+        row, column = (*at, m), (*at, slice(None), n)
+        y[place] = math.fsum(left[row] * right[column])
     return y
 
 

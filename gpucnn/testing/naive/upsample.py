@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -52,20 +54,21 @@ def weights(size: int, count: int, scale: float | None, mode: str, align_corners
     found = np.zeros((count, size))
     for p, h in np.ndindex(count, size):
         if mode == "bilinear":
-            found[p, h] = max(0.0, 1 - abs(place(p, size, count, scale, align_corners) - h))
+            found[p, h] = max(0, 1 - abs(place(p, size, count, scale, align_corners) - h))
         else:
             found[p, h] = nearest(p, size, count, scale, exact=mode == "nearest-exact") == h
     return found
 
 
-def place(p: int, size: int, count: int, scale: float | None, align_corners: bool) -> float:
-    """Where among the inputs output p lies: bilinear weights fall to 0 at a distance of 1 from there."""
+def place(p: int, size: int, count: int, scale: float | None, align_corners: bool) -> Fraction:
+    """Where among the inputs output p lies, exactly: bilinear weights fall to 0 at a distance of 1 from there."""
     if size == count:
-        return p
+        return Fraction(p)
     if align_corners:
-        return p * (size - 1) / (count - 1) if count > 1 else 0.0
-    step = size / count if scale is None else 1 / scale
-    return min(max((p + 0.5) * step - 0.5, 0), size - 1)
+        return Fraction(p * (size - 1), max(1, count - 1))
+    step = Fraction(size, count) if scale is None else 1 / Fraction(scale)
+    half = Fraction(1, 2)
+    return min(max((p + half) * step - half, Fraction(0)), Fraction(size - 1))
 
 
 def nearest(p: int, size: int, count: int, scale: float | None, exact: bool) -> int:
