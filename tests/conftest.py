@@ -56,8 +56,10 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return run
 
-    for place in ("conv2d.empty", "conv2d.workspace", "pool2d.empty", "pool2d.workspace", "common.empty"):
-        monkeypatch.setattr(f"gpucnn.reference.{place}", filled(getattr(backend, place.partition(".")[2])))
+    for module in ("conv2d", "depthwise", "products", "pool2d", "common"):
+        monkeypatch.setattr(f"gpucnn.reference.{module}.empty", filled(backend.empty))
+    for module in ("pool2d", "common"):
+        monkeypatch.setattr(f"gpucnn.reference.{module}.workspace", filled(backend.workspace))
 
 
 @pytest.fixture

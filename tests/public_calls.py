@@ -71,6 +71,7 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "conv2d dense": lambda m: F.conv2d(m(2, 3, 7, 6), m(4, 3, 3, 3), m(4), padding=1),
     "conv2d strided": lambda m: F.conv2d(m(2, 3, 7, 6), m(4, 3, 3, 2), m(4), (2, 1), (1, 2), (1, 2)),
     "conv2d 1x1": lambda m: F.conv2d(m(2, 8, 5, 5), m(4, 8, 1, 1), m(4)),
+    "conv2d wide": lambda m: F.conv2d(m(2, 256, 3, 3), m(288, 256, 1, 1)),
     "conv2d 1x1 strided": lambda m: F.conv2d(m(2, 8, 5, 5), m(4, 8, 1, 1), None, 2),
     "conv2d grouped": lambda m: F.conv2d(m(2, 8, 5, 5), m(12, 2, 3, 3), m(12), padding=1, groups=4),
     "conv2d depthwise": lambda m: F.conv2d(m(2, 4, 6, 6), m(8, 1, 3, 3), m(8), 2, 1, groups=4),

@@ -217,7 +217,6 @@ def test_whole_windows_are_those_of_an_ordinary_pooling(case: Case) -> None:
         ([2, 4], (2, 4)),
         ((None, 3), (5, 3)),
         ((2, None), (2, 7)),
-        ((None, None), (5, 7)),
         ((np.int64(2), True), (2, 1)),
     ],
     ids=str,
@@ -297,8 +296,8 @@ def test_average_of_half_precision_is_summed_in_float32(size: Any) -> None:
     ("layer", "run"),
     [
         (nn.AdaptiveAvgPool2d(1), lambda x: F.adaptive_avg_pool2d(x, 1)),
-        (nn.AdaptiveMaxPool2d([2, 3]), lambda x: F.adaptive_max_pool2d(x, (2, 3))),
         (nn.GlobalAvgPool2d(), lambda x: F.adaptive_avg_pool2d(x, 1)),
+        (nn.AdaptiveMaxPool2d([2, 3]), lambda x: F.adaptive_max_pool2d(x, (2, 3))),
     ],
     ids=repr,
 )
@@ -320,7 +319,6 @@ def test_the_layer_gives_its_indices() -> None:
     ("shape", "size", "error", "message"),
     [
         ((2, 3, 5, 7), -1, ValueError, "output_size must not be negative, got -1"),
-        ((2, 3, 5, 7), (3, -1), ValueError, r"must not be negative, got \(3, -1\)"),
         ((2, 3, 5, 7), (3,), ValueError, r"an int or a pair \(vertical, horizontal\), got \(3,\)"),
         ((2, 3, 5, 7), (3, 3, 3), ValueError, "an int or a pair"),
         ((2, 3, 5, 7), 2.0, TypeError, "output_size must be an integer, got 2.0"),
@@ -328,7 +326,6 @@ def test_the_layer_gives_its_indices() -> None:
         ((2, 3, 5, 7), None, TypeError, "output_size must be an integer, got None"),
         ((5, 7), 2, ValueError, r"input must have shape \(N, C, H, W\) or \(C, H, W\), got \(5, 7\)"),
         ((2, 3, 0, 7), 2, ValueError, r"image must not be empty, got input \(2, 3, 0, 7\)"),
-        ((2, 3, 5, 0), 2, ValueError, r"image must not be empty, got input \(2, 3, 5, 0\)"),
     ],
     ids=str,
 )

@@ -26,6 +26,20 @@ CASES = [
     ConvCase(3, 2, 9, 9, 4, 3, 3, padding=(2, 2), dilation=(2, 2), groups=2),  # depthwise, multiplier 2, dilation
     ConvCase(1, 3, 12, 12, 6, 2, 2, stride=(4, 3), groups=3),  # depthwise, stride beyond the kernel
     ConvCase(20, 1, 6, 6, 3, 3, 3),  # more tiles than lanes
+    ConvCase(3, 5, 6, 7, 4, 1, 1),
+    ConvCase(1, 3, 2, 9, 70, 1, 1),
+    ConvCase(2, 1, 5, 1, 1, 1, 1, bias=False),
+    ConvCase(7, 2, 8, 8, 3, 1, 1),
+    ConvCase(2, 3, 6, 7, 5, 1, 1, stride=(2, 3), padding=(1, 0)),
+    ConvCase(3, 11, 13, 11, 3, 3, 3, padding=(1, 1)),  # weight gradient by rows of taps
+    ConvCase(2, 17, 16, 12, 4, 4, 2, padding=(2, 1), dilation=(2, 3)),
+    ConvCase(2, 24, 14, 13, 12, 3, 3, padding=(1, 1), groups=2),
+    ConvCase(2, 24, 5, 6, 24, 3, 3, padding=(1, 1), groups=12),  # groups joined, to more than one
+    ConvCase(2, 10, 7, 6, 15, 2, 3, stride=(2, 1), groups=5),
+    ConvCase(2, 4, 9, 8, 3, 3, 2, stride=(4, 3), padding=(1, 1), dilation=(2, 3)),  # strides that share a factor
+    ConvCase(1, 3, 2, 3, 4, 3, 3, stride=(5, 2), padding=(3, 3)),  # rows of the input that no window reads
+    ConvCase(1, 4, 12, 5, 4, 2, 2, stride=(3, 3), padding=(0, 2)),
+    ConvCase(2, 3, 31, 7, 3, 5, 3, padding=(2, 1), groups=3),  # depthwise in bands
 ]
 TABLES = {"y": conv2d.fprop, "dx": conv2d.dgrad, "dw": conv2d.wgrad, "db": conv2d.bgrad}
 
@@ -84,24 +98,36 @@ def check_kernels(case: ConvCase, dtype: str, kind: str, passes: tuple[str, ...]
             compare(logical, getattr(t, result), terms, f"{name} {dtype}", exact=kind == "integers")
 
 
+@pytest.fixture
+def parts(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small blocks, products are cut into small parts too."""
+    if block_bytes < 1 << 20:
+        for name, value in (("products._UNPACKED", 500), ("products._MOST_SUMMED", 8), ("products._FEWEST_ROWS", 2)):
+            monkeypatch.setattr(f"gpucnn.reference.{name}", value)
+        for name in ("parallel._PIECE_OPERATIONS", "parallel._PIECE_SIDE", "windows._FEW_WINDOWS"):
+            monkeypatch.setattr(f"gpucnn.reference.{name}", 9)
+        for name in ("conv2d._FEWEST_FILTERS", "conv2d._LONG_RUN", "conv2d._LONG_SUM", "depthwise._WIDE"):
+            monkeypatch.setattr(f"gpucnn.reference.{name}", 3)
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_kernels_are_exact_on_small_integers(case: ConvCase, dtype: str, block_bytes: int) -> None:
+def test_kernels_are_exact_on_small_integers(case: ConvCase, dtype: str, parts: None) -> None:
     check_kernels(case, dtype, "integers")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
-def test_kernels_round_no_more_than_they_must(case: ConvCase, dtype: str, block_bytes: int) -> None:
+def test_kernels_round_no_more_than_they_must(case: ConvCase, dtype: str, parts: None) -> None:
     check_kernels(case, dtype, "normal")
 
 
 def test_the_cases_reach_every_kernel() -> None:
     """And every kernel is one of those that these tests were written for."""
     assert [names(table) for table in TABLES.values()] == [
-        ["depthwise", "im2col"],
-        ["flipped", "taps"],
-        ["depthwise", "im2col"],
+        ["pointwise", "depthwise", "im2col"],
+        ["pointwise", "depthwise", "im2col"],
+        ["depthwise", "im2col", "taps"],
         ["rows"],
     ]
     for table in TABLES.values():
@@ -323,7 +349,7 @@ def last_row_unwritten(p: Conv2dProblem, x: np.ndarray, w: np.ndarray, bias: Any
 
 
 def filters_not_turned(p: Conv2dProblem, dy: np.ndarray, w: np.ndarray) -> np.ndarray:
-    return reference.dgrad_taps(p, dy, np.ascontiguousarray(w[:, ::-1, ::-1]))
+    return reference.dgrad_im2col(p, dy, np.ascontiguousarray(w[:, ::-1, ::-1]))
 
 
 def one_lane_unsummed(p: Conv2dProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray:

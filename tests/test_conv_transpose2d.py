@@ -69,6 +69,8 @@ class Case:
 CORNERS = [
     Case(1, 1, 1, 1, 1, 1, 1),
     Case(2, 3, 4, 5, 4, 3, 3),
+    Case(3, 5, 4, 3, 2, 1, 1),
+    Case(1, 2, 6, 7, 3, 1, 1, bias=False),
     Case(2, 4, 5, 4, 3, 4, 4, (2, 2), (1, 1)),  # FCN's and DCGAN's upsampling by 2
     Case(1, 2, 3, 4, 2, 16, 16, (8, 8), (4, 4), groups=2, bias=False),  # FCN-8s, bilinear and depthwise
     Case(2, 3, 4, 4, 5, 2, 2, (2, 2)),  # U-Net's, without overlap
@@ -378,7 +380,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 
 def test_a_kernel_is_forced_by_name() -> None:
     x, w = gpucnn.ones(1, 2, 4, 4), gpucnn.ones(2, 2, 3, 3)
-    assert_equal(F.conv_transpose2d(x, w, kernel="taps"), F.conv_transpose2d(x, w).numpy())
+    assert_equal(F.conv_transpose2d(x, w, kernel="im2col"), F.conv_transpose2d(x, w).numpy())
     with pytest.raises(ValueError, match=r"conv2d dgrad: no kernel 'tap' on backend 'reference'"):
         F.conv_transpose2d(x, w, kernel="tap")
 
@@ -434,11 +436,11 @@ def test_bad_arguments_are_refused(changes: dict[str, Any], error: type[Exceptio
 
 
 def filters_turned(p: Conv2dProblem, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    return reference.dgrad_taps(p, x, np.ascontiguousarray(w[:, ::-1, ::-1]))
+    return reference.dgrad_im2col(p, x, np.ascontiguousarray(w[:, ::-1, ::-1]))
 
 
 def last_row_unwritten(p: Conv2dProblem, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    y = reference.dgrad_taps(p, x, w)
+    y = reference.dgrad_im2col(p, x, w)
     y[:, -1] = np.nan
     return y
 

@@ -18,7 +18,7 @@ from gpucnn.testing import assert_close, assert_equal, gradcheck, naive
 
 DTYPES = ["float64", "float32", "float16"]
 REDUCTIONS = ["mean", "sum", "none"]
-WEIGHT = [0.5, 2.0, 1.0, 3.0, 0.25]
+WEIGHT = [0.5625, 2.125, 1.3125, 3.1875, 0.21875]
 
 
 def labels(*shape: int, ignored: int | None = None) -> np.ndarray:

@@ -348,7 +348,7 @@ def test_a_forked_child_computes_on_its_own() -> None:
 
 def test_a_sum_that_depends_on_the_threads_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison above tells lanes that follow the number of threads from ones that do not."""
-    monkeypatch.setattr("gpucnn.reference.common.BLOCK_BYTES", 20_000)
+    monkeypatch.setattr("gpucnn.reference.common.BLOCK_BYTES", 5_000)
     runs = []
     for threads in (1, 3):
         monkeypatch.setattr("gpucnn.reference.conv2d._LANES", threads)

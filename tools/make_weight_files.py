@@ -5,7 +5,7 @@ python tools/make_weight_files.py
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,13 @@ def contents() -> dict[str, Any]:
     state = OrderedDict({"weight": base, "transposed": base[2:8].view(2, 3).t(), **floats, **integers, **small})
     state["parameter"] = torch.nn.Parameter(torch.ones(2, 1, 1, 1))
     state["scalar"], state["nothing"] = torch.tensor(3), torch.zeros(0, 3)
-    return {"state_dict": state, "epoch": 3, "plain": [1, (2.5, "x", None, True, b"ab"), {"nested": -(10**30)}]}
+    state["marked"] = torch.nn.Parameter(torch.ones(2))
+    setattr(state["marked"], "remark", "an attribute")  # noqa: B010  # which Tensor has not declared
+    state["complex"] = torch.tensor([1 + 2j, -3j])
+    state["unsigned"] = torch.tensor([0, 1, 65535], dtype=torch.uint16)
+    state["expanded"] = base[:2].expand(3, 2)
+    plain = [1, (2.5, "x", None, True, b"ab"), {"nested": -(10**30)}]
+    return {"state_dict": state, "epoch": 3, "plain": plain, "schedule": {"milestones": Counter([30, 60])}}
 
 
 def main() -> None:

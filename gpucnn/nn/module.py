@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
 from gpucnn import arguments
 from gpucnn.autograd import no_grad, observers
 from gpucnn.nn.parameter import Parameter
@@ -268,9 +270,11 @@ class Module:
                 problems.append(f"{name}: shape {values[name].shape}, this module has {tensor.shape}")
         if strict:
             problems += [f"{name}: missing" for name in missing] + [f"{name}: unexpected" for name in unexpected]
+            if missing and set(missing) <= {str(name).removeprefix("module.") for name in unexpected}:
+                problems.append("remove 'module.' from the front of the names: PyTorch's DataParallel put it there")
         if problems:
             raise ValueError(f"state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
-        with no_grad():
+        with no_grad(), np.errstate(all="ignore"):  # numbers that the dtype here can't hold become infinite
             for name, value in values.items():
                 mine[name].copy_(value)
         return missing, unexpected

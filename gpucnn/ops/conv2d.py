@@ -9,18 +9,22 @@ from gpucnn.backend import Array, from_nhwc, to_nhwc
 from gpucnn.ops.registry import KernelTable
 from gpucnn.problem import Conv2dProblem
 from gpucnn.reference import conv2d as reference
+from gpucnn.reference import depthwise
 
 fprop = KernelTable("conv2d", "fprop")
-fprop.add("depthwise", "reference", reference.fprop_depthwise, reference.depthwise_only)
+fprop.add("pointwise", "reference", reference.fprop_pointwise, reference.pointwise_only)
+fprop.add("depthwise", "reference", depthwise.fprop, depthwise.depthwise_only)
 fprop.add("im2col", "reference", reference.fprop_im2col)
 
 dgrad = KernelTable("conv2d", "dgrad")
-dgrad.add("flipped", "reference", reference.dgrad_flipped, reference.flippable)
-dgrad.add("taps", "reference", reference.dgrad_taps)
+dgrad.add("pointwise", "reference", reference.dgrad_pointwise, reference.pointwise_only)
+dgrad.add("depthwise", "reference", depthwise.dgrad, depthwise.depthwise_only)
+dgrad.add("im2col", "reference", reference.dgrad_im2col)
 
 wgrad = KernelTable("conv2d", "wgrad")
-wgrad.add("depthwise", "reference", reference.wgrad_depthwise, reference.depthwise_only)
-wgrad.add("im2col", "reference", reference.wgrad_im2col)
+wgrad.add("depthwise", "reference", depthwise.wgrad, depthwise.depthwise_only)
+wgrad.add("im2col", "reference", reference.wgrad_im2col, reference.narrow_only)
+wgrad.add("taps", "reference", reference.wgrad_taps, reference.dense_only)
 
 bgrad = KernelTable("conv2d", "bgrad")
 bgrad.add("rows", "reference", reference.bgrad)

@@ -35,19 +35,25 @@ def is_large(scratch: int, operations: int = 0) -> bool:
     return scratch > LARGE_BYTES or operations > LARGE_OPERATIONS
 
 
-def _block_bytes(scratch: int) -> int:
+def block_bytes(scratch: int) -> int:
+    """What a block of a pass that needs so much scratch memory in all may take."""
     return 2 * BLOCK_BYTES if scratch > LARGE_BYTES else BLOCK_BYTES
 
 
 def blocks(count: int, bytes_each: int, limit: int | None = None) -> list[slice]:
-    """Cuts `count` items into slices whose scratch of `bytes_each` an item stays within `limit`, or a block's size."""
-    step = max(1, (limit or _block_bytes(count * bytes_each)) // max(1, bytes_each))
+    """Cuts `count` items into slices whose scratch of `bytes_each` an item stays within `limit`, or a block's size.
+
+    Slices are about equal and an even number of them, or one, so that two threads have as much to do.
+    """
+    most = max(1, (limit or block_bytes(count * bytes_each)) // max(1, bytes_each))
+    number = -(-count // most)
+    step = -(-count // (number + number % 2)) if number > 1 else max(1, count)
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
-def tiles(images: int, rows: int, bytes_a_row: int) -> list[tuple[slice, slice]]:
-    """Cuts (images, rows of each) into tiles of at most a block's size: whole images, or bands of rows of one."""
-    limit = _block_bytes(images * rows * bytes_a_row)
+def tiles(images: int, rows: int, bytes_a_row: int, limit: int | None = None) -> list[tuple[slice, slice]]:
+    """Cuts (images, rows of each) into tiles of at most `limit` bytes, or a block's: whole images, or bands of one."""
+    limit = limit or block_bytes(images * rows * bytes_a_row)
     if rows * bytes_a_row <= limit:
         return [(block, slice(0, rows)) for block in blocks(images, rows * bytes_a_row, limit)]
     bands = blocks(rows, bytes_a_row, limit)
@@ -96,16 +102,6 @@ def tap(padded_x: Array, p: Conv2dProblem | Pool2dProblem, r: int, s: int) -> Ar
     ]
 
 
-def windows(padded_x: Array, p: Conv2dProblem) -> Array:
-    """The view (N,P,Q,R,S,C) of every window, without a copy."""
-    n, h, w, c = padded_x.strides
-    return namespace(padded_x).lib.stride_tricks.as_strided(
-        padded_x,
-        (padded_x.shape[0], p.P, p.Q, p.R, p.S, padded_x.shape[3]),
-        (n, h * p.stride[0], w * p.stride[1], h * p.dilation[0], w * p.dilation[1], c),
-    )
-
-
 def select(values: Array, keep: Array, out: Array | None = None) -> Array:
     """`values` where `keep` (bool, same shape) is true, else +0.
 
@@ -122,6 +118,9 @@ def add_channels(y: Array, bias: Array) -> None:
 
     The bias is repeated along Q first: rows of Q*K numbers are worth a vector loop, K of 6 are not.
     """
+    if not y.flags.c_contiguous:
+        y += bias
+        return
     Q, K = y.shape[-2:]
     rows = y.reshape(-1, Q * K)
     rows += namespace(y).tile(bias, Q)

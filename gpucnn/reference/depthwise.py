@@ -1,8 +1,8 @@
 """Depthwise convolution, each channel alone with its K/C filters, as sums of products along rows of channels.
 
-x (N,H,W,C), w (K,R,S,1), y and dy (N,P,Q,K). A matrix product would multiply mostly zeros, and adding up taps one by one
-passes over memory twice a tap; a sum of products over a view of the windows multiplies and adds in one pass, at a third
-of a nanosecond a product.
+x (N,H,W,C), w (K,R,S,1), y and dy (N,P,Q,K). A matrix product would multiply mostly zeros, and adding up taps one by
+one passes over memory twice a tap; a sum of products over a view of the windows multiplies and adds in one pass, in 0.2
+to 0.3 ns a product on one core.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 from gpucnn.backend import Array, accumulator, empty, namespace, zeros
 from gpucnn.problem import Conv2dProblem
-from gpucnn.reference.common import add_channels, add_up, is_large, tiles
+from gpucnn.reference.common import add_channels, add_up, block_bytes, is_large, tiles
 from gpucnn.reference.parallel import for_each
-from gpucnn.reference.windows import Tile, covered, phases, windows
+from gpucnn.reference.windows import SHARED_BLOCKS, Tile, covered, phases, windows
 
 _LANES = 8  # partial sums of a weight gradient, whatever the number of threads
 _WIDE = 256  # channels from which on a pixel is as good a run of memory as a row of pixels
@@ -67,7 +67,7 @@ def wgrad(p: Conv2dProblem, x: Array, dy: Array) -> Array:
 
     def run(lane: int) -> None:
         for tile in todo[lane::lanes]:
-            gradient = dy[tile].astype(work, copy=False)
+            gradient = dy[tile[:2]].astype(work, copy=False)
             view = windows(covered(p, x, tile, work), p, gradient.shape[1])
             # A sum for each row of windows first: one running sum over a tile would lose digits.
             products = namespace(x).einsum("npqrsk,npqk->nprsk", view, gradient)
@@ -92,7 +92,7 @@ def _correlate(p: Conv2dProblem, x: Array, filters: Array, offsets: Array | None
     def run(tile: Tile) -> None:
         view = windows(covered(p, x, tile, work), p, tile[1].stop - tile[1].start)
         n, P = view.shape[:2]
-        total = y[tile] if in_place else empty((n, P, p.Q, p.K), work, x)
+        total = y[tile[:2]] if in_place else empty((n, P, p.Q, p.K), work, x)
         if in_rows:  # neighbouring windows are neighbours in memory: Q*K numbers in one run
             *outer, _, h, w, c = view.strides
             view = xp.lib.stride_tricks.as_strided(view, (n, P, p.R, p.S, p.Q * p.K), (*outer, h, w, c))
@@ -102,7 +102,7 @@ def _correlate(p: Conv2dProblem, x: Array, filters: Array, offsets: Array | None
         if offsets is not None:
             add_channels(total, offsets)
         if not in_place:
-            y[tile] = total
+            y[tile[:2]] = total
 
     for_each(run, _tiles(p, work), x, share=_is_large(p))
 
@@ -129,7 +129,10 @@ def _by_tap(w: Array, work: np.dtype[Any]) -> Array:
 
 
 def _tiles(p: Conv2dProblem, work: np.dtype[Any]) -> list[Tile]:
-    return tiles(p.N, p.P, (p.stride[0] * p.W + 2 * p.Q) * p.K * work.itemsize)
+    row_bytes = (p.stride[0] * p.W + 2 * p.Q) * p.K * work.itemsize
+    limit = block_bytes(p.N * p.P * row_bytes) * (SHARED_BLOCKS if _is_large(p) else 1)
+    places = tiles(p.N, p.P, row_bytes, limit)
+    return [(*place, slice(0, 1)) for place in places]
 
 
 def _is_large(p: Conv2dProblem) -> bool:

@@ -23,9 +23,9 @@ from gpucnn.backend import Array, namespace
 
 T = TypeVar("T")
 
-_PIECE_OPERATIONS = 1 << 23
+_PIECE_OPERATIONS = 1 << 25
 """Multiply-adds of a matrix product that are worth a thread of their own."""
-_PIECE_SIDE = 64
+_PIECE_SIDE = 128
 """Rows or columns that a piece of a matrix product has at least."""
 
 

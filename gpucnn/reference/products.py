@@ -15,6 +15,7 @@ _UNPACKED = 10**6
 Larger ones it first copies into panels, which for a matrix with few columns costs as much as the product: 4096 x 144
 times 144 x 16 takes 1.3 to 1.5 times as long as 16 products of 256 rows.
 """
+_MOST_SUMMED = 128  # rows of a product whose result is a partial sum: shorter ones are exacter, and no slower
 _FEWEST_ROWS = 48  # of a product that is cut out of a larger one: with fewer the panels are the cheaper way
 
 
@@ -25,7 +26,7 @@ def multiply(a: Array, b: Array, out: Array) -> None:
         return
     M, N = out.shape[-2:]
     K = a.shape[-1]
-    rows = _rows_at_once(M, K * N)
+    rows = _rows_at_once(M, _UNPACKED // max(1, K * N), _FEWEST_ROWS)
     if rows < M and b.strides[-1] == b.itemsize:
         a = a.reshape(*a.shape[:-2], M // rows, rows, K)
         b = b[..., None, :, :]
@@ -33,23 +34,23 @@ def multiply(a: Array, b: Array, out: Array) -> None:
     np.matmul(a, b, out=out)
 
 
-def summed_product(a: Array, b: Array) -> Array:
-    """a (..., K, M) times b (..., M, N), on this thread; the sum over M is made of partial sums where that is quicker."""
+def summed_products(a: Array, b: Array) -> Array:
+    """The sum over axis -3 of a (..., n, K, M) times b (..., n, M, N), on this thread: (..., K, N)."""
     xp = namespace(a)
-    (K, M), N = a.shape[-2:], b.shape[-1]
-    rows = _rows_at_once(M, K * N)
-    if rows == M:
-        return xp.matmul(a, b)
-    a = a.reshape(*a.shape[:-1], M // rows, rows)
-    b = b.reshape(*b.shape[:-2], M // rows, rows, N)
-    return xp.matmul(xp.moveaxis(a, -2, -3), b).sum(axis=-3)
+    (n, K, M), N = a.shape[-3:], b.shape[-1]
+    rows = _rows_at_once(M, min(_MOST_SUMMED, _UNPACKED // max(1, K * N)), _FEWEST_ROWS)
+    if rows < M:
+        a = xp.moveaxis(a.reshape(*a.shape[:-1], M // rows, rows), -2, -3)
+        b = b.reshape(*b.shape[:-2], M // rows, rows, N)
+        return xp.matmul(a, b).sum(axis=(-4, -3))
+    products = xp.matmul(a, b)
+    return products[..., 0, :, :] if n == 1 else products.sum(axis=-3)
 
 
 @functools.lru_cache(maxsize=4096)
-def _rows_at_once(M: int, operations_a_row: int) -> int:
-    """A divisor of M, so that one numpy call makes all the products."""
-    most = _UNPACKED // max(1, operations_a_row)
-    return next((rows for rows in range(min(M, most), _FEWEST_ROWS - 1, -1) if M % rows == 0), M)
+def _rows_at_once(M: int, most: int, fewest: int) -> int:
+    """A divisor of M, so that one numpy call makes all the products; M where there is none in the range."""
+    return next((rows for rows in range(min(M, most), fewest - 1, -1) if M % rows == 0), M)
 
 
 def multiply_shared(a: Array, b: Array, bias: Array | None, out: Array) -> None:
@@ -65,4 +66,5 @@ def multiply_shared(a: Array, b: Array, bias: Array | None, out: Array) -> None:
         if total is not mine:
             mine[...] = total
 
-    for_each(run, pieces(*out.shape, a.shape[1]), a)
+    M, N = out.shape
+    for_each(run, pieces(M, N, a.shape[1]), a)

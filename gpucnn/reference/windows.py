@@ -1,8 +1,7 @@
 """Windows over images as matrices, a tile at a time: what convolutions multiply with their filters.
 
-A tile is a few whole images or a band of rows of one, small enough for its matrix to stay in the cache. Unfolding it
-into a row a window is "im2col" (Chellapilla, Puri and Simard, "High performance convolutional neural networks for
-document processing", 2006); copies of R*S*C numbers at 20 to 40 GB/s a core cost a fraction of the products.
+Unfolding images into a matrix of one row a window is "im2col" (Chellapilla, Puri and Simard, "High performance
+convolutional neural networks for document processing", 2006); here of a few images or a band of rows at a time.
 """
 
 from __future__ import annotations
@@ -14,30 +13,50 @@ import numpy as np
 
 from gpucnn.backend import Array, namespace
 from gpucnn.problem import Conv2dProblem
-from gpucnn.reference.common import workspaces
+from gpucnn.reference.common import block_bytes, blocks, workspaces
+from gpucnn.reference.common import tiles as image_tiles
 
-Tile = tuple[slice, slice]
-"""Images, and rows of windows in each: all of them if there are several images."""
+Place = tuple[slice, slice]
+"""Images; rows of windows in each, all of them if there are several images."""
+Tile = tuple[slice, slice, slice]
+"""A place, and groups of channels."""
 
 _NARROW = 2  # up to this many channels, a window's runs in memory are too short to copy one by one
+SHARED_BLOCKS = 4  # that a tile which threads share may take
+_FEW_WINDOWS = 512  # of one group are multiplied as fast as more of them: the rest of a tile is for other groups
+
+
+def tiles(p: Conv2dProblem, groups: int, work: np.dtype[Any], share: bool) -> tuple[list[Place], list[slice]]:
+    """Cuts p, in so many groups, into places and parts of the groups; a tile is one of each.
+
+    A tile's unfolded windows of dtype `work` take about a block's size, and more where threads share them: those that
+    take turns at the interpreter often lose more than the cache brings (16 channels of 32 x 32, batch 128, two threads:
+    12.5 ms in tiles of 1 MiB, 5.7 ms in tiles of 4 MiB).
+    """
+    row_bytes = p.Q * p.R * p.S * (p.C // groups) * work.itemsize
+    limit = block_bytes(p.N * p.P * row_bytes * groups) * (SHARED_BLOCKS if share else 1)
+    enough = limit if groups == 1 else min(limit, _FEW_WINDOWS * row_bytes // p.Q)
+    places = image_tiles(p.N, p.P, row_bytes, enough)
+    images, rows = places[0] if places else (slice(0, 0), slice(0, 0))
+    return places, blocks(groups, (images.stop - images.start) * (rows.stop - rows.start) * row_bytes, limit)
 
 
 def unfolded(p: Conv2dProblem, x: Array, tile: Tile, groups: int, work: np.dtype[Any]) -> Array:
-    """The tile's windows: (groups, n*P*Q, R*S*C/groups) of dtype `work`, in the thread's workspace."""
-    images, rows = tile
-    n, P, C = images.stop - images.start, rows.stop - rows.start, p.C // groups
-    by_window = (groups, n, P, p.Q, p.R, p.S, C)
+    """The tile's windows: (its groups, n*P*Q, R*S*C/groups) of dtype `work`, mostly in the thread's workspace."""
+    images, rows, some = tile
+    n, P, G, C = images.stop - images.start, rows.stop - rows.start, some.stop - some.start, p.C // groups
+    by_window = (G, n, P, p.Q, p.R, p.S, C)
     # One column a tap, each filled along rows of the image; a matrix product reads a transposed matrix as well.
-    by_tap = (groups, p.R, p.S, C, n, P, p.Q)
+    by_tap = (G, p.R, p.S, C, n, P, p.Q)
     cells, columns = _covered(p, x, tile, groups, work, by_tap if C <= _NARROW else by_window)
     if (p.R, p.S, p.stride) == (1, 1, (1, 1)):
-        return cells.reshape(groups, n * P * p.Q, C)
+        return cells.reshape(G, n * P * p.Q, C)
     view = windows(cells, p, P)
     if C <= _NARROW:
         columns[...] = view.transpose(0, 4, 5, 6, 1, 2, 3)
-        return columns.reshape(groups, p.R * p.S * C, n * P * p.Q).transpose(0, 2, 1)
+        return columns.reshape(G, p.R * p.S * C, n * P * p.Q).transpose(0, 2, 1)
     columns[...] = view
-    return columns.reshape(groups, n * P * p.Q, p.R * p.S * C)
+    return columns.reshape(G, n * P * p.Q, p.R * p.S * C)
 
 
 def covered(p: Conv2dProblem, x: Array, tile: Tile, work: np.dtype[Any]) -> Array:
@@ -61,17 +80,19 @@ def windows(cells: Array, p: Conv2dProblem, P: int) -> Array:
 def _covered(
     p: Conv2dProblem, x: Array, tile: Tile, groups: int, work: np.dtype[Any], beside: tuple[int, ...]
 ) -> tuple[Array, Array]:
-    """The tile's cells (groups, n, rows, columns, C/groups), and scratch memory of shape `beside` next to them."""
-    images, rows = tile
+    """The tile's cells (its groups, n, rows, columns, C/groups), and scratch memory of shape `beside` next to them."""
+    images, rows, some = tile
+    C = p.C // groups
     top, height = rows.start * p.stride[0] - p.padding[0], _span(rows.stop - rows.start, 0, p)
     left, width = -p.padding[1], _span(p.Q, 1, p)
     first, last = max(top, 0), min(top + height, p.H)
     west, east = max(left, 0), min(left + width, p.W)
-    inner = x[images, first : max(first, last), west : max(west, east)]
-    n, h, w, C = inner.shape
+    inner = x[images, first : max(first, last), west : max(west, east), some.start * C : some.stop * C]
+    n, h, w, _ = inner.shape
+    shape = (some.stop - some.start, n, height, width, C)
     if (groups, h, w, x.dtype) == (1, height, width, work):
         return inner[None], workspaces(work, x, beside)[0]
-    cells, memory = workspaces(work, x, (groups, n, height, width, C // groups), beside)
+    cells, memory = workspaces(work, x, shape, beside)
     above, before = first - top, west - left
     if h and w:
         inside = cells[:, :, above : above + h]
@@ -79,7 +100,7 @@ def _covered(
         cells[:, :, above + h :] = 0
         inside[:, :, :, :before] = 0
         inside[:, :, :, before + w :] = 0
-        inside[:, :, :, before : before + w] = inner.reshape(n, h, w, groups, -1).transpose(3, 0, 1, 2, 4)
+        inside[:, :, :, before : before + w] = inner.reshape(n, h, w, shape[0], C).transpose(3, 0, 1, 2, 4)
     else:
         cells[...] = 0
     return cells, memory
@@ -94,12 +115,15 @@ def _span(count: int, axis: int, p: Conv2dProblem) -> int:
 
 
 class Phase(NamedTuple):
-    """Every stride-th row and column of an input gradient: a convolution of dy, at stride 1, with some of the taps."""
+    """Every stride-th row and column of an input gradient: a convolution of dy, at stride 1, with some of the taps.
+
+    The problem's x is dy and its K is C; a padding may be negative. It is None where no tap reaches these cells.
+    """
 
     rows: slice
     columns: slice
     taps: tuple[slice, slice]  # of the filter, last first
-    problem: Conv2dProblem | None  # its x is dy, its K is C; a padding may be negative; None: no tap reaches these cells
+    problem: Conv2dProblem | None
 
 
 @functools.lru_cache(maxsize=1024)
@@ -112,7 +136,7 @@ def phases(p: Conv2dProblem) -> list[Phase]:
             if y.taps and x.taps:
                 (R, S), padding, dilation = (y.taps, x.taps), (y.padding, x.padding), (y.dilation, x.dilation)
                 turned = Conv2dProblem(
-                    *(p.N, p.P, p.Q, p.K, R, S, y.count, x.count, (1, 1), padding, dilation, p.C, p.groups)
+                    *(p.N, p.P, p.Q, p.K, R, S, y.cells, x.cells, (1, 1), padding, dilation, p.C, p.groups)
                 )
             found.append(Phase(y.target, x.target, (y.taken, x.taken), turned))
     return found
@@ -120,7 +144,7 @@ def phases(p: Conv2dProblem) -> list[Phase]:
 
 class _AxisPhase(NamedTuple):
     target: slice
-    count: int
+    cells: int
     taken: slice
     taps: int
     padding: int
@@ -149,7 +173,5 @@ def _axis_phases(p: Conv2dProblem, axis: int) -> list[_AxisPhase]:
         last = first + (count - 1) * step
         taken = slice(last, first - 1 if first else None, -step)
         before = (count - 1) * (dilation // common) - (offset - first * dilation) // stride
-        found.append(
-            _AxisPhase(target, len(range(start, size, stride)), taken, count, before, dilation // common)
-        )
+        found.append(_AxisPhase(target, len(range(start, size, stride)), taken, count, before, dilation // common))
     return found

@@ -37,6 +37,13 @@ def counter(counts: Any) -> dict[Any, Any]:
     return counts
 
 
+def size(sizes: Any) -> tuple[Any, ...]:
+    """torch.Size, as a plain tuple."""
+    if not isinstance(sizes, tuple):
+        raise WeightFileError("damaged pickle: a Size that is no tuple")
+    return sizes
+
+
 def latin1(text: Any, encoding: Any) -> bytes:
     """_codecs.encode, as which protocol 2 pickles bytes."""
     if not isinstance(text, str) or encoding != "latin1":
@@ -57,6 +64,7 @@ def read(stream: IO[bytes], globals_: Mapping[str, Builder | None], persistent: 
     machine = _Machine(globals_, persistent)
     try:
         for opcode, argument, position in pickletools.genops(stream):
+            machine.position = position or 0
             try:
                 machine.step(opcode.name, argument)
             except (IndexError, KeyError, StopIteration, TypeError, AttributeError) as error:
@@ -78,6 +86,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.result: Any = None
+        self.position = self.consumed = 0
 
     def step(self, opcode: str, argument: Any) -> None:
         if opcode in _LITERALS:
@@ -115,6 +124,11 @@ class _Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Global) or function.build is None:
             raise WeightFileError(f"calls {function.name if isinstance(function, Global) else type(function).__name__}")
+        # What is built is as long as what it is built from, which is in the file once: from a text that is taken from
+        # the memo time and again, a short pickle could fill any memory.
+        self.consumed += sum(len(part) for part in arguments[:1] if isinstance(part, (str, list)))
+        if self.consumed > self.position:
+            raise WeightFileError(f"damaged pickle: {function.name} is called with the same data over and over")
         self.stack.append(function.build(*arguments))
 
     def build(self, _: None) -> None:

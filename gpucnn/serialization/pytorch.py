@@ -27,7 +27,7 @@ _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _ZIP_TROUBLE = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, UnicodeDecodeError)
 # The dtypes for which PyTorch has no storage class: tensors of them are laid over plain bytes.
 _OF_BYTES = {"torch.uint16": "u2", "torch.uint32": "u4", "torch.uint64": "u8"}
-_PLAIN = (str, bytes, int, float, type(None), np.ndarray)
+_LEAVES = (str, bytes, int, float, type(None), np.ndarray)
 OpenStorage = Callable[[str, str, int], Storage]
 """(key, kind of number, how many) -> the storage."""
 
@@ -43,6 +43,7 @@ def looks_legacy(head: bytes) -> bool:
 def _tensors(stream: IO[bytes], open_storage: OpenStorage, big_endian: bool) -> Any:
     """The object that the pickle at `stream` holds, its tensors as arrays over what `open_storage` gives."""
     storages: dict[str, Storage] = {}
+    typed: dict[tuple[str, str], Storage] = {}
 
     def storage(identity: Any) -> Storage:
         if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
@@ -62,16 +63,18 @@ def _tensors(stream: IO[bytes], open_storage: OpenStorage, big_endian: bool) -> 
         dtype = rest[2]  # behind whether gradients are required, and hooks
         if not isinstance(storage, Storage) or not isinstance(dtype, pickled.Global) or dtype.name not in _OF_BYTES:
             raise WeightFileError("a tensor without a storage or a dtype: refused")
-        kind, raw = _OF_BYTES[dtype.name], storage.numbers
-        numbers = None if raw is None else numbers_of(raw, kind, big_endian)
-        return _rebuild_tensor(Storage(storage.key, kind, numbers), offset, sizes, strides, *rest[:2], *rest[3:])
+        name = (storage.key, _OF_BYTES[dtype.name])
+        if name not in typed:  # but once: the conversion may copy
+            raw = storage.numbers
+            typed[name] = Storage(*name, None if raw is None else numbers_of(raw, name[1], big_endian))
+        return _rebuild_tensor(typed[name], offset, sizes, strides, *rest[:2], *rest[3:])
 
     globals_: dict[str, pickled.Builder | None] = {
         **dict.fromkeys((*STORAGES, *_OF_BYTES)),
         "_codecs.encode": pickled.latin1,
         "collections.Counter": pickled.counter,
         "collections.OrderedDict": pickled.ordered_dict,
-        "torch.Size": tuple,
+        "torch.Size": pickled.size,
         "torch._utils._rebuild_tensor": _rebuild_tensor,
         "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
         "torch._utils._rebuild_tensor_v3": rebuild_of_bytes,
@@ -82,18 +85,19 @@ def _tensors(stream: IO[bytes], open_storage: OpenStorage, big_endian: bool) -> 
 
 
 def _rebuild_tensor(
-    storage: Any, offset: Any, sizes: Any, strides: Any, requires_grad: Any = False, hooks: Any = None, signs: Any = None
+    storage: Any, offset: Any, sizes: Any, strides: Any, grad: Any = None, hooks: Any = None, signs: Any = None
 ) -> Any:
-    """`signs`: what PyTorch puts off until the numbers are used, {"conj": whether to conjugate, "neg": to negate}."""
+    """`signs`: whether PyTorch has put off to negate or conjugate the numbers until they are used, if it does at all.
+
+    The other arguments are whether gradients are required, and hooks, which have no meaning in a file.
+    """
     if not isinstance(storage, Storage):
         raise WeightFileError("a tensor without a storage: refused")
-    if not (signs is None or (isinstance(signs, dict) and signs.keys() <= {"conj", "neg"})):
-        raise WeightFileError(f"a tensor over storage {storage.key!r} with metadata of an unknown kind: refused")
-    array = strided(storage, offset, sizes, strides)
-    if array is None or not signs:
-        return array
-    array = np.conjugate(array) if signs.get("conj") else array
-    return np.negative(array) if signs.get("neg") else array
+    if signs is not None and (not isinstance(signs, dict) or any(flag is not False for flag in signs.values())):
+        raise WeightFileError(
+            "a tensor that is still to be negated or conjugated: refused; save its resolve_conj().resolve_neg() instead"
+        )
+    return strided(storage, offset, sizes, strides)
 
 
 def _rebuild_parameter(data: Any, *_: Any) -> Any:
@@ -110,7 +114,7 @@ def _plain(value: Any) -> Any:
             if id(part) not in seen:
                 seen.add(id(part))
                 parts += part.values() if isinstance(part, dict) else part
-        elif not isinstance(part, _PLAIN):
+        elif not isinstance(part, _LEAVES):
             what = part.name if isinstance(part, pickled.Global) else f"a {type(part).__name__} by itself"
             raise WeightFileError(f"holds {what}, which is neither a dense tensor nor a plain container: refused")
     return value
@@ -184,12 +188,12 @@ def read_legacy(file: IO[bytes]) -> Any:
     """What torch.save wrote before version 1.6: pickles of a magic number, a version, the byte order, the object and
     the storages' keys, and then each storage's count and bytes."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:  # a damaged length finds the file's end
-        return _read_pickles(cast("IO[bytes]", mapped), len(mapped))
+        return _read_pickles(cast("IO[bytes]", mapped), file, len(mapped))
 
 
-def _read_pickles(file: IO[bytes], size: int) -> Any:
+def _read_pickles(pickles: IO[bytes], file: IO[bytes], size: int) -> Any:
     def plain() -> Any:
-        return pickled.read(file, {}, _no_persistent)
+        return pickled.read(pickles, {}, _no_persistent)
 
     if plain() != _LEGACY_MAGIC:
         raise WeightFileError("a pickle, but not one that torch.save wrote: refused")
@@ -199,18 +203,19 @@ def _read_pickles(file: IO[bytes], size: int) -> Any:
     if not isinstance(machine, dict) or not isinstance(machine.get("little_endian"), bool):
         raise WeightFileError("does not say in which byte order it is")
     big_endian = not machine["little_endian"]
-    start = file.tell()
+    start = pickles.tell()
     wanted: dict[str, tuple[str, int]] = {}
 
     def note(key: str, kind: str, count: int) -> Storage:
         wanted[key] = (kind, count)
         return Storage(key, kind, None)
 
-    _tensors(file, note, big_endian)  # once for what the storages hold, which follow it, and once more to make tensors of them
+    _tensors(pickles, note, big_endian)  # once for what the storages that follow hold, and once more to make tensors
     storages: dict[str, Storage] = {}
     keys = plain()
     if not isinstance(keys, list):
         raise WeightFileError("damaged pickle: no list of storages")
+    file.seek(pickles.tell())  # pages of the mapped file would count as memory in use beside what is made of them
     for key in keys:
         if not isinstance(key, str) or key not in wanted:
             raise WeightFileError("brings a storage that no tensor is in")
@@ -221,8 +226,8 @@ def _read_pickles(file: IO[bytes], size: int) -> Any:
             raise WeightFileError(f"storage {key!r} is missing")
         return storages[key]
 
-    file.seek(start)
-    return _tensors(file, open_storage, big_endian)
+    pickles.seek(start)
+    return _tensors(pickles, open_storage, big_endian)
 
 
 def _no_persistent(_: Any) -> Any:

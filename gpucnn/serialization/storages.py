@@ -47,16 +47,17 @@ class Storage:
 def numbers_of(raw: bytearray | np.ndarray[Any, Any], kind: str, big_endian: bool = False) -> np.ndarray[Any, Any]:
     """Bytes as the numbers that they are, without a copy where the machine has such numbers in that byte order."""
     if kind == "?":
-        return np.frombuffer(raw, np.uint8) != 0  # whatever byte stands for True in the file
+        return np.asarray(np.frombuffer(raw, np.uint8) != 0)  # in a file any other byte may stand for True
     dtype = np.dtype("u2" if kind == "bfloat16" else kind)
     stored = np.frombuffer(raw, dtype.newbyteorder(">" if big_endian else "<"))
-    native = stored.astype(dtype, copy=False)
+    native: np.ndarray[Any, Any] = stored.astype(dtype, copy=False)
     return widened(native) if kind == "bfloat16" else native
 
 
 def widened(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """bfloat16 numbers, given by their bits as uint16, as the float32 that each of them is."""
-    wide: np.ndarray[Any, Any] = bits.astype(np.uint32) << np.uint32(16)
+    wide = bits.astype(np.uint32)
+    wide <<= np.uint32(16)
     return wide.view(np.float32)
 
 
