@@ -2,19 +2,14 @@
 
     python benchmarks/lenet5_step.py [--batch 64,256] [--rounds 15] [--steps 20] [--json FILE]
 
-Each contestant is a process of its own with 2 threads and waits for its turn; rounds are interleaved, since in one
-process PyTorch's threads slow down and machines drift. A round's figure is the median of its steps, a contestant's the
-median of its rounds; the spread is that of the middle half of the rounds. A step is forward, loss, backward and SGD
-with Nesterov momentum, on images that are in memory. "above the kernels" is the share of gpucnn's step that is spent
-outside the kernels of its registry: modules, checks, graph, backward walk, conversions.
+How they are timed is in race.py. A step is forward, loss, backward and SGD with Nesterov momentum, on images that are
+in memory. "above the kernels" is the share of gpucnn's step that is spent outside the kernels of its registry: modules,
+checks, graph, backward walk, conversions.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +18,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import race
 import record
 from tabulate import tabulate
 
@@ -59,7 +55,7 @@ def torch_step(batch: int, channels_last: bool = False) -> Callable[[], float]:
     import torch
     from torch import nn
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(race.THREADS)
     torch.manual_seed(0)
     model: Any = nn.Sequential(
         *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),
@@ -125,43 +121,11 @@ def contestant(name: str, batch: int, steps: int) -> None:
     if name == ABOVE:
         print(share_above_kernels(batch, steps), flush=True)
         return
-    step = CONTESTANTS[name](batch)
-    for _ in range(10):
-        step()
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        times = []
-        for _ in range(steps):
-            start = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - start)
-        print(median(times), flush=True)
+    race.take_turns(CONTESTANTS[name](batch), steps)
 
 
-def start(name: str, batch: int, steps: int) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
-    command = [sys.executable, __file__, "--steps", str(steps), "--batch", str(batch), "--contestant", name]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-
-
-def race(batch: int, rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds a step of each round, by contestant."""
-    running = {name: start(name, batch, steps) for name in CONTESTANTS}
-    times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
-    try:
-        for process in running.values():
-            if process.stdout.readline() != "ready\n":
-                raise SystemExit(f"a contestant did not start: {process.args}")
-        for _ in range(rounds):
-            for name, process in running.items():
-                process.stdin.write("go\n")
-                process.stdin.flush()
-                times[name].append(float(process.stdout.readline()))
-    finally:
-        for process in running.values():
-            process.stdin.close()
-            process.wait()
-    return times
+def start(name: str, batch: int, steps: int) -> race.Process:
+    return race.start("--steps", str(steps), "--batch", str(batch), "--contestant", name)
 
 
 def main() -> None:
@@ -179,13 +143,12 @@ def main() -> None:
     rows: list[list[Any]] = []
     results: list[dict[str, Any]] = []
     for batch in batches:
-        times = race(batch, options.rounds, options.steps)
+        times = race.race({name: start(name, batch, options.steps) for name in CONTESTANTS}, options.rounds)
         middle = {name: median(values) for name, values in times.items()}
         fastest_torch = min(middle["torch"], middle["torch channels_last"])
         for name, values in times.items():
-            quarter = sorted(values)[len(values) // 4 : -(len(values) // 4) or None]
-            spread, ratios = quarter[-1] - quarter[0], (middle["torch"] / middle[name], fastest_torch / middle[name])
-            figures = [f"{middle[name] * 1e3:.2f}", f"{spread * 1e3:.2f}", f"{batch / middle[name]:.0f}"]
+            ratios = (middle["torch"] / middle[name], fastest_torch / middle[name])
+            figures = [f"{middle[name] * 1e3:.2f}", f"{race.spread(values) * 1e3:.2f}", f"{batch / middle[name]:.0f}"]
             rows.append([batch, name, *figures, *(f"{ratio:.2f}" for ratio in ratios)])
             results.append({"batch": batch, "contestant": name, "seconds": values})
         share = float(start(ABOVE, batch, options.rounds * options.steps).communicate()[0])

@@ -1,15 +1,17 @@
-// The module gpucnn._cuda: one line an op.
+// The module gpucnn._cuda and, of the same kernels for the CPU, gpucnn._simt_plain and its like: one line an op.
+//
+// GPUCNN_MODULE, the module's name, is the build's to say.
 #include <pybind11/pybind11.h>
 
 namespace gpucnn {
 
-void register_device(pybind11::module_& m);
+void register_machine(pybind11::module_& m);  // device/bindings.cpp for CUDA, simt/bindings.cpp for the CPU
 void register_template(pybind11::module_& m);
 
 }  // namespace gpucnn
 
-PYBIND11_MODULE(_cuda, m) {
-  m.doc() = "gpucnn's CUDA kernels. Arrays are objects with __cuda_array_interface__; gpucnn.ops calls these.";
-  gpucnn::register_device(m);
+PYBIND11_MODULE(GPUCNN_MODULE, m) {
+  m.doc() = "gpucnn's kernels. Arrays are objects with an array interface; gpucnn.ops calls these.";
+  gpucnn::register_machine(m);
   gpucnn::register_template(m);
 }

@@ -151,6 +151,11 @@ def gpu_count() -> int:
         return 0
 
 
+def current_stream(like: Array) -> int:
+    """The handle of the stream that work on `like` is to be queued on, as a compiled kernel takes it; 0 on the CPU."""
+    return 0 if isinstance(like, np.ndarray) else int(namespace(like).cuda.get_current_stream().ptr)
+
+
 # ------------------------------------------------------------------------------------------------------- memory
 
 
@@ -288,7 +293,10 @@ def unavailable(name: str) -> str | None:
             has, needs = (".".join(map(str, c)) for c in (properties["compute_capability"], OLDEST_CAPABILITY))
             return f"{properties['name']} has compute capability {has}, the kernels need {needs}: reference runs on it"
     if name == "simt":
-        return "the CUDA kernels have not been built for the CPU in this installation"
+        try:
+            return extension.why_missing(f"_simt_{extension.simt_flavour()}")
+        except ValueError as error:  # GPUCNN_SIMT_FLAVOUR names none
+            return str(error)
     return None
 
 

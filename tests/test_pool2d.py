@@ -25,7 +25,6 @@ MAX_CASES = [
 AVG_CASES = pool_cases("avg", SEED, 40, max_taps=1024)
 INF, NAN = math.inf, math.nan
 
-pytestmark = pytest.mark.usefixtures("poison")
 
 
 def ties(shape: tuple[int, ...]) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from op_checks import LAYOUTS, NHWC, draw, each_kernel, frozen, names, plant
-from pointwise_checks import EPS, INF, NAN, check, poison, values
+from pointwise_checks import EPS, INF, NAN, check, values
 
 import gpucnn
 from gpucnn import backend, nn
@@ -228,19 +228,78 @@ def test_both_weights_together_are_pytorchs(torch: Any) -> None:
     against_pytorch(torch, "binary_cross_entropy_with_logits", operands, **weights)
 
 
+SQUARES = ["mse", "l1", "huber wide"]
+"""Losses whose weights have the shape of their input and may be learnt."""
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4, 5), (), (0, 3)], ids=str)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", SQUARES)
+def test_weights_of_elements_are_pytorchs(name: str, reduction: str, shape: tuple[int, ...], torch: Any) -> None:
+    """The mean is over the sum of the weights, but of the Huber loss over the number of elements."""
+    case = CASES[name]
+    numbers = (*case.operands(*shape), np.asarray(0.5 + abs(draw("normal", shape, 3))))
+    ours, theirs = ([make(a, requires_grad=True) for a in numbers] for make in (gpucnn.tensor, torch.tensor))
+    options = {"reduction": reduction, **dict(case.options)}
+    loss = getattr(F, case.call)(*ours[:2], weight=ours[2], **options)
+    expected = getattr(torch.nn.functional, case.call)(*theirs[:2], weight=theirs[2], **options)
+    assert loss.shape == tuple(expected.shape)
+    dy = draw("normal", loss.shape, 9)
+    loss.backward(dy)
+    expected.backward(torch.tensor(dy))
+    check(loss.numpy(), expected.detach().numpy(), "float64", "loss", 64)
+    for operand, a, b in zip(("input", "target", "weight"), ours, theirs, strict=True):
+        check(a.grad.numpy(), b.grad.numpy(), "float64", f"{operand} gradient", 64)
+
+
+@pytest.mark.parametrize("dtype", EPS)
+@pytest.mark.parametrize("name", SQUARES)
+def test_weights_of_elements_by_their_definition(name: str, dtype: str) -> None:
+    case = CASES[name]
+    x, t = case.operands(2, 3, 4, 5)
+    w = abs(draw("normal", x.shape, 3))
+    weighted = case.formula()(x, t) * w
+    mean = weighted.sum() / (w.size if name.startswith("huber") else w.sum())
+    for reduction, expected in (("none", weighted), ("sum", weighted.sum()), ("mean", mean)):
+        tensors = [gpucnn.tensor(a, dtype) for a in (x, t, w)]
+        found = getattr(F, case.call)(*tensors[:2], weight=tensors[2], reduction=reduction, **dict(case.options))
+        check(found.numpy(), np.asarray(expected), dtype, f"{name} {reduction} {dtype}", 32)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", SQUARES)
+def test_gradients_of_weighted_losses_are_central_differences(name: str, reduction: str) -> None:
+    case = CASES[name]
+    leaves = [gpucnn.tensor(a, requires_grad=True) for a in (*away_from_kinks(case, 3, 4), np.full((3, 4), 0.75))]
+    options = {"reduction": reduction, **dict(case.options)}
+    assert gradcheck(lambda x, t, w: getattr(F, case.call)(x, t, weight=w, **options), leaves)
+
+
+def test_weighted_means_of_half_precision_do_not_overflow_on_the_way() -> None:
+    """Neither the losses nor the weights sum to a float16 here."""
+    x, weight = (gpucnn.full((256, 256), number, dtype="float16") for number in (2.0, 4.0))
+    assert F.mse_loss(x, gpucnn.zeros(256, 256, dtype="float16"), weight=weight).item() == 4.0
+
+
 # ----------------------------------------------------------------------------- gradients, layouts, corners, bad input
+
+
+def away_from_kinks(case: Case, *shape: int) -> tuple[np.ndarray, np.ndarray]:
+    """Operands between which no distance is near one where the loss has no derivative."""
+    x, t = case.operands(*shape)
+    if case.numbers == "any" and case.call != "kl_div":
+        distance = np.abs(x - t)
+        for kink in (0.0, 1.0, 3.0):
+            x = np.where(abs(distance - kink) < 0.1, x + 0.3 * np.where(x > t, 1, -1), x)
+    return x, t
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_are_central_differences(name: str, reduction: str) -> None:
     case = CASES[name]
-    x, t = case.operands(3, 4)
-    if case.numbers == "any" and case.call != "kl_div":
-        distance = np.abs(x - t)
-        for kink in (0.0, 1.0, 3.0):
-            x = np.where(abs(distance - kink) < 0.1, x + 0.3 * np.where(x > t, 1, -1), x)
-    leaves = [gpucnn.tensor(a, requires_grad=True) for a in (x, t)]
+    leaves = [gpucnn.tensor(a, requires_grad=True) for a in away_from_kinks(case, 3, 4)]
     assert gradcheck(lambda *a: getattr(F, case.call)(*a, reduction=reduction, **dict(case.options)), leaves)
 
 
@@ -334,6 +393,13 @@ def test_what_does_not_fit_is_refused(name: str) -> None:
         (lambda: F.smooth_l1_loss(X, X, beta=-1), ValueError, "beta must be at least 0, got -1"),
         (lambda: F.smooth_l1_loss(X, X, beta="1"), TypeError, "beta must be a number, got '1'"),
         (lambda: F.huber_loss(X, X, delta=0), ValueError, "delta must be greater than 0, got 0"),
+        (lambda: F.mse_loss(X, X, weight=gpucnn.ones(5)), ValueError, r"weight \(5,\) must have the shape of input"),
+        (lambda: F.l1_loss(X, X, weight=2.0), TypeError, "l1_loss: weight must be a gpucnn.Tensor, got float"),
+        (
+            lambda: F.huber_loss(X, X, weight=gpucnn.ones(2, 5, dtype="float64")),
+            TypeError,
+            "huber_loss: input has dtype float32, but weight has float64",
+        ),
         (
             lambda: F.binary_cross_entropy(gpucnn.tensor([0.5, 1.5]), gpucnn.zeros(2)),
             ValueError,

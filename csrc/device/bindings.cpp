@@ -70,8 +70,8 @@ py::dict device_properties(int device) {
 
 }  // namespace
 
-void register_device(py::module_& m) {
-  py::register_exception<CudaError>(m, "CudaError", PyExc_RuntimeError);
+void register_machine(py::module_& m) {
+  py::register_local_exception<CudaError>(m, "CudaError", PyExc_RuntimeError);
   m.def("runtime_version", &runtime_version, "The CUDA version that this extension was built with: 13000 is 13.0.");
   m.def("driver_version", &driver_version, "The newest CUDA version that the driver supports; 0 without a driver.");
   m.def("device_count", &device_count,

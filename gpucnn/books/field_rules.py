@@ -110,29 +110,31 @@ def conv_transpose(call: Call) -> Field:
 
 
 def interpolate(call: Call) -> Field:
-    """Nearest neighbours, or the two around each position."""
+    """Nearest neighbours, the two around each position, or all under a tent that is as wide as images shrink."""
     p = call.problem
 
     def change(extent: Extent, i: int) -> Extent:
         size, count = ((p.H, p.P), (p.W, p.Q))[i]
         step = Fraction(size, count)
         if p.mode == "bilinear" and p.align_corners:
-            step = Fraction(size - 1, max(1, count - 1))
+            step = Fraction(size - 1, count - 1) if count > 1 else Fraction(0)
         elif p.scale is not None and count != size and not (p.mode == "nearest" and count == 2 * size):
             step = Fraction(1 / p.scale[i]).limit_denominator(10_000)
-        return fields.resampled(extent, step, *_interpolated(p.mode, step, p.align_corners))
+        return fields.resampled(extent, step, *_interpolated(p, step))
 
     return _along_image(call.seen, change)
 
 
-def _interpolated(mode: str, step: Fraction, align_corners: bool) -> tuple[Fraction, int]:
+def _interpolated(p: Any, step: Fraction) -> tuple[Fraction, int]:
     """(shift, neighbours) along an axis; rounding down shifts a position by what that takes off on average."""
-    if mode == "nearest":
+    if p.mode == "nearest":
         return -_rounded_off(step, Fraction(0)), 1
-    if mode == "nearest-exact":
+    if p.mode == "nearest-exact":
         return step / 2 - _rounded_off(step, step / 2), 1
-    shift = Fraction(0) if align_corners else (step - 1) / 2
-    return shift, 1 if step.denominator == shift.denominator == 1 else 2
+    shift = Fraction(0) if p.align_corners and not p.antialias else (step - 1) / 2
+    width = max(step, Fraction(1)) if p.antialias else Fraction(1)
+    places = [shift + n * step for n in range(step.denominator)]
+    return shift, max(math.ceil(place + width) - math.floor(place - width) - 1 for place in places)
 
 
 def _rounded_off(step: Fraction, start: Fraction) -> Fraction:

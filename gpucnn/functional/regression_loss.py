@@ -17,19 +17,24 @@ from gpucnn.reference.regression_loss import HuberProblem, LossProblem
 from gpucnn.tensor import Tensor, record
 
 
-def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """(input - target)**2.
+
+    Args:
+        weight: factor of each element's loss, of their shape. The mean is then the sum over the sum of the weights.
 
     Raises:
         ValueError: shapes that differ, an unknown reduction.
         TypeError: dtypes that differ or are not floating.
     """
-    return _loss("mse_loss", ops.MSE, input, target, reduction)
+    loss = _loss("mse_loss", ops.MSE, input, target, reduction, weight=weight)
+    return _by_sum_of_weights(loss, weight, reduction)
 
 
-def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """|input - target|, whose gradient is 0 where they are equal; errors as of `mse_loss`."""
-    return _loss("l1_loss", ops.L1, input, target, reduction)
+def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+    """|input - target|, whose gradient is 0 where they are equal; weight and errors as of `mse_loss`."""
+    loss = _loss("l1_loss", ops.L1, input, target, reduction, weight=weight)
+    return _by_sum_of_weights(loss, weight, reduction)
 
 
 def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
@@ -46,9 +51,15 @@ def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta:
     return _loss("smooth_l1_loss", ops.Huber, input, target, reduction, delta=width, scale=1 / width)
 
 
-def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+def huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
+) -> Tensor:
     """d**2 / 2 where d = |input - target| is below delta, else delta * (d - delta / 2) (Huber, "Robust estimation of a
     location parameter", 1964).
+
+    Args:
+        weight: factor of each element's loss, of their shape. Here, as in PyTorch, the mean stays one over the number
+            of elements.
 
     Raises:
         ValueError: delta is not positive; and as `mse_loss`.
@@ -56,7 +67,7 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
     width = real(delta, "huber_loss: delta")
     if not width > 0:
         raise ValueError(f"huber_loss: delta must be greater than 0, got {delta}")
-    return _loss("huber_loss", ops.Huber, input, target, reduction, delta=width)
+    return _loss("huber_loss", ops.Huber, input, target, reduction, weight=weight, delta=width)
 
 
 def binary_cross_entropy(
@@ -159,12 +170,27 @@ def _loss(
     target: Tensor,
     reduction: str,
     more: tuple[str, ...] = (),
+    weight: Tensor | None = None,
     **huber: float,
 ) -> Tensor:
     _together(op, input, target, reduction, more)
     kind = HuberProblem if huber else LossProblem
-    problem = kind(reduction != "none", _divisor(input, reduction), **huber)
-    return record(function, (input, target), {"problem": problem})  # type: ignore[no-any-return]
+    if weight is None:
+        problem = kind(reduction != "none", _divisor(input, reduction), **huber)
+        return record(function, (input, target), {"problem": problem})  # type: ignore[no-any-return]
+    floats_together(op, input=input, weight=weight)
+    if weight.shape != input.shape:
+        raise ValueError(f"{op}: weight {weight.shape} must have the shape of input, {input.shape}")
+    return _reduced(record(function, (input, target), {"problem": kind(False, **huber)}) * weight, reduction)
+
+
+def _reduced(losses: Tensor, reduction: str) -> Tensor:
+    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+
+
+def _by_sum_of_weights(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    """A mean over elements as one over their weights: of two means, because a sum may exceed float16."""
+    return loss if weight is None or reduction != "mean" else loss / weight.mean()
 
 
 def _factor_fits(op: str, name: str, factor: Tensor, input: Tensor) -> None:
@@ -181,5 +207,4 @@ def _weighted(op: str, function: Any, operands: tuple[Tensor, ...], weight: Tens
         problem = LossProblem(reduction != "none", _divisor(input, reduction))
         return record(function, operands, {"problem": problem})  # type: ignore[no-any-return]
     _factor_fits(op, "weight", weight, input)
-    losses: Tensor = record(function, operands, {"problem": LossProblem(reduce=False)}) * weight
-    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+    return _reduced(record(function, operands, {"problem": LossProblem(reduce=False)}) * weight, reduction)

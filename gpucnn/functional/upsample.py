@@ -27,6 +27,7 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """Images (N,C,H,W) resized to (N,C,P,Q): P, Q = `size`, or floor(H * scale_factor), floor(W * scale_factor).
 
@@ -38,6 +39,9 @@ def interpolate(
         mode: 'nearest', 'nearest-exact', 'bilinear' or 'area' (adaptive_avg_pool2d).
         align_corners: for 'bilinear' alone (default False): corner pixels lie on corner pixels.
         recompute_scale_factor: take H / P even where `scale_factor` is given.
+        antialias: for 'bilinear' alone: where images shrink, an output averages all pixels about its place, with weights
+            that fall linearly to 0 where the next output's place is (Turkowski, "Filters for common resampling tasks",
+            1990), instead of four.
 
     Raises:
         ValueError: not four axes, not one of size and scale_factor, sizes below 1, arguments that do not go together.
@@ -50,13 +54,15 @@ def interpolate(
         raise ValueError(f"interpolate: mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
     if align_corners is not None and mode != "bilinear":
         raise ValueError(f"interpolate: align_corners goes with mode='bilinear', not with {mode!r}")
+    if antialias and mode != "bilinear":
+        raise ValueError(f"interpolate: antialias goes with mode='bilinear', not with {mode!r}")
     N, C, H, W = input.shape
     (P, Q), factors = _output_size((H, W), size, scale_factor, bool(recompute_scale_factor))
     if min(C, H, W) < 1:
         raise ValueError(f"interpolate: channels and image must not be empty, got input {input.shape}")
     if mode == "area":
         return adaptive_avg_pool2d(input, (P, Q))
-    problem = InterpolateProblem(N, H, W, C, P, Q, mode, bool(align_corners), factors)
+    problem = InterpolateProblem(N, H, W, C, P, Q, mode, bool(align_corners), factors, bool(antialias))
     return record(upsample.Interpolate, (input,), {"problem": problem})  # type: ignore[no-any-return]
 
 

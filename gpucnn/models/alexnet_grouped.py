@@ -21,7 +21,7 @@ class AlexNetGrouped(nn.Module):
     normal with standard deviation 0.01; the biases of conv2, conv4, conv5 and of the hidden linear layers at 1.
 
     Args:
-        dropout: probability in front of the first two linear layers.
+        dropout: probability behind the first two linear layers, as in the paper; torchvision's is in front of them.
         width: factor on the numbers of channels and hidden features.
     """
 
@@ -54,8 +54,8 @@ class AlexNetGrouped(nn.Module):
         x = self.pool(self.norm(F.relu(self.conv2(x))))
         x = F.relu(self.conv4(F.relu(self.conv3(x))))
         x = self.avgpool(self.pool(F.relu(self.conv5(x))))
-        x = F.relu(self.fc6(self.dropout(F.flatten(x, 1))))
-        x = F.relu(self.fc7(self.dropout(x)))
+        x = self.dropout(F.relu(self.fc6(F.flatten(x, 1))))
+        x = self.dropout(F.relu(self.fc7(x)))
         x = self.fc8(x)
         return x
 

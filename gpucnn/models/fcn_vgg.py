@@ -66,7 +66,7 @@ class FCNVGG16(nn.Module):
         hidden = scaled(4096, width)
         self.fc6 = nn.Conv2d(fifth, hidden, kernel_size=7)
         self.fc7 = nn.Conv2d(hidden, hidden, kernel_size=1)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.score_fr = nn.Conv2d(hidden, num_classes, kernel_size=1)
         if stride <= 16:
             self.score_pool4 = nn.Conv2d(fourth, num_classes, kernel_size=1)

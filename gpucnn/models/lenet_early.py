@@ -2,7 +2,8 @@
 
 LeCun et al., "Handwritten digit recognition with a back-propagation network" (1990) for LeNet-1; LeCun et al.,
 "Comparison of learning algorithms for handwritten digit recognition" (1995) for LeNet-4; LeCun, Bottou, Bengio and
-Haffner, "Gradient-based learning applied to document recognition" (1998) for LeNet-5 and for all of the layers here.
+Haffner, "Gradient-based learning applied to document recognition" (1998) for LeNet-5, all of the layers here and how
+weights start.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from gpucnn.models.digit_codes import digit_codes
 from gpucnn.nn import init
 from gpucnn.tensor import Tensor
 
+# Table 1 of the 1990 paper: which of the four maps of H2 each of the twelve maps of H3 reads. Two halves, kept apart.
+LENET1_TABLE = tuple(
+    tuple(first + place for place in places)
+    for first in (0, 2)
+    for places in ((0,), (0, 1), (0, 1), (1,), (0, 1), (0, 1))
+)
 # Table I of the 1998 paper: which of the six maps of S2 each of the sixteen maps of C3 reads.
 LENET5_TABLE = (
     *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
@@ -35,7 +42,7 @@ def squash(x: Tensor) -> Tensor:
 class Subsampling(nn.Module):
     """The sum of each 2x2 window times a coefficient plus a bias, one of each a map: two parameters a map.
 
-    (N, C, H, W) -> (N, C, H // 2, W // 2).
+    (N, C, H, W) -> (N, C, H // 2, W // 2). Starts as the average.
     """
 
     def __init__(self, channels: int) -> None:
@@ -47,6 +54,9 @@ class Subsampling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 2, divisor_override=1) * self.weight + self.bias
 
+    def extra_repr(self) -> str:
+        return str(len(self.weight))
+
 
 class TableConv2d(nn.Module):
     """A convolution in which each output map reads some of the input maps only, with weights for these alone.
@@ -57,10 +67,10 @@ class TableConv2d(nn.Module):
 
     def __init__(self, in_channels: int, table: Sequence[Sequence[int]], kernel_size: int) -> None:
         super().__init__()
+        self.table = table
         connections = sum(map(len, table))
         self.weight = nn.Parameter(creation.zeros(connections, kernel_size, kernel_size))
         self.bias = nn.Parameter(creation.zeros(len(table)))
-        self.register_buffer("nothing", creation.zeros(1, kernel_size, kernel_size))
         self._places = np.full((len(table), in_channels), connections)  # of the zeros behind the weights
         numbers = iter(range(connections))
         for output, inputs in enumerate(table):
@@ -68,7 +78,7 @@ class TableConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Weights and zeros side by side, then one look-up: (K, C, R, S) with zeros where the table has no connection.
-        filters = cat([self.weight, self.nothing])[self._places]
+        filters = F.pad(self.weight, (0, 0, 0, 0, 0, 1))[self._places]
         return F.conv2d(x, filters, self.bias)
 
     def extra_repr(self) -> str:
@@ -78,34 +88,39 @@ class TableConv2d(nn.Module):
 
 def _initialise(module: nn.Module) -> None:
     """Uniform on +-2.4 / fan in, the paper's rule, and biases 0."""
-    if isinstance(module, (nn.Conv2d, nn.Linear)):
-        fan_in = math.prod(module.weight.shape[1:])
-    elif isinstance(module, TableConv2d):
-        fan_in = math.prod(module.weight.shape) // module.bias.shape[0]
-    else:
-        return
-    init.uniform_(module.weight, -2.4 / fan_in, 2.4 / fan_in)
-    assert module.bias is not None
-    init.zeros_(module.bias)
+    if isinstance(module, TableConv2d):
+        window, start = module.weight.shape[1:], 0
+        for inputs in module.table:  # each map has a fan in of its own
+            end = start + len(inputs)
+            bound = 2.4 / (len(inputs) * math.prod(window))
+            init.uniform_(module.weight.detach()[start:end], -bound, bound)
+            start = end
+        init.zeros_(module.bias)
+    elif isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+        bound = 2.4 / math.prod(module.weight.shape[1:])
+        init.uniform_(module.weight, -bound, bound)
+        init.zeros_(module.bias)
 
 
 class LeNet1(nn.Module):
-    """Input (N, in_channels, 28, 28), output (N, num_classes) logits; 3,246 parameters for 10 grey digits.
+    """Input (N, in_channels, 28, 28), output (N, num_classes) logits; the paper's 2,578 parameters for 10 grey digits.
 
-    4 maps of 5x5, averages of 2x2, 12 maps of 5x5, averages of 2x2, all connected to the outputs. The original had a
-    table of connections between the two layers of maps, and about 2,600 parameters; here every map is connected.
+    4 maps of 5x5, subsampling, 12 maps of 5x5 that each read one or two of the 4, subsampling, all connected to the
+    outputs, which the paper squashes too.
     """
 
     def __init__(self, num_classes: int = 10, in_channels: int = 1) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, 4, kernel_size=5)
-        self.conv2 = nn.Conv2d(4, 12, kernel_size=5)
+        self.pool1 = Subsampling(4)
+        self.conv2 = TableConv2d(4, LENET1_TABLE, kernel_size=5)
+        self.pool2 = Subsampling(12)
         self.fc = nn.Linear(12 * 4 * 4, num_classes)
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.avg_pool2d(squash(self.conv1(x)), 2)
-        x = F.avg_pool2d(squash(self.conv2(x)), 2)
+        x = squash(self.pool1(squash(self.conv1(x))))
+        x = squash(self.pool2(squash(self.conv2(x))))
         x = self.fc(F.flatten(x, 1))
         return x
 
@@ -113,8 +128,9 @@ class LeNet1(nn.Module):
 class LeNet4(nn.Module):
     """Input (N, in_channels, image_size, image_size), padded to 32x32; output (N, num_classes) logits.
 
-    4 maps of 5x5, subsampling, 16 maps of 5x5, subsampling, 120 units, outputs; 51,090 parameters for 10 grey digits.
-    The paper names about 17,000, without the connections that lead to them; here every map and unit is connected.
+    4 maps of 5x5, 8 maps of subsampling, which read the 4 in pairs, 16 maps of 5x5, subsampling, 120 units, outputs;
+    52,698 parameters for 10 grey digits. The paper names about 17,000, without saying which connections it leaves out;
+    here every map and unit behind the pairs is connected.
 
     Raises:
         ValueError: an image size that can't be padded evenly to 32.
@@ -123,15 +139,16 @@ class LeNet4(nn.Module):
     def __init__(self, num_classes: int = 10, in_channels: int = 1, image_size: int = 28) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, 4, kernel_size=5, padding=_to_32("LeNet-4", image_size))
-        self.pool1 = Subsampling(4)
-        self.conv2 = nn.Conv2d(4, 16, kernel_size=5)
+        self.pool1 = Subsampling(8)
+        self.conv2 = nn.Conv2d(8, 16, kernel_size=5)
         self.pool2 = Subsampling(16)
         self.fc1 = nn.Linear(16 * 5 * 5, 120)
         self.fc2 = nn.Linear(120, num_classes)
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = squash(self.pool1(squash(self.conv1(x))))
+        x = squash(self.conv1(x))
+        x = squash(self.pool1(cat([x, x], 1)))
         x = squash(self.pool2(squash(self.conv2(x))))
         x = self.fc2(squash(self.fc1(F.flatten(x, 1))))
         return x
@@ -183,5 +200,5 @@ def lenet4(num_classes: int = 10, in_channels: int = 1, image_size: int = 28) ->
 
 
 def lenet5_1998(num_classes: int = 10, in_channels: int = 1, image_size: int = 28) -> LeNet51998:
-    """LeNet-5 as in "Gradient-based learning applied to document recognition" (1998): tanh, subsampling, RBF outputs."""
+    """LeNet-5 of "Gradient-based learning applied to document recognition" (1998): tanh, subsampling, RBF outputs."""
     return LeNet51998(num_classes, in_channels, image_size)

@@ -21,7 +21,8 @@ def _mlpconv(in_channels: int, channels: tuple[int, int, int], window: int) -> l
 class NiN(nn.Module):
     """Three mlpconv blocks; the last has one map a class, whose mean is the class's logit. 966,986 parameters.
 
-    Input (N, in_channels, H, W), in the paper 32x32, at least 8x8; output (N, num_classes) logits.
+    Input (N, in_channels, H, W), in the paper 32x32, at least 4x4; output (N, num_classes) logits. Weights start as He
+    et al. (2015) by fan in.
 
     Args:
         dropout: probability behind the first two blocks.
@@ -48,7 +49,7 @@ class NiN(nn.Module):
                 init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.flatten(F.adaptive_avg_pool2d(self.features(x), 1), 1)
+        return F.flatten(F.adaptive_avg_pool2d(self.features(x), 1), -3)
 
 
 def nin(num_classes: int = 10, dropout: float = 0.5, *, in_channels: int = 3, width: float = 1.0) -> NiN:

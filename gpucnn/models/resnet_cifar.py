@@ -46,18 +46,23 @@ class CifarResNet(nn.Module):
     """A 3x3 convolution, three stages of `blocks` blocks with 16, 32 and 64 maps, global average, a linear layer.
 
     Input (N, in_channels, H, W), in the paper 32x32, of any size; output (N, num_classes) logits. 6 * blocks + 2 layers
-    with weights. Convolutions start as He et al. (2015) by fan in.
+    with weights, which start as He et al. (2015) by fan in.
 
     Args:
         blocks: in each stage.
         shortcuts: False for the plain network of the same depth.
         width: factor on the numbers of channels.
+
+    Raises:
+        ValueError: no block at all in a stage.
     """
 
     def __init__(
         self, blocks: int, num_classes: int = 10, shortcuts: bool = True, *, in_channels: int = 3, width: float = 1.0
     ) -> None:
         super().__init__()
+        if blocks < 1:
+            raise ValueError(f"a CIFAR ResNet has at least 1 block in each stage, not {blocks}")
         channels = scaled(16, width)
         self.conv1 = nn.Conv2d(in_channels, channels, kernel_size=3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)

@@ -67,9 +67,10 @@ class UNet(nn.Module):
                 init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
         levels = []
         for number, block in enumerate(self.down):
-            x = block(x if number == 0 else self._halved(x))
+            x = block(x if number == 0 else F.max_pool2d(x, 2))
             x = self.dropout(x) if number >= 3 else x
             levels.append(x)
         for up, merge, level in zip(self.up, self.merge, reversed(levels[:-1]), strict=True):
@@ -78,12 +79,13 @@ class UNet(nn.Module):
         x = self.head(x)
         return x
 
-    def _halved(self, x: Tensor) -> Tensor:
+    def _check(self, x: Tensor) -> None:
         height, width = x.shape[-2:]
-        if height % 2 or width % 2:
-            sizes = "188, 204, 220, ..., 572" if self.padding == 0 else "multiples of 16"
-            raise ValueError(f"U-Net: maps of {height}x{width} can't be halved: take images whose sides are {sizes}")
-        return F.max_pool2d(x, 2)  # type: ignore[no-any-return]
+        smallest, sizes = (16, "multiples of 16") if self.padding else (188, "188, 204, 220, ..., 572, ...")
+        if min(height, width) < smallest or (height - smallest) % 16 or (width - smallest) % 16:
+            raise ValueError(
+                f"U-Net with padding={self.padding} takes images whose sides are {sizes}: not {height}x{width}"
+            )
 
 
 def _cropped(level: Tensor, to: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn import extension
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty, from_nhwc, memory_order, namespace, to_nhwc
+from gpucnn.backend import Array, contiguous, empty, from_nhwc, memory_order, to_nhwc
+from gpucnn.ops import compiled
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import _template as reference
 
@@ -16,17 +16,16 @@ def _float32_only(problem: ScaleProblem) -> str | None:
     return None if problem.dtype == "float32" else f"needs float32, got {problem.dtype}"
 
 
-def _cuda(problem: ScaleProblem, x: Array) -> Array:
+def _compiled(module: Any, problem: ScaleProblem, stream: int, x: Array) -> Array:
     y = empty(x.shape, x.dtype, x)
-    stream = namespace(x).cuda.get_current_stream().ptr
-    extension.require().scale(x, y, problem.alpha, stream)
+    module.scale(x, y, problem.alpha, stream)
     return y
 
 
 ScaleProblem = reference.ScaleProblem
 
 forward = KernelTable("scale", "forward")
-forward.add("grid_stride", "cuda", _cuda, _float32_only)
+compiled.add(forward, "grid_stride", _compiled, _float32_only)
 forward.add("array", "reference", reference.scale)
 
 

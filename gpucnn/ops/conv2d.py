@@ -19,6 +19,7 @@ fprop.add("im2col", "reference", reference.fprop_im2col)
 dgrad = KernelTable("conv2d", "dgrad")
 dgrad.add("pointwise", "reference", reference.dgrad_pointwise, reference.pointwise_only)
 dgrad.add("depthwise", "reference", depthwise.dgrad, depthwise.depthwise_only)
+dgrad.add("taps", "reference", reference.dgrad_taps, reference.few_channels_only)
 dgrad.add("im2col", "reference", reference.dgrad_im2col)
 
 wgrad = KernelTable("conv2d", "wgrad")

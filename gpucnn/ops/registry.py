@@ -23,7 +23,7 @@ Supports = Callable[[Any], "str | None"]
 """problem -> None if the kernel can run it, else the reason why not."""
 
 
-def _always(problem: Any) -> None:
+def always(problem: Any) -> None:
     return None
 
 
@@ -34,7 +34,7 @@ class KernelSpec:
     name: str
     backend: str
     run: Callable[..., Any]
-    supports: Supports = _always
+    supports: Supports = always
 
 
 class KernelTable:
@@ -49,7 +49,7 @@ class KernelTable:
             raise ValueError(f"there is a table of kernels for {self} already")
         TABLES[op, direction] = self
 
-    def add(self, name: str, backend: str, run: Callable[..., Any], supports: Supports = _always) -> None:
+    def add(self, name: str, backend: str, run: Callable[..., Any], supports: Supports = always) -> None:
         """Appends a kernel; those added first are preferred.
 
         Raises ValueError for an unknown backend, and for a name that the backend has already.

@@ -18,10 +18,10 @@ import numpy as np
 
 from gpucnn.backend import Array, accumulator, empty, namespace, zeros
 from gpucnn.problem import Conv2dProblem
-from gpucnn.reference.common import add_channels, blocks, is_large, sum_channels
+from gpucnn.reference.common import add_channels, blocks, is_large, padded_zeros, sum_channels, taps
 from gpucnn.reference.parallel import for_each
 from gpucnn.reference.products import multiply, multiply_shared, summed_products
-from gpucnn.reference.windows import Tile, phases, tiles, unfolded
+from gpucnn.reference.windows import NARROW, Tile, phases, tiles, unfolded
 
 _LANES = 8  # partial sums of a weight gradient, whatever the number of threads
 _LANE_BYTES = 1 << 18  # that these sums may take each
@@ -29,6 +29,7 @@ _LONG_RUN = 32  # numbers that are as quickly copied as more of them
 _LONG_SUM = 128  # products that an image's part of a weight gradient is a sum of, for images to be summed one by one
 _PIECES, _FEWEST_FILTERS = 4, 128  # that the weight gradient of a 1x1 convolution is cut into, and what each has
 _JOINED = 16  # channels that narrow groups are joined to
+_MANY_TIMES = 2.5
 _MANY_ROWS = 1024  # of a product that are worth laying the filters out for it
 _WHOLE_BYTES = 1 << 21  # up to so many are unfolded at once, to be shared out by filters
 
@@ -55,6 +56,13 @@ def narrow_only(p: Conv2dProblem) -> str | None:
 
 def dense_only(p: Conv2dProblem) -> str | None:
     return None if p.groups == 1 else f"needs groups=1, got {p.groups}"
+
+
+def few_channels_only(p: Conv2dProblem) -> str | None:
+    """Whether adding up what each tap sends back is cheaper than unfolding dy, of many more numbers than dx."""
+    if p.groups == 1 and p.stride == (1, 1) and p.H * p.W * p.K > _MANY_TIMES * p.P * p.Q * p.C:
+        return None
+    return f"needs groups=1, stride 1 and H*W*K > {_MANY_TIMES} * P*Q*C, which unfolding dy is dearer for, got {p}"
 
 
 # ----------------------------------------------------------------------------------------------------------- forward
@@ -135,7 +143,7 @@ def _groups_joined(p: Conv2dProblem) -> int:
 def _columns(filters: Array, rows: int) -> Array:
     """filters (groups,K,R,S,C) as matrices (groups, R*S*C, K)."""
     groups, K = filters.shape[:2]
-    if rows < _MANY_ROWS and filters.flags.c_contiguous:
+    if (rows < _MANY_ROWS or filters.shape[-1] <= NARROW) and filters.flags.c_contiguous:
         return filters.reshape(groups, K, -1).transpose(0, 2, 1)
     turned = namespace(filters).ascontiguousarray(filters.transpose(0, 2, 3, 4, 1))
     return turned.reshape(groups, -1, K)
@@ -161,8 +169,26 @@ def dgrad_im2col(p: Conv2dProblem, dy: Array, w: Array) -> Array:
         if phase.problem is None:
             target[...] = 0
         else:
-            taps = filters[:, :, phase.taps[0], phase.taps[1]].transpose(0, 4, 2, 3, 1)
-            _correlate(phase.problem, dy, taps, None, target)
+            turned = filters[:, :, phase.taps[0], phase.taps[1]].transpose(0, 4, 2, 3, 1)
+            _correlate(phase.problem, dy, turned, None, target)
+    return dx
+
+
+def dgrad_taps(p: Conv2dProblem, dy: Array, w: Array) -> Array:
+    """dx (N,H,W,C) at groups=1: for each tap, dy times that tap's weights, added where the tap had read."""
+    work = accumulator(dy.dtype)
+    dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
+    by_tap = namespace(w).ascontiguousarray(w.transpose(1, 2, 0, 3).astype(work, copy=False))  # (R,S,K,C)
+    (top, left) = p.padding
+
+    def run(block: slice) -> None:
+        rows = dy[block].reshape(-1, p.K).astype(work, copy=False)
+        full = padded_zeros(p, block.stop - block.start, work, dy)
+        for r, s, target in taps(full, p):
+            target += namespace(w).matmul(rows, by_tap[r, s]).reshape(target.shape)
+        dx[block] = full[:, top : top + p.H, left : left + p.W]
+
+    for_each(run, blocks(p.N, 2 * (p.P * p.Q + p.H * p.W) * p.C * work.itemsize), dy, share=_is_large(p, work))
     return dx
 
 
@@ -197,7 +223,8 @@ def wgrad_im2col(p: Conv2dProblem, x: Array, dy: Array) -> Array:
             n = len(gradient) if apart else 1  # else images follow each other in the matrix: one product
             gradient = gradient.reshape(n, -1, some.stop - some.start, K).transpose(2, 0, 3, 1)
             met = unfolded(source, x, (images, slice(rows.start, rows.stop + beyond), some), groups, work)
-            met = _shifted(met.reshape(len(met), n, -1, met.shape[-1]), outer, p.dilation[0] * p.Q, gradient.shape[-1])
+            met = met.reshape(len(met), n, -1, met.shape[-1])
+            met = _shifted(met, outer, p.dilation[0] * p.Q, gradient.shape[-1]) if apart else met[None]
             sums[lane, :, some] += summed_products(gradient, met)
 
     for_each(run, [(some, lane) for some in parts for lane in range(lanes)], x, share=share)

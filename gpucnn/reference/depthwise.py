@@ -16,7 +16,7 @@ from gpucnn.backend import Array, accumulator, empty, namespace, zeros
 from gpucnn.problem import Conv2dProblem
 from gpucnn.reference.common import add_channels, add_up, block_bytes, is_large, tiles
 from gpucnn.reference.parallel import for_each
-from gpucnn.reference.windows import SHARED_BLOCKS, Tile, covered, phases, windows
+from gpucnn.reference.windows import Tile, covered, phases, tile_blocks, windows
 
 _LANES = 8  # partial sums of a weight gradient, whatever the number of threads
 _WIDE = 256  # channels from which on a pixel is as good a run of memory as a row of pixels
@@ -130,7 +130,7 @@ def _by_tap(w: Array, work: np.dtype[Any]) -> Array:
 
 def _tiles(p: Conv2dProblem, work: np.dtype[Any]) -> list[Tile]:
     row_bytes = (p.stride[0] * p.W + 2 * p.Q) * p.K * work.itemsize
-    limit = block_bytes(p.N * p.P * row_bytes) * (SHARED_BLOCKS if _is_large(p) else 1)
+    limit = block_bytes(p.N * p.P * row_bytes) * tile_blocks(_is_large(p))
     places = tiles(p.N, p.P, row_bytes, limit)
     return [(*place, slice(0, 1)) for place in places]
 

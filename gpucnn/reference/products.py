@@ -15,7 +15,9 @@ _UNPACKED = 10**6
 Larger ones it first copies into panels, which for a matrix with few columns costs as much as the product: 4096 x 144
 times 144 x 16 takes 1.3 to 1.5 times as long as 16 products of 256 rows.
 """
-_MOST_SUMMED = 128  # rows of a product whose result is a partial sum: shorter ones are exacter, and no slower
+_SUMMED_ROWS = 128
+"""Rows of a product whose result is a partial sum: as quick as more of them, where they are not very short."""
+_SHORT = 256  # multiply-adds a row, below which eight times as many are summed at once
 _FEWEST_ROWS = 48  # of a product that is cut out of a larger one: with fewer the panels are the cheaper way
 
 
@@ -37,8 +39,11 @@ def multiply(a: Array, b: Array, out: Array) -> None:
 def summed_products(a: Array, b: Array) -> Array:
     """The sum over axis -3 of a (..., n, K, M) times b (..., n, M, N), on this thread: (..., K, N)."""
     xp = namespace(a)
+    if b.strides[-1] != b.itemsize:  # the other way round, BLAS reads both along their memory
+        return xp.swapaxes(summed_products(xp.swapaxes(b, -1, -2), xp.swapaxes(a, -1, -2)), -1, -2)
     (n, K, M), N = a.shape[-3:], b.shape[-1]
-    rows = _rows_at_once(M, min(_MOST_SUMMED, _UNPACKED // max(1, K * N)), _FEWEST_ROWS)
+    most = _SUMMED_ROWS if K * N >= _SHORT else 8 * _SUMMED_ROWS
+    rows = _rows_at_once(M, min(most, _UNPACKED // max(1, K * N)), _FEWEST_ROWS)
     if rows < M:
         a = xp.moveaxis(a.reshape(*a.shape[:-1], M // rows, rows), -2, -3)
         b = b.reshape(*b.shape[:-2], M // rows, rows, N)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,17 +36,18 @@ class InterpolateProblem:
     mode: str  # "nearest", "nearest-exact" or "bilinear"
     align_corners: bool
     scale: tuple[float, float] | None
+    antialias: bool = False
 
 
 def interpolate_fprop(p: InterpolateProblem, x: Array) -> Array:
     """y (N,P,Q,C)."""
-    rows, columns = (_forward(*axis, p.mode, p.align_corners) for axis in _axes(p))
+    rows, columns = (_forward(*axis, p.mode, p.align_corners, p.antialias) for axis in _axes(p))
     return _both_axes(rows, columns, x)
 
 
 def interpolate_dgrad(p: InterpolateProblem, dy: Array) -> Array:
     """dx (N,H,W,C): each input position gathers from the outputs that it went into."""
-    rows, columns = (_backward(*axis, p.mode, p.align_corners) for axis in _axes(p))
+    rows, columns = (_backward(*axis, p.mode, p.align_corners, p.antialias) for axis in _axes(p))
     return _both_axes(rows, columns, dy)
 
 
@@ -63,17 +65,19 @@ def _both_axes(rows: AxisSums, columns: AxisSums, x: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=512)
-def _forward(size: int, count: int, scale: float | None, mode: str, align_corners: bool) -> AxisSums:
-    return axis_sums(count, *_entries(size, count, scale, mode, align_corners))
+def _forward(size: int, count: int, scale: float | None, mode: str, align_corners: bool, antialias: bool) -> AxisSums:
+    return axis_sums(count, *_entries(size, count, scale, mode, align_corners, antialias))
 
 
 @functools.lru_cache(maxsize=512)
-def _backward(size: int, count: int, scale: float | None, mode: str, align_corners: bool) -> AxisSums:
-    target, source, weight = _entries(size, count, scale, mode, align_corners)
+def _backward(size: int, count: int, scale: float | None, mode: str, align_corners: bool, antialias: bool) -> AxisSums:
+    target, source, weight = _entries(size, count, scale, mode, align_corners, antialias)
     return axis_sums(size, source, target, weight)
 
 
-def _entries(size: int, count: int, scale: float | None, mode: str, align_corners: bool) -> Entries:
+def _entries(
+    size: int, count: int, scale: float | None, mode: str, align_corners: bool, antialias: bool
+) -> Entries:
     """Which of `size` inputs go into which of `count` outputs along an axis."""
     outputs = np.arange(count)
     if mode == "nearest" and count in (size, 2 * size):  # PyTorch's exception, whatever the scale
@@ -86,16 +90,32 @@ def _entries(size: int, count: int, scale: float | None, mode: str, align_corner
         return outputs, np.minimum(places, size - 1).astype(np.int64), None
     if size == count:
         return outputs, outputs, None
-    ideal: NDArray[Any]
+    inputs: float  # to as many outputs, `per`
     if align_corners:
-        ideal = outputs * (size - 1) / max(1, count - 1)
+        inputs, per = (size - 1, count - 1) if count > 1 else (0, 1)
     else:
-        ideal = (outputs + 0.5) * size / count - 0.5 if scale is None else (outputs + 0.5) / scale - 0.5
+        inputs, per = (size, count) if scale is None else (1, scale)
+    if antialias:
+        return _tents(size, (outputs + 0.5) * inputs / per, max(1.0, inputs / per))
+    ideal: NDArray[Any] = outputs * inputs / per if align_corners else (outputs + 0.5) * inputs / per - 0.5
     place = np.clip(ideal, 0, size - 1)
     before = place.astype(np.int64)
     after = np.minimum(before + 1, size - 1)
     share = place - before
     return np.tile(outputs, 2), np.concatenate([before, after]), np.concatenate([1 - share, share])
+
+
+def _tents(size: int, centres: NDArray[np.float64], width: float) -> Entries:
+    """Weights that fall from each output's centre to 0 at a distance of `width` inputs, and sum to 1.
+
+    Inputs have their centres at 1/2, 3/2, ...
+    """
+    source = np.floor(centres - width).astype(np.int64)[:, None] + np.arange(math.ceil(2 * width) + 1)
+    weight = 1 - np.abs(source + 0.5 - centres[:, None]) / width
+    weight[(source < 0) | (source >= size) | (weight < 0)] = 0
+    weight /= weight.sum(axis=1, keepdims=True)
+    target, place = np.nonzero(weight)
+    return target, source[target, place], weight[target, place]
 
 
 # ------------------------------------------------------------------------------------------------------- bed of nails

@@ -21,20 +21,24 @@ Place = tuple[slice, slice]
 Tile = tuple[slice, slice, slice]
 """A place, and groups of channels."""
 
-_NARROW = 2  # up to this many channels, a window's runs in memory are too short to copy one by one
-SHARED_BLOCKS = 4  # that a tile which threads share may take
+NARROW = 2  # up to this many channels, a window's runs in memory are too short to copy one by one
 _FEW_WINDOWS = 512  # of one group are multiplied as fast as more of them: the rest of a tile is for other groups
+
+
+def tile_blocks(share: bool) -> int:
+    """How many blocks' size of scratch memory a tile may take."""
+    return 4 if share else 2
 
 
 def tiles(p: Conv2dProblem, groups: int, work: np.dtype[Any], share: bool) -> tuple[list[Place], list[slice]]:
     """Cuts p, in so many groups, into places and parts of the groups; a tile is one of each.
 
-    A tile's unfolded windows of dtype `work` take about a block's size, and more where threads share them: those that
-    take turns at the interpreter often lose more than the cache brings (16 channels of 32 x 32, batch 128, two threads:
-    12.5 ms in tiles of 1 MiB, 5.7 ms in tiles of 4 MiB).
+    A tile's unfolded windows of dtype `work` take some blocks' size, more of them where threads share the tiles: those
+    that take turns at the interpreter often lose more than the cache brings (16 channels of 32 x 32, batch 128, two
+    threads: 12.5 ms in tiles of 1 MiB, 5.7 ms in tiles of 4 MiB).
     """
     row_bytes = p.Q * p.R * p.S * (p.C // groups) * work.itemsize
-    limit = block_bytes(p.N * p.P * row_bytes * groups) * (SHARED_BLOCKS if share else 1)
+    limit = block_bytes(p.N * p.P * row_bytes * groups) * tile_blocks(share)
     enough = limit if groups == 1 else min(limit, _FEW_WINDOWS * row_bytes // p.Q)
     places = image_tiles(p.N, p.P, row_bytes, enough)
     images, rows = places[0] if places else (slice(0, 0), slice(0, 0))
@@ -48,11 +52,11 @@ def unfolded(p: Conv2dProblem, x: Array, tile: Tile, groups: int, work: np.dtype
     by_window = (G, n, P, p.Q, p.R, p.S, C)
     # One column a tap, each filled along rows of the image; a matrix product reads a transposed matrix as well.
     by_tap = (G, p.R, p.S, C, n, P, p.Q)
-    cells, columns = _covered(p, x, tile, groups, work, by_tap if C <= _NARROW else by_window)
+    cells, columns = _covered(p, x, tile, groups, work, by_tap if C <= NARROW else by_window)
     if (p.R, p.S, p.stride) == (1, 1, (1, 1)):
         return cells.reshape(G, n * P * p.Q, C)
     view = windows(cells, p, P)
-    if C <= _NARROW:
+    if C <= NARROW:
         columns[...] = view.transpose(0, 4, 5, 6, 1, 2, 3)
         return columns.reshape(G, p.R * p.S * C, n * P * p.Q).transpose(0, 2, 1)
     columns[...] = view
@@ -94,15 +98,11 @@ def _covered(
         return inner[None], workspaces(work, x, beside)[0]
     cells, memory = workspaces(work, x, shape, beside)
     above, before = first - top, west - left
-    if h and w:
-        inside = cells[:, :, above : above + h]
-        cells[:, :, :above] = 0
-        cells[:, :, above + h :] = 0
-        inside[:, :, :, :before] = 0
-        inside[:, :, :, before + w :] = 0
-        inside[:, :, :, before : before + w] = inner.reshape(n, h, w, shape[0], C).transpose(3, 0, 1, 2, 4)
-    else:
+    if (h, w) != (height, width):
         cells[...] = 0
+    if h and w:
+        by_group = inner.reshape(n, h, w, shape[0], C).transpose(3, 0, 1, 2, 4)
+        cells[:, :, above : above + h, before : before + w] = by_group
     return cells, memory
 
 

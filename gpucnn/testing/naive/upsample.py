@@ -14,7 +14,12 @@ Scale = tuple[float, float]
 
 
 def interpolate(
-    x: ArrayLike, size: Size, mode: str, scale: Scale | None = None, align_corners: bool = False
+    x: ArrayLike,
+    size: Size,
+    mode: str,
+    scale: Scale | None = None,
+    align_corners: bool = False,
+    antialias: bool = False,
 ) -> NDArray[np.float64]:
     """y[n, c, p, q] = sum over h, w of a(p, h) * b(q, w) * x[n, c, h, w], (N, C, P, Q).
 
@@ -26,7 +31,7 @@ def interpolate(
         scale: what the sizes were multiplied by, where that decides instead of P/H and Q/W.
     """
     x = np.asarray(x, np.float64)
-    a, b = (weights(*axis, mode, align_corners) for axis in _axes(x.shape[2:], size, scale))
+    a, b = (weights(*axis, mode, align_corners, antialias) for axis in _axes(x.shape[2:], size, scale))
     y = np.zeros((*x.shape[:2], *size))
     for p, q in np.ndindex(size):
         for h, w in np.ndindex(x.shape[2:]):
@@ -36,11 +41,16 @@ def interpolate(
 
 
 def interpolate_grad(
-    dy: ArrayLike, image: Size, mode: str, scale: Scale | None = None, align_corners: bool = False
+    dy: ArrayLike,
+    image: Size,
+    mode: str,
+    scale: Scale | None = None,
+    align_corners: bool = False,
+    antialias: bool = False,
 ) -> NDArray[np.float64]:
     """dx[n, c, h, w] = sum over p, q of a(p, h) * b(q, w) * dy[n, c, p, q]; `image` is (H, W)."""
     dy = np.asarray(dy, np.float64)
-    a, b = (weights(*axis, mode, align_corners) for axis in _axes(image, dy.shape[2:], scale))
+    a, b = (weights(*axis, mode, align_corners, antialias) for axis in _axes(image, dy.shape[2:], scale))
     dx = np.zeros((*dy.shape[:2], *image))
     for p, q in np.ndindex(dy.shape[2:]):
         for h, w in np.ndindex(image):
@@ -49,26 +59,41 @@ def interpolate_grad(
     return dx
 
 
-def weights(size: int, count: int, scale: float | None, mode: str, align_corners: bool) -> NDArray[np.float64]:
+def weights(
+    size: int, count: int, scale: float | None, mode: str, align_corners: bool, antialias: bool = False
+) -> NDArray[np.float64]:
     """How much of each of `size` inputs is in each of `count` outputs along an axis, (count, size)."""
     found = np.zeros((count, size))
     for p, h in np.ndindex(count, size):
-        if mode == "bilinear":
+        if antialias:
+            step = inputs_apart(size, count, scale, align_corners)
+            found[p, h] = tent(p, h, step) / sum(tent(p, other, step) for other in range(size))
+        elif mode == "bilinear":
             found[p, h] = max(0, 1 - abs(place(p, size, count, scale, align_corners) - h))
         else:
             found[p, h] = nearest(p, size, count, scale, exact=mode == "nearest-exact") == h
     return found
 
 
+def tent(p: int, h: int, step: Fraction) -> Fraction:
+    """How near input h is to output p: 1 where (p + 1/2) * step is h + 1/2, 0 from a distance of step, or 1, on."""
+    half = Fraction(1, 2)
+    return max(Fraction(0), 1 - abs((p + half) * step - (h + half)) / max(step, Fraction(1)))
+
+
 def place(p: int, size: int, count: int, scale: float | None, align_corners: bool) -> Fraction:
     """Where among the inputs output p lies, exactly: bilinear weights fall to 0 at a distance of 1 from there."""
+    step, half = inputs_apart(size, count, scale, align_corners), Fraction(1, 2)
+    return p * step if align_corners else min(max((p + half) * step - half, Fraction(0)), Fraction(size - 1))
+
+
+def inputs_apart(size: int, count: int, scale: float | None, align_corners: bool) -> Fraction:
+    """By how many inputs two outputs beside each other lie apart."""
     if size == count:
-        return Fraction(p)
+        return Fraction(1)
     if align_corners:
-        return Fraction(p * (size - 1), max(1, count - 1))
-    step = Fraction(size, count) if scale is None else 1 / Fraction(scale)
-    half = Fraction(1, 2)
-    return min(max((p + half) * step - half, Fraction(0)), Fraction(size - 1))
+        return Fraction(size - 1, count - 1) if count > 1 else Fraction(0)
+    return Fraction(size, count) if scale is None else 1 / Fraction(scale)
 
 
 def nearest(p: int, size: int, count: int, scale: float | None, exact: bool) -> int:

@@ -1,0 +1,39 @@
+"""Kernels that are compiled: one source, one binding, registered for the GPU and for the CPU alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpucnn import extension
+from gpucnn.backend import current_stream
+from gpucnn.ops.registry import KernelTable, Supports, always
+
+COMPILED = ("cuda", "simt")
+"""The backends whose kernels are compiled from csrc/."""
+
+
+def add(table: KernelTable, name: str, call: Callable[..., Any], supports: Supports = always) -> None:
+    """Appends a kernel to `table` for every backend of COMPILED.
+
+    Args:
+        table: of the op's pass.
+        name: the kernel's, the same on each backend.
+        call: `call(module, problem, stream, *arrays)` allocates the outputs with `backend.empty`, calls a binding of
+            `module` (gpucnn._cuda or gpucnn._simt_<flavour>) on them and returns them. `stream` is what the binding
+            takes for the current stream. The first array says where all of them lie.
+        supports: problem -> None, or the reason why the kernel can't run it.
+    """
+    for backend in COMPILED:
+        table.add(name, backend, _Kernel(backend, call), supports)
+
+
+class _Kernel:
+    """`run(problem, *arrays)` of one kernel on one backend."""
+
+    def __init__(self, backend: str, call: Callable[..., Any]) -> None:
+        self._backend = backend
+        self._call = call
+
+    def __call__(self, problem: Any, *arrays: Any) -> Any:
+        return self._call(extension.compiled(self._backend), problem, current_stream(arrays[0]), *arrays)
