@@ -4,7 +4,8 @@
 # make clean    removes the environment and everything built; runs/ stays
 #
 # Each makes .venv first and remakes it when what it is made from has changed. PYTHON names another interpreter; the
-# GPUCNN_ variables (README) decide about the CUDA extension.
+# GPUCNN_ variables (README) decide about the compiled modules. Unless GPUCNN_SIMT says otherwise, the kernels are built
+# for the CPU where there is a C++ compiler, since most of their tests run there; for the demo alone they are not.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,8 +15,14 @@ GOAL := $(or $(firstword $(MAKECMDGOALS)),demo)
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 CREATED := $(VENV)/created-$(PYTHON_VERSION)
 BUILD_INPUTS := pyproject.toml setup.py $(shell find _build csrc -type f -not -name '*.pyc')
-BUILD_SETTINGS := $(foreach name,GPUCNN_CUDA GPUCNN_ARCHS GPUCNN_NVCC CUDA_HOME CUDA_PATH CXX,$(name)=$($(name)))
+BUILD_VARIABLES := GPUCNN_CUDA GPUCNN_ARCHS GPUCNN_NVCC GPUCNN_SIMT CUDA_HOME CUDA_PATH CXX
+BUILD_SETTINGS = $(foreach name,$(BUILD_VARIABLES),$(name)=$($(name)))
 
+FLAVOURS := plain,race,asan
+COMPILER := $(shell command -v $(CXX))
+ifneq ($(GOAL),demo)
+  export GPUCNN_SIMT ?= $(if $(COMPILER),$(FLAVOURS))
+endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test lint types environment clean FORCE
@@ -53,7 +60,7 @@ $(VENV)/settings: FORCE $(CREATED)
 
 $(VENV)/installed: $(CREATED) $(VENV)/settings $(BUILD_INPUTS)
 	$(BIN)/pip install --quiet --editable '.[test,plot]'
-	@$(BIN)/python -c 'from gpucnn import extension; print(extension.why_missing() or "the CUDA extension is built")'
+	@$(BIN)/gpucnn info | sed -n '/^backends/,/^$$/p'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
@@ -62,5 +69,5 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f gpucnn/_cuda*.so gpucnn/_build_info.json
+	rm -f gpucnn/_cuda*.so gpucnn/_simt_*.so gpucnn/_build_info.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

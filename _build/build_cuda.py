@@ -1,32 +1,30 @@
-"""The `build_ext` command: compiles csrc/ into gpucnn._cuda, or leaves it out and records why.
+"""gpucnn._cuda: whether it is built here, with which tools, and how.
 
-Objects, dependency files, stamps and ptxas reports are kept in build/cuda/<python tag>/, laid out as csrc/ is. A build
-that leaves the extension out removes the module of an earlier one, so that no install picks up an old module.
+Objects, dependency files, stamps and ptxas reports are kept in build/cuda/<python tag>/, laid out as csrc/ is.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-import sysconfig
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-from setuptools.command.build import build
-from setuptools.command.build_ext import build_ext
-from setuptools.command.build_py import build_py
-
-from cuda_compile import Surroundings, Unit, compile_changed
 from cuda_options import BuildError, cuda_mode, gencode_flags, parse_archs, target_names
-from cuda_toolkit import STATIC_RUNTIME, Toolkit, driver_version, find_toolkit, host_compiler
+from cuda_toolkit import STATIC_RUNTIME, Toolkit, find_toolkit, host_compiler
+from objects import (
+    Surroundings,
+    Unit,
+    binding_includes,
+    compile_changed,
+    link,
+    processors,
+    remove_leftovers,
+    show_warnings,
+    version_line,
+)
 
 MODULE = "gpucnn._cuda"
-RECORD = "_build_info.json"
 HOST_ONLY = ("simt",)
 """Folders of csrc/ that are no part of the CUDA extension."""
 
@@ -35,6 +33,7 @@ ON_ORDER = f"{REINSTALL} and GPUCNN_CUDA=1"
 
 CXX_FLAGS = ("-O2", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 NVCC_FLAGS = ("-O3", "-std=c++17", "-lineinfo", "-Xptxas=-v", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra")
+DEFINES = ("-DGPUCNN_MODULE=_cuda", "-DGPUCNN_FOR_CUDA")
 LINK_FLAGS = ("-shared", "-Wl,--exclude-libs,ALL", "-Wl,--strip-all")
 LIBRARIES = ("-ldl", "-lrt", "-lpthread")
 
@@ -54,6 +53,17 @@ class Plan:
     compiler: Path
     archs: tuple[str, ...]
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the record says of the extension once it is built."""
+        return {
+            "cuda": True,
+            "reason": f"built by CUDA {self.toolkit.version} ({self.toolkit.origin})",
+            "remedy": "",
+            "toolkit": self.toolkit.version,
+            "targets": target_names(self.archs),
+        }
+
 
 @dataclass(frozen=True)
 class Skip:
@@ -61,6 +71,11 @@ class Skip:
 
     reason: str
     remedy: str
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the record says of the extension."""
+        return {"cuda": False, "reason": self.reason, "remedy": self.remedy}
 
 
 def decide(environ: Mapping[str, str], driver: int | None) -> Plan | Skip:
@@ -76,9 +91,7 @@ def decide(environ: Mapping[str, str], driver: int | None) -> Plan | Skip:
         return Skip("no NVIDIA driver (libcuda.so.1) when it was installed", ON_ORDER)
     search, compiler = find_toolkit(environ, sys.path), host_compiler(environ)
     if compiler is None:
-        name = environ.get("CXX")
-        reason = f"CXX={name} is no executable file" if name else "there is no C++ compiler (g++)"
-        missing = Skip(reason, f"install g++, or name one with CXX, then {REINSTALL}")
+        missing = Skip(compiler_missing(environ), f"install g++, or name one with CXX, then {REINSTALL}")
     elif search.toolkit is None:
         missing = Skip(search.failure, _toolkit_remedy(driver))
     else:
@@ -88,6 +101,12 @@ def decide(environ: Mapping[str, str], driver: int | None) -> Plan | Skip:
     return missing
 
 
+def compiler_missing(environ: Mapping[str, str]) -> str:
+    """Why `host_compiler()` found none."""
+    name = environ.get("CXX")
+    return f"CXX={name} is no executable file" if name else "there is no C++ compiler (g++)"
+
+
 def _toolkit_remedy(driver: int | None) -> str:
     if driver is not None and driver < 13000:
         return f"install a CUDA 12 toolkit (the driver can't use a newer one), then {REINSTALL}"
@@ -95,107 +114,34 @@ def _toolkit_remedy(driver: int | None) -> str:
     return f"install a CUDA toolkit, or name its nvcc with GPUCNN_NVCC, then {REINSTALL}"
 
 
-class BuildCuda(build_ext):
-    """setuptools' command with a compiler of its own; setup.py's one Extension names the module and its sources."""
+def build_module(plan: Plan, sources: Sequence[str], module: Path, objects: Path) -> list[str]:
+    """Brings `module` up to date; the sources that were compiled.
 
-    def run(self) -> None:
-        """Builds or skips, and records which beside the module (in the source tree for an editable install)."""
-        (extension,) = self.extensions
-        module = Path(self.get_ext_fullpath(extension.name))
-        module.unlink(missing_ok=True)
-        try:
-            decision = decide(os.environ, driver_version())
-            if isinstance(decision, Plan):
-                self._build(decision, [Path(source) for source in extension.sources], module)
-        except BuildError:
-            self._record(module, cuda=False, reason="its last build failed", remedy=f"{REINSTALL} and read the errors")
-            raise
-        if isinstance(decision, Skip):
-            self.extensions = []
-            self._record(module, cuda=False, reason=decision.reason, remedy=decision.remedy)
-            print(f"gpucnn: built without CUDA: {decision.reason}; {decision.remedy}", file=sys.stderr)
-            return
-        reason = f"built by CUDA {decision.toolkit.version} ({decision.toolkit.origin})"
-        targets = target_names(decision.archs)
-        self._record(module, cuda=True, reason=reason, remedy="", toolkit=decision.toolkit.version, targets=targets)
+    Args:
+        plan: what to build with.
+        sources: of `cuda_sources`, relative to the working directory.
+        module: the shared object to write.
+        objects: the folder that its objects are kept in.
 
-    def get_outputs(self) -> list[str]:
-        return sorted({*super().get_outputs(), self._record_in_wheel()})
+    Raises:
+        BuildError: a source does not compile, or the module does not link.
+    """
+    import pybind11  # a build requirement, absent while setuptools only collects metadata
 
-    def get_output_mapping(self) -> dict[str, str]:
-        mapping: dict[str, str] = super().get_output_mapping()
-        if self.inplace:
-            mapping[self._record_in_wheel()] = str(Path(self._package_folder(), RECORD))
-        return mapping
-
-    def _record_in_wheel(self) -> str:
-        return str(Path(self.build_lib, *MODULE.split(".")[:-1], RECORD))
-
-    def _package_folder(self) -> str:
-        command = cast(build_py, self.get_finalized_command("build_py"))
-        return command.get_package_dir(MODULE.rpartition(".")[0])
-
-    def _record(self, module: Path, **facts: object) -> None:
-        module.parent.mkdir(parents=True, exist_ok=True)
-        module.with_name(RECORD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-
-    def _build(self, plan: Plan, sources: list[Path], module: Path) -> None:
-        import pybind11  # a build requirement, absent while setuptools only collects metadata
-
-        started = time.perf_counter()
-        around = Surroundings(
-            folder=Path.cwd(),
-            places={"cuda": str(plan.toolkit.root), "pybind11": pybind11.get_include()},
-            tools=f"nvcc {plan.toolkit.version}, {_version_line(plan.compiler)}, pybind11 {pybind11.__version__}",
-        )
-        objects = Path(
-            cast(build, self.get_finalized_command("build")).build_base, "cuda", str(sysconfig.get_config_var("SOABI"))
-        )
-        cxx = (str(plan.compiler), *CXX_FLAGS, *_includes(plan.toolkit, around.places["pybind11"]))
-        nvcc = (str(plan.toolkit.nvcc), "-ccbin", str(plan.compiler), *NVCC_FLAGS, *gencode_flags(plan.archs), "-Icsrc")
-        units = [Unit(source, objects / f"{source}.o", nvcc if source.suffix == ".cu" else cxx) for source in sources]
-        compiled = compile_changed(units, around, jobs=os.cpu_count() or 1)
-        for unit in compiled:
-            _show_warnings(unit)
-        _remove_leftovers(objects, units)
-        _link(plan, units, module)
-        names = ", ".join(str(unit.source) for unit in compiled) or "nothing"
-        seconds = time.perf_counter() - started
-        print(f"gpucnn: {plan.toolkit.nvcc} compiled {names}; linked {module} in {seconds:.1f} s", file=sys.stderr)
-
-
-def _includes(toolkit: Toolkit, pybind11: str) -> list[str]:
-    paths = {sysconfig.get_path("include"), sysconfig.get_path("platinclude")}
-    return ["-Icsrc", "-isystem", str(toolkit.include), "-isystem", pybind11, *(f"-I{path}" for path in sorted(paths))]
-
-
-def _version_line(compiler: Path) -> str:
-    done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.partition("\n")[0]
-
-
-def _show_warnings(unit: Unit) -> None:
-    """Passes on what a compiler printed, without ptxas's report of registers, which stays in the log."""
-    lines = unit.beside(".log").read_text(encoding="utf-8").splitlines()
-    report = ("ptxas info", "    0 bytes stack frame")
-    if kept := [line for line in lines if line.strip() and not line.startswith(report)]:
-        print("\n".join(kept), file=sys.stderr)
-
-
-def _remove_leftovers(objects: Path, units: list[Unit]) -> None:
-    """Removes what is left of sources that are gone, so that reports on file are of shipped kernels only."""
-    kept = {unit.beside(suffix) for unit in units for suffix in ("", ".d", ".json", ".log")}
-    for path in objects.rglob("*"):
-        if path.is_file() and path not in kept:
-            path.unlink()
-
-
-def _link(plan: Plan, units: list[Unit], module: Path) -> None:
-    """nvcc can't link where it comes from a wheel (its profile names a folder that is not there), so g++ does."""
-    module.parent.mkdir(parents=True, exist_ok=True)
-    objects = [str(unit.object) for unit in units]
+    around = Surroundings(
+        folder=Path.cwd(),
+        places={"cuda": str(plan.toolkit.root), "pybind11": pybind11.get_include()},
+        tools=f"nvcc {plan.toolkit.version}, {version_line(plan.compiler)}, pybind11 {pybind11.__version__}",
+    )
+    includes = ["-Icsrc", "-isystem", str(plan.toolkit.include), *binding_includes(pybind11.get_include())]
+    cxx = (str(plan.compiler), *CXX_FLAGS, *DEFINES, *includes)
+    nvcc = (str(plan.toolkit.nvcc), "-ccbin", str(plan.compiler), *NVCC_FLAGS, *gencode_flags(plan.archs), "-Icsrc")
+    units = [Unit(Path(source), objects / f"{source}.o", nvcc if source.endswith(".cu") else cxx) for source in sources]
+    compiled = compile_changed(units, around, processors())
+    show_warnings(compiled)
+    remove_leftovers(objects, units)
+    # nvcc can't link where it comes from a wheel (its profile names a folder that is not there), so g++ does.
     runtime = str(plan.toolkit.library / STATIC_RUNTIME)
-    command = [str(plan.compiler), *LINK_FLAGS, *objects, runtime, *LIBRARIES, "-o", str(module)]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        raise BuildError(f"{module} does not link:\n{' '.join(command)}\n{done.stdout}{done.stderr}")
+    names = [str(unit.object) for unit in units]
+    link([str(plan.compiler), *LINK_FLAGS, *names, runtime, *LIBRARIES], module)
+    return [str(unit.source) for unit in compiled]

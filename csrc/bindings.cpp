@@ -6,6 +6,8 @@
 namespace gpucnn {
 
 void register_machine(pybind11::module_& m);  // device/bindings.cpp for CUDA, simt/bindings.cpp for the CPU
+void register_conv2d(pybind11::module_& m);
+void register_pool2d(pybind11::module_& m);
 void register_template(pybind11::module_& m);
 
 }  // namespace gpucnn
@@ -13,5 +15,7 @@ void register_template(pybind11::module_& m);
 PYBIND11_MODULE(GPUCNN_MODULE, m) {
   m.doc() = "gpucnn's kernels. Arrays are objects with an array interface; gpucnn.ops calls these.";
   gpucnn::register_machine(m);
+  gpucnn::register_conv2d(m);
+  gpucnn::register_pool2d(m);
   gpucnn::register_template(m);
 }

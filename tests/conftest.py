@@ -9,10 +9,12 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from gpucnn import extension
 from gpucnn.testing import rotating_seed
 
 
@@ -47,6 +49,13 @@ def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     return int(request.param)
 
 
+@pytest.fixture
+def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes of any size are cut into blocks of a thousand bytes and shared among the threads."""
+    monkeypatch.setattr("gpucnn.reference.common.LARGE_BYTES", 0)
+    monkeypatch.setattr("gpucnn.reference.common.BLOCK_BYTES", 1000)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def poison() -> Iterator[None]:
     """In every test, memory that any module gets uninitialised holds NaN (integers: 0x5A): no gap goes unseen."""
@@ -71,6 +80,29 @@ def poisoned(allocate: Callable[..., Any]) -> Callable[..., Any]:
         return array
 
     return run
+
+
+ASAN = [pytest.param("asan", marks=pytest.mark.asan)] if extension.load("_simt_asan") else []
+
+
+@pytest.fixture(params=["plain", "race", *ASAN])
+def simt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The kernels built for the CPU, each flavour in turn, in use as backend `simt`; the checker must find nothing.
+
+    Skips with the reason where a flavour can't be loaded. asan can be in a process that was started for it alone:
+    test_simt_asan.py starts one for each file of tests that take this fixture.
+    """
+    from gpucnn import backend
+
+    module = extension.load(f"_simt_{request.param}")
+    if module is None:
+        pytest.skip(str(extension.why_missing(f"_simt_{request.param}")))
+    monkeypatch.setenv("GPUCNN_SIMT_FLAVOUR", request.param)
+    module.reports()
+    with backend.use_backend("simt", strict=True):
+        yield module
+    module.set_order("")
+    assert module.reports() == []
 
 
 @pytest.fixture

@@ -23,6 +23,9 @@ class FakeArray:
     size = property(lambda self: self.values.size)
     flags = property(lambda self: SimpleNamespace(c_contiguous=self.values.flags.c_contiguous))
 
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.values[index] = value
+
     def transpose(self, *axes: Any) -> FakeArray:
         return FakeArray(self.values.transpose(*axes), self.device.id)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 
-from gpucnn import backend
 from gpucnn.testing import assert_close, tolerance
 
 DTYPES = ("float64", "float32", "float16")
@@ -33,19 +31,3 @@ def rms(values: Any) -> float:
     """Root mean square, 0 of nothing."""
     array = np.asarray(values, np.float64)
     return float(np.sqrt(np.mean(array**2))) if array.size else 0.0
-
-
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that the kernels get uninitialised holds NaN."""
-
-    def filled(allocate: Any) -> Any:
-        def run(*arguments: Any) -> Any:
-            array = allocate(*arguments)
-            array[...] = np.nan
-            return array
-
-        return run
-
-    for place in ("norm.empty", "norm.workspace", "layer_norm.empty", "layer_norm.workspace"):
-        monkeypatch.setattr(f"gpucnn.reference.{place}", filled(getattr(backend, place.partition(".")[2])))
-    monkeypatch.setattr("gpucnn.reference.local_response_norm.empty", filled(backend.empty))

@@ -1,14 +1,17 @@
-"""The checks that the tests of the ops share: every kernel of a table against the truth, and ways to lay arrays out."""
+"""What the tests of the ops share: every kernel of a table against the truth, layouts, no copies, bits that stay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+import gpucnn
+from gpucnn import backend
 from gpucnn.ops.registry import KernelSpec, KernelTable
+from gpucnn.reference import parallel
 from gpucnn.testing import assert_close, assert_equal, rotating_seed, tolerance
 
 SEED = rotating_seed()
@@ -47,15 +50,49 @@ def compare(actual: Any, truth: np.ndarray, terms: int, name: str = "", exact: b
 
 
 def each_kernel(table: KernelTable, problem: Any, *arrays: Any) -> Iterator[tuple[str, Any]]:
-    """(name, result) of every reference kernel that supports `problem`, each forced by its name."""
-    for spec in table.specs("reference"):
-        if spec.supports(problem) is None:
-            yield f"{table} {spec.name}", table.pick(problem, arrays[0], kernel=spec.name).run(problem, *arrays)
+    """(name, result) of every kernel that supports `problem`, each forced by its name: of the reference and, where
+    they are built, of those for the GPU, run on the CPU."""
+    for name in ("reference", "simt"):
+        if backend.unavailable(name):
+            continue
+        for spec in table.specs(name):
+            if spec.why_not(problem, arrays[0]) is None:
+                with backend.use_backend(name, strict=True):
+                    result = table.pick(problem, arrays[0], kernel=spec.name).run(problem, *arrays)
+                yield f"{table} {spec.name}", result
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, table: KernelTable, run: Callable[..., Any]) -> None:
     """Makes `run` the table's only reference kernel."""
     monkeypatch.setitem(table._by_backend, "reference", [KernelSpec("planted", "reference", run)])
+
+
+def check_no_copies(run: Callable[[gpucnn.Tensor], Any], shape: tuple[int, ...]) -> None:
+    """A channels-last image and gradient stay channels-last through `run` and back, and nothing is laid out anew."""
+    x = gpucnn.tensor(np.zeros(shape, np.float32), requires_grad=True)
+    with backend.count_layout_copies() as copies:
+        y = run(x)
+    dy = gpucnn.tensor(np.zeros(y.shape, np.float32))
+    with backend.count_layout_copies() as copies_back:
+        y.backward(dy)
+    assert (copies.value, copies_back.value) == (0, 0)
+    assert y.data.transpose(NHWC).flags.c_contiguous
+    assert x.grad is not None
+    assert x.grad.data.transpose(NHWC).flags.c_contiguous
+
+
+def check_threads(run: Callable[[], Sequence[Any]]) -> None:
+    """`run` gives the same bits on one thread and on three; `many_blocks` lets it share out what is small."""
+    before = parallel.get_num_threads()
+    results = []
+    try:
+        for count in (1, 3):
+            parallel.set_num_threads(count)
+            results.append([np.array(array) for array in run()])
+    finally:
+        parallel.set_num_threads(before)
+    for one, three in zip(*results, strict=True):
+        assert_equal(three, one)
 
 
 def names(table: KernelTable) -> list[str]:

@@ -11,6 +11,8 @@ import numpy as np
 import gpucnn
 from gpucnn import Tensor, nn, optim
 from gpucnn import functional as F
+from gpucnn.ops._template import Scale
+from gpucnn.tensor import record
 
 
 class Maker:
@@ -66,6 +68,15 @@ def _network(m: Maker, *layers: nn.Module, shape: tuple[int, ...] = (2, 3, 8, 8)
     return model(m(*shape))
 
 
+def _in_place(m: Maker) -> Any:
+    x = m.values((3, 4))
+    x += 1.5
+    x *= m.values((4,))
+    x -= m.values((3, 1))
+    x /= 2
+    return x.copy_(x.flip(0))
+
+
 CALLS: dict[str, Callable[[Maker], Any]] = {
     # convolution
     "conv2d dense": lambda m: F.conv2d(m(2, 3, 7, 6), m(4, 3, 3, 3), m(4), padding=1),
@@ -76,6 +87,8 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "conv2d grouped": lambda m: F.conv2d(m(2, 8, 5, 5), m(12, 2, 3, 3), m(12), padding=1, groups=4),
     "conv2d depthwise": lambda m: F.conv2d(m(2, 4, 6, 6), m(8, 1, 3, 3), m(8), 2, 1, groups=4),
     "conv2d depthwise stride 1": lambda m: F.conv2d(m(2, 16, 6, 6), m(16, 1, 3, 3), m(16), padding=1, groups=16),
+    "conv2d same": lambda m: F.conv2d(m(2, 3, 7, 6), m(4, 3, 2, 3), m(4), padding="same", dilation=2),
+    "conv2d circular": lambda m: _network(m, nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")),
     "conv1d": lambda m: F.conv1d(m(2, 3, 9), m(4, 3, 3), m(4), 2, 1),
     "conv_transpose2d": lambda m: F.conv_transpose2d(m(2, 4, 4, 5), m(4, 3, 3, 3), m(3), 2, 1, 1),
     "conv_transpose2d grouped": lambda m: F.conv_transpose2d(m(2, 4, 4, 5), m(4, 2, 2, 2), None, 2, groups=2),
@@ -84,6 +97,7 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "fold": lambda m: F.fold(m(2, 12, 20), (6, 5), 2, 1, 0),
     # pooling
     "max_pool2d": lambda m: F.max_pool2d(m(2, 3, 7, 6), 3, 2, 1, return_indices=True),
+    "max_pool2d dilated": lambda m: F.max_pool2d(m(2, 3, 9, 8), (3, 2), 2, 1, 2, ceil_mode=True),
     "max_pool2d without history": lambda m: F.max_pool2d(m.values((2, 3, 7, 6)), 2),
     "avg_pool2d": lambda m: F.avg_pool2d(m(2, 3, 7, 6), 3, 2, 1, True, False),
     "adaptive_avg_pool2d": lambda m: F.adaptive_avg_pool2d(m(2, 3, 7, 6), (3, 4)),
@@ -91,11 +105,15 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "adaptive_avg_pool2d even": lambda m: F.adaptive_avg_pool2d(m(2, 3, 8, 6), (4, 3)),
     "adaptive_max_pool2d": lambda m: F.adaptive_max_pool2d(m(2, 3, 7, 6), (3, 4), return_indices=True),
     "lp_pool2d": lambda m: F.lp_pool2d(m.positive(2, 3, 6, 6), 2, 2),
+    "lp_pool2d fractional": lambda m: F.lp_pool2d(m(2, 3, 6, 6), 1.5, 3, 2),
+    "lp_pool2d magnitudes": lambda m: F.lp_pool2d(m(2, 3, 6, 6), math.inf, 3, 2),
     "max_unpool2d": _pool_and_back,
     # upsampling
     "interpolate nearest": lambda m: F.interpolate(m(2, 3, 4, 5), scale_factor=2),
     "interpolate nearest-exact": lambda m: F.interpolate(m(2, 3, 4, 5), (7, 3), mode="nearest-exact"),
     "interpolate bilinear": lambda m: F.interpolate(m(2, 3, 4, 5), (7, 9), mode="bilinear"),
+    "interpolate area": lambda m: F.interpolate(m(2, 3, 4, 5), (3, 2), mode="area"),
+    "interpolate antialias": lambda m: F.interpolate(m(2, 3, 6, 5), (3, 2), mode="bilinear", antialias=True),
     "interpolate corners": lambda m: F.interpolate(m(2, 3, 4, 5), (7, 9), mode="bilinear", align_corners=True),
     "bed_of_nails": lambda m: F.bed_of_nails(m(2, 3, 4, 5), 2),
     "pixel_shuffle": lambda m: F.pixel_shuffle(m(2, 8, 3, 3), 2),
@@ -139,10 +157,18 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "smooth_l1_loss": lambda m: F.smooth_l1_loss(m(4, 5), m(4, 5), beta=0.7),
     "huber_loss": lambda m: F.huber_loss(m(4, 5), m(4, 5), delta=0.7),
     "binary_cross_entropy": lambda m: F.binary_cross_entropy(m(4, 5, low=0.1, high=0.9), m.bools(4, 5).to(m.dtype)),
+    "binary_cross_entropy of both": lambda m: F.binary_cross_entropy(
+        m(4, 5, low=0.1, high=0.9), m(4, 5, low=0.2, high=0.7), m.values((4, 5), 0.25)
+    ),
     "binary_cross_entropy_with_logits": lambda m: F.binary_cross_entropy_with_logits(
         m(4, 5), m.bools(4, 5).to(m.dtype), pos_weight=m.values((5,), 0.25)
     ),
+    "binary_cross_entropy_with_logits of both": lambda m: F.binary_cross_entropy_with_logits(
+        m(4, 5), m(4, 5, low=0.1, high=0.9), reduction="none"
+    ),
     "kl_div": lambda m: F.kl_div(m(4, 5), m.positive(4, 5), reduction="batchmean"),
+    "kl_div of logarithms": lambda m: F.kl_div(m(4, 5), m(4, 5), reduction="sum", log_target=True),
+    "nll_loss spatial": lambda m: F.nll_loss(m(2, 4, 3, 3), m.integers(2, 3, 3, high=4), m.values((4,), 0.25)),
     # shapes and arithmetic
     "pad": lambda m: F.pad(m(2, 3, 4, 5), (1, 2, 0, 1), value=0.5),
     "pad reflect": lambda m: F.pad(m(2, 3, 4, 5), (1, 2, 2, 1), mode="reflect"),
@@ -164,21 +190,35 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "extremes": lambda m: m(3, 4).amax(1) + m(3, 4).amin(1) + m(3, 4).max(1)[0] + m(3, 4).min(1)[0],
     "var and std": lambda m: m(3, 4, 5).var(1) + m(3, 4, 5).std(1),
     "argmax": lambda m: m.values((3, 4)).argmax(1),
-    "prod, logsumexp, norm": lambda m: m(3, 4).prod(1) + m(3, 4).logsumexp(1) + m(3, 4).norm(3, 1) + m(3, 4).norm(2, 1),
-    "any and all": lambda m: (m.bools(3, 4).any(1), m.bools(3, 4).all(0)),
-    "sort and topk": lambda m: m(3, 4).sort(0).values + m(3, 4).topk(4, 1).values,
     "cumsum": lambda m: m(2, 3, 4, 5).cumsum(1),
-    "argmin": lambda m: m.values((3, 4)).argmin(),
     "clamp to tensors": lambda m: m(3, 4).clamp(m(4), m(3, 1)),
-    "sign": lambda m: m(3, 4).sign(),
-    "bits": lambda m: ~(m.bools(3, 4) & m.bools(3, 1) | m.bools(4)),
-    "split": lambda m: m(2, 5, 3, 4).split((2, 3), 1),
     "repeat, flip, roll": lambda m: m(2, 3, 2, 2).repeat(1, 2, 1, 3).flip(1, 3).roll((1, 2), (0, 3)),
-    "expand": lambda m: m(2, 1, 3).expand(4, 2, 5, 3) * m(2, 5, 3),
     "slices": lambda m: m(4, 3, 6, 6)[1:3, :, ::2, 1:5],
     "fancy index": lambda m: m(4, 3)[gpucnn.tensor([0, 2, 2], device=m.device)],
     "permute": lambda m: m(2, 3, 4, 5).permute(0, 2, 3, 1).reshape(2, 60).transpose(0, 1),
     "convert": lambda m: m(2, 3, 4, 5).to("float64").to(m.dtype).clone(),
+    "logic": lambda m: (m.bools(3, 4) & (m.values((3, 4)) > 0)) | ~(m.values((3, 4)) <= m.values((4,))) ^ m.bools(4),
+    "equality": lambda m: (m.integers(3, 4, high=3) == 1) | (m.integers(3, 4, high=3) != m.integers(4, high=3)),
+    "any and all": lambda m: (m.bools(3, 4).any(1), m.bools(3, 4).all(0), m.bools(3, 4).any()),
+    "masked_fill": lambda m: m(3, 4).masked_fill(m.bools(3, 4), 2.5),
+    "sign and square": lambda m: m(3, 4).sign() * m(3, 4).square(),
+    "prod and logsumexp": lambda m: m(3, 4).prod(1) + m(3, 4).logsumexp(1) + m(3).prod(),
+    "norms": lambda m: m(3, 4).norm() + m(3, 4).norm(1, 1) + m(3, 4).norm(math.inf, 0).sum() + m(3, 4).norm(3, 1),
+    "sort": lambda m: m(3, 7, 2).sort(1, descending=True),
+    "argsort": lambda m: m.values((3, 7)).argsort(),
+    "topk": lambda m: m(3, 7).topk(3),
+    "argmin": lambda m: m.values((3, 5)).argmin(0) + m.values((3, 5)).argmin(),
+    "masked": lambda m: m(4, 3)[m.bools(4, 3)],
+    "repeated rows": lambda m: m(4, 3, 2)[:, m.integers(6, high=3)],
+    "pairs": lambda m: m(4, 3, 2)[m.integers(5, high=4), m.integers(5, high=3)],
+    "parts": lambda m: gpucnn.cat([*m(6, 4).split([1, 5]), *m(5, 4).chunk(2), *m(2, 3, 4).unbind(1)]),
+    "layout": lambda m: m(2, 3, 4).flip(0, 2).roll(1, 1).movedim(0, 2).unsqueeze(0).squeeze(0).unflatten(0, (3, 1)),
+    "expand and repeat": lambda m: m(3, 1).expand(2, 3, 4) + m(1, 4).broadcast_to((3, 4)) + m(1, 2).repeat(2, 3, 2),
+    "narrow": lambda m: m(4, 6).narrow(1, 2, 3),
+    "made there": lambda m: gpucnn.zeros_like(m.values((2, 3))) + gpucnn.full((2, 3), 2, m.dtype, device=m.device),
+    "drawn there": lambda m: gpucnn.rand(2, 3, dtype=m.dtype, device=m.device) + gpucnn.randn(2, 3, device=m.device),
+    "in place": _in_place,
+    "template": lambda m: record(Scale, (m(2, 3, 4, 5),), {"alpha": 2.5}),
     # steps
     "sgd": lambda m: _trained(m, lambda p: optim.SGD(p, 0.1, momentum=0.9, nesterov=True, weight_decay=0.01)),
     "adam": lambda m: _trained(m, lambda p: optim.Adam(p, 0.1, weight_decay=0.01)),

@@ -1,127 +1,21 @@
-"""Smooth activations: every kernel against the truth, F.* and gradients against PyTorch, tails, corners, layouts."""
+"""Smooth activations beyond what all have in common: digits in tails, huge numbers, the normal distribution, GLU."""
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
 import numpy as np
 import pytest
-from op_checks import LAYOUTS, draw, each_kernel, frozen, names, plant
-from pointwise_checks import (
-    EPS,
-    INF,
-    NAN,
-    Case,
-    check,
-    check_against_pytorch,
-    check_backward,
-    check_central_differences,
-    check_forward,
-    check_layouts,
-    check_nothing_is_copied,
-    poison,
-    values,
-)
+from activation_cases import SMOOTH
+from op_checks import check_threads, draw, each_kernel, frozen, names
+from pointwise_checks import EPS, INF, NAN, Case, check, check_nothing_is_copied, values
 
 import gpucnn
 from gpucnn import functional as F
 from gpucnn.ops import activation as ops
-from gpucnn.reference.activation import SoftplusProblem
 from gpucnn.reference.special import normal_tail
 from gpucnn.testing import assert_close, assert_equal, gradcheck, naive
-
-CASES = {
-    "sigmoid": Case(ops.sigmoid, ops.sigmoid_grad, naive.sigmoid, naive.sigmoid_grad, lambda m, t: m.sigmoid(t)),
-    "tanh": Case(ops.tanh, ops.tanh_grad, naive.tanh, naive.tanh_grad, lambda m, t: m.tanh(t)),
-    "tanhshrink": Case(
-        *(ops.tanhshrink, ops.tanhshrink_grad, naive.tanhshrink, naive.tanhshrink_grad),
-        lambda m, t: m.tanhshrink(t),
-        saves_output=False,
-    ),
-    "softsign": Case(ops.softsign, ops.softsign_grad, naive.softsign, naive.softsign_grad, lambda m, t: m.softsign(t)),
-    "logsigmoid": Case(
-        ops.logsigmoid, ops.logsigmoid_grad, naive.logsigmoid, naive.logsigmoid_grad, lambda m, t: m.logsigmoid(t)
-    ),
-    "hardsigmoid": Case(
-        *(ops.hardsigmoid, ops.hardsigmoid_grad, naive.hardsigmoid, naive.hardsigmoid_grad),
-        lambda m, t: m.hardsigmoid(t, inplace=False),
-        saves_output=False,
-    ),
-    "softplus": Case(
-        *(ops.softplus, ops.softplus_grad, naive.softplus, naive.softplus_grad),
-        lambda m, t: m.softplus(t),
-        SoftplusProblem(1.0, 20.0),
-        saves_output=False,
-    ),
-    "softplus narrow": Case(
-        *(ops.softplus, ops.softplus_grad),
-        functools.partial(naive.softplus, beta=2.0, threshold=1.5),
-        functools.partial(naive.softplus_grad, beta=2.0, threshold=1.5),
-        lambda m, t: m.softplus(t, 2.0, 1.5),
-        SoftplusProblem(2.0, 1.5),
-        saves_output=False,
-    ),
-    "silu": Case(
-        ops.silu, ops.silu_grad, naive.silu, naive.silu_grad, lambda m, t: m.silu(t, inplace=False), saves_output=False
-    ),
-    "hardswish": Case(
-        *(ops.hardswish, ops.hardswish_grad, naive.hardswish, naive.hardswish_grad),
-        lambda m, t: m.hardswish(t, inplace=False),
-        saves_output=False,
-        uncertain_at_nan=True,
-    ),
-    "mish": Case(ops.mish, ops.mish_grad, naive.mish, naive.mish_grad, lambda m, t: m.mish(t), saves_output=False),
-    "gelu": Case(ops.gelu, ops.gelu_grad, naive.gelu, naive.gelu_grad, lambda m, t: m.gelu(t), saves_output=False),
-    "gelu tanh": Case(
-        *(ops.gelu_tanh, ops.gelu_tanh_grad, naive.gelu_tanh, naive.gelu_tanh_grad),
-        lambda m, t: m.gelu(t, approximate="tanh"),
-        saves_output=False,
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", ["normal", "special"])
-@pytest.mark.parametrize("dtype", EPS)
-@pytest.mark.parametrize("name", CASES)
-def test_every_kernel(name: str, dtype: str, kind: str) -> None:
-    check_forward(CASES[name], dtype, kind)
-    check_backward(CASES[name], dtype, kind)
-
-
-@pytest.mark.parametrize("dtype", EPS)
-def test_no_formula_reads_memory_that_it_has_not_written(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    poison(monkeypatch)
-    for case in CASES.values():
-        check_forward(case, dtype, "normal")
-        check_backward(case, dtype, "normal")
-
-
-def test_these_are_all_kernels() -> None:
-    tables = [table for case in CASES.values() for table in (case.forward, case.backward)]
-    assert all(names(table) == ["array"] for table in [*tables, ops.glu, ops.glu_grad])
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (40,), (), (0, 3)], ids=str)
-@pytest.mark.parametrize("name", CASES)
-def test_functions_are_pytorchs(name: str, shape: tuple[int, ...], torch: Any) -> None:
-    for kind in ("normal", "special") if np.prod(shape) > 20 else ("normal",):
-        check_against_pytorch(CASES[name], shape, kind, torch)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_gradients_are_central_differences(name: str) -> None:
-    check_central_differences(CASES[name], kinks=(0.0, 0.75, 3.0, -3.0))
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_memory_layouts(name: str) -> None:
-    for layout in LAYOUTS.values():
-        check_layouts(CASES[name], layout)
-    check_nothing_is_copied(CASES[name])
-
 
 # -------------------------------------------------------------------------------------- digits in tails, large arrays
 
@@ -142,15 +36,15 @@ TAILS = {  # where a function of tiny or huge results keeps its relative accurac
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_tails_keep_their_digits(name: str, dtype: str) -> None:
     x = TAILS[name].astype(dtype)
-    truth = CASES[name].truth(x)
-    for kernel, found in each_kernel(CASES[name].forward, CASES[name].problem, frozen(x)):
+    truth = SMOOTH[name].truth(x)
+    for kernel, found in each_kernel(SMOOTH[name].forward, SMOOTH[name].problem, frozen(x)):
         assert_close(found, truth, rtol=16 * EPS[dtype], atol=0, dtype=dtype, name=kernel)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SMOOTH)
 def test_huge_numbers_overflow_nowhere(name: str) -> None:
     """Where the truth is finite so are function and gradient, of the largest numbers that the dtype has."""
-    case = CASES[name]
+    case = SMOOTH[name]
     for dtype in ("float64", "float32"):
         largest = float(np.finfo(dtype).max)
         x = np.array([1e4, -1e4, 1e15, -1e15, largest, -largest]).astype(dtype)
@@ -163,24 +57,10 @@ def test_huge_numbers_overflow_nowhere(name: str) -> None:
                     check(dx, case.truth_grad(np.ones(6), x), dtype, grad_name, 16)
 
 
-@pytest.mark.parametrize("dtype", EPS)
-@pytest.mark.parametrize("name", ["sigmoid", "gelu", "mish"])
-def test_blocks_and_threads_change_nothing(name: str, dtype: str, block_bytes: int) -> None:
-    """Arrays of many blocks, of one row, and of views that cannot be made flat."""
-    case = CASES[name]
-    x = values(30, 41).astype(dtype)
-    for laid_out in (x, x[:, ::2], x.T, np.broadcast_to(x[:1], x.shape)):
-        for kernel, found in each_kernel(case.forward, case.problem, laid_out):
-            check(found, case.truth(laid_out), dtype, kernel, 4)
-
-
-def test_large_arrays_are_shared_among_threads_with_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("many_blocks")
+def test_the_number_of_threads_changes_no_bit() -> None:
     x = draw("normal", (300, 101)).astype(np.float32)
-    monkeypatch.setattr("gpucnn.reference.common.BLOCK_BYTES", 2000)
-    found = [ops.gelu(None, x, like=x)]
-    monkeypatch.setattr("gpucnn.reference.common.LARGE_BYTES", 1000)
-    found.append(ops.gelu(None, x, like=x))
-    assert_equal(*found)
+    check_threads(lambda: [ops.gelu(None, x, like=x)])
 
 
 # -------------------------------------------------------------------------------------------- the normal distribution
@@ -232,6 +112,10 @@ def test_glu_is_pytorchs(shape: tuple[int, ...], torch: Any) -> None:
         assert_close(ours.grad, theirs.grad, rtol=1e-13, atol=1e-14)
 
 
+def test_these_are_all_kernels_of_glu() -> None:
+    assert names(ops.glu) == names(ops.glu_grad) == ["array"]
+
+
 def test_glu_of_channels_copies_nothing_and_has_the_right_gradient() -> None:
     glu = Case(ops.glu, ops.glu_grad, naive.glu, naive.glu_grad, lambda m, t: m.glu(t, 1))
     check_nothing_is_copied(glu)
@@ -239,14 +123,6 @@ def test_glu_of_channels_copies_nothing_and_has_the_right_gradient() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- bad input
-
-
-@pytest.mark.parametrize("name", sorted({name.partition(" ")[0] for name in CASES} | {"glu"}))
-def test_what_is_no_floating_tensor_is_refused(name: str) -> None:
-    with pytest.raises(TypeError, match=f"^{name}: input must be a gpucnn.Tensor, got ndarray"):
-        getattr(F, name)(np.ones(4))
-    with pytest.raises(TypeError, match=f"^{name}: input must have a floating dtype, got int64"):
-        getattr(F, name)(gpucnn.tensor(np.ones(4, np.int64)))
 
 
 X = gpucnn.ones(2, 5)
@@ -267,34 +143,3 @@ X = gpucnn.ones(2, 5)
 def test_bad_input_is_refused(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
-
-
-# ----------------------------------------------------------------------------------- wrong kernels must be caught
-
-
-WRONG: list[tuple[str, str, str, Any]] = [  # case, pass, kind of numbers, kernel
-    ("sigmoid", "forward", "special", lambda p, x: np.exp(x) / (1 + np.exp(x))),
-    ("tanh", "forward", "normal", lambda p, x: x - x**3 / 3),
-    ("tanh", "backward", "normal", lambda p, dy, y: dy * (1 - y)),
-    ("logsigmoid", "forward", "special", lambda p, x: -np.log(1 + np.exp(-x))),
-    ("softplus narrow", "backward", "normal", lambda p, dy, x: dy / (1 + np.exp(-x * p.beta))),
-    ("hardsigmoid", "backward", "special", lambda p, dy, x: dy * (abs(x) <= 3) / x.dtype.type(6)),
-    ("hardswish", "backward", "special", lambda p, dy, x: dy * np.clip(x / 3 + 0.5, 0, 1)),
-    ("silu", "backward", "normal", lambda p, dy, x: dy / (1 + np.exp(-x))),
-    ("mish", "forward", "special", lambda p, x: x * np.tanh(np.log(1 + np.exp(x))) * (x < 80)),
-    ("gelu", "forward", "normal", lambda p, x: x / (1 + np.exp(-1.702 * x)).astype(x.dtype)),
-    ("gelu tanh", "forward", "normal", lambda p, x: ops.gelu(p, x, like=x)),
-]
-
-
-@pytest.mark.parametrize(("name", "direction", "kind", "wrong"), WRONG)
-def test_a_wrong_kernel_is_caught(
-    name: str, direction: str, kind: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = check_forward if direction == "forward" else check_backward
-    table = getattr(CASES[name], direction)
-    run(CASES[name], "float32", kind)
-    with np.errstate(all="ignore"):
-        plant(monkeypatch, table, wrong)
-        with pytest.raises(AssertionError, match=f"{table} planted float32: .* elements are wrong"):
-            run(CASES[name], "float32", kind)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import numpy as np
 import pytest
-from op_checks import LAYOUTS, NCHW, SEED, compare, draw, each_kernel, names, nhwc, plant
-from pool_checks import check_no_copies, check_threads
+from adaptive_pool2d_cases import EVEN, UNEVEN, Case, values
+from op_checks import (
+    LAYOUTS,
+    NCHW,
+    SEED,
+    check_no_copies,
+    check_threads,
+    compare,
+    draw,
+    each_kernel,
+    names,
+    nhwc,
+    plant,
+)
 
 import gpucnn
 from gpucnn import functional as F
@@ -17,50 +28,7 @@ from gpucnn import nn
 from gpucnn.ops import adaptive_pool2d as ops
 from gpucnn.reference import adaptive_pool2d as reference
 from gpucnn.reference.adaptive_pool2d import AdaptivePool2dProblem
-from gpucnn.testing import assert_close, assert_equal, gradcheck, naive, pairwise
-
-INF, NAN = math.inf, math.nan
-Case = tuple[int, int, int, int, int, int]
-"""N, C, H, W, P, Q."""
-
-UNEVEN: list[Case] = [
-    (2, 3, 5, 7, 3, 3),
-    (1, 1, 7, 5, 4, 4),
-    (2, 2, 3, 2, 7, 5),  # more windows than positions
-    (1, 3, 1, 1, 3, 2),
-    (1, 2, 10, 1, 3, 1),
-    (2, 2, 33, 4, 2, 3),
-    (0, 2, 5, 5, 2, 2),
-    (2, 33, 4, 6, 4, 5),
-    (1, 2, 6, 6, 6, 4),  # windows of one row
-    (1, 1, 20, 19, 2, 3),
-]
-EVEN: list[Case] = [(2, 3, 4, 6, 2, 3), (2, 3, 5, 4, 1, 1), (1, 2, 3, 3, 3, 3), (2, 2, 6, 5, 2, 1), (0, 2, 4, 4, 1, 1)]
-
-
-def sampled(count: int) -> list[Case]:
-    factors = {
-        "N": (1, 2),
-        "C": (1, 3, 8),
-        "H": (1, 2, 5, 8, 13, 17),
-        "W": (1, 3, 6, 7, 11, 16),
-        "P": (1, 2, 3, 6, 7, 9),
-        "Q": (1, 2, 3, 5, 8),
-    }
-    found = [tuple(case.values()) for case in pairwise(factors, SEED)]
-    return [case for case in found if case[2] % case[4] or case[3] % case[5]][:count]  # type: ignore[misc]
-
-
-UNEVEN += sampled(25)
-
-
-def values(kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Most windows hold their maximum twice ('ties'), are all -inf, or hold NaN beside infinities ('special')."""
-    rng = np.random.default_rng([SEED, *shape])
-    if kind == "special":
-        return rng.choice([-INF, -INF, -INF, -1, 0, 1, INF, NAN], shape)
-    return rng.integers(-2, 3, shape).astype(np.float64)
-
+from gpucnn.testing import assert_close, assert_equal, gradcheck, naive
 
 # ------------------------------------------------------------------------------------------------------------ kernels
 
@@ -127,7 +95,8 @@ def test_these_are_all_kernels() -> None:
     assert names(ops.max_dgrad) == ["gather"]
 
 
-def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("many_blocks")
+def test_the_number_of_threads_changes_no_bit() -> None:
     p = AdaptivePool2dProblem(3, 13, 11, 5, 6, 4)
     x, dy = (draw("normal", shape) for shape in ((3, 13, 11, 5), (3, 6, 4, 5)))
 
@@ -136,7 +105,7 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -
         average = reference.average_fprop(p, x), reference.average_dgrad(p, dy)
         return [*average, y, indices, reference.max_dgrad(p, dy, indices)]
 
-    check_threads(run, monkeypatch)
+    check_threads(run)
 
 
 # ----------------------------------------------------------------------------------------------------- against PyTorch

@@ -96,7 +96,26 @@ def test_every_kernel_ran(request: pytest.FixtureRequest) -> None:
         (lambda xp, a: np.ones(3, np.float32) + a, "unsupported operand|Unsupported"),
         (lambda xp, a: np.exp(a), "Implicit|loop|ufunc|supported"),
         (lambda xp, a: a[np.arange(2)], "numpy array"),
-        (lambda xp, a: a.__setitem__(0, np.ones(())), "numpy array"),
+        (lambda xp, a: a[[0, 1]], "a list as an index"),
+        (lambda xp, a: a[a > 0, a > 0], "one boolean array"),
+        (lambda xp, a: a[: xp.asarray(2)], "no integers"),
+        (lambda xp, a: range(a[0]), "cannot be interpreted as an integer"),
+        (lambda xp, a: a.__setitem__(0, np.ones(())), "an array of its own or a number"),
+        (lambda xp, a: a.__setitem__(slice(2), [1, 2]), "an array of its own or a number"),
+        (lambda xp, a: a - [1, 2, 3], "unsupported operand"),
+        (lambda xp, a: a.flags.writeable, "writeable"),
+        (lambda xp, a: a.astype("int32", casting="safe"), "casting is not supported"),
+        (lambda xp, a: a.argsort(kind="mergesort"), "None or 'stable'"),
+        (lambda xp, a: a.copy().__iadd__(xp.ones(3, "float32").astype("complex64")), "same_kind|Cannot cast"),
+        (lambda xp, a: a.astype("int32").__iadd__(a), "Cannot cast"),
+        (lambda xp, a: xp.add(a, a, out=xp.empty(3, "int32")), "Cannot cast"),
+        (lambda xp, a: xp.add(a, a, out=np.empty(3, "float32")), "numpy array"),
+        (lambda xp, a: xp.where(True, a, a), "no attribute 'astype'"),
+        (lambda xp, a: xp.concatenate([a, 1.0]), "Only cupy arrays"),
+        (lambda xp, a: xp.maximum.reduce(a), "has no 'reduce'"),
+        (lambda xp, a: xp.exp.at(a, 0), "has no 'at'"),
+        (lambda xp, a: xp.maximum.at(a.astype("float16"), a.astype("int32"), 1), "does not support float16"),
+        (lambda xp, a: xp.sin(a.astype("complex64") > 0) + xp.sign(a > 0), "did not contain a loop|takes no bool"),
         (lambda xp, a: xp.maximum(a, np.zeros(3)), "numpy array"),
         (lambda xp, a: xp.maximum(a, 0, where=True, order="K"), "has no argument order, where"),
         (lambda xp, a: a.sum(axis=0, initial=0), "has no argument initial"),
@@ -114,6 +133,49 @@ def test_what_cupy_refuses_is_refused(wrong: Any, message: str | None) -> None:
         wrong(xp, xp.asarray(np.ones(3, np.float32)))
 
 
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda xp, a: a.__setitem__(slice(1, None), a[:-1]), "the values lie where they are to go"),
+        (lambda xp, a: a.__setitem__(xp.asarray(np.array([0, 1, 0])), a.copy()), "several values go to the same place"),
+        (lambda xp, a: windows(xp, a).__iadd__(1), "overlaps with itself"),
+        (lambda xp, a: windows(xp, a).__setitem__(0, 1.0) or windows(xp, a).__setitem__(..., 1.0), "with itself"),
+        (lambda xp, a: xp.add(a[:2], 1, out=windows(xp, a)), "overlaps with itself"),
+    ],
+)
+def test_writes_that_only_numpy_puts_in_order_are_refused(write: Any, message: str) -> None:
+    xp = strict_cupy()
+    with pytest.raises(AssertionError, match=message):
+        write(xp, xp.asarray(np.ones(3, np.float32)))
+
+
+def windows(xp: Any, a: Any) -> Any:
+    return xp.lib.stride_tricks.as_strided(a, (2, 2), (4, 4))
+
+
+def test_writes_in_any_order_are_not_refused() -> None:
+    xp = strict_cupy()
+    a = xp.asarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+    a[:, 0] = a[:, 1]
+    a[...] = a
+    a[xp.asarray(np.array([1, 1]))] = 7.0
+    a.T[1:] += 1
+    a[a > 7] = 0
+    assert a.values.tolist() == [[1, 2, 3], [7, 0, 0]]
+
+
+def test_a_result_of_another_dtype_is_found() -> None:
+    from strict_cupy import check_loop
+
+    operands = [np.ones(3, np.float32), 2, np.float32(1)]
+    check_loop("add", operands[:2], np.dtype("float32"))
+    with pytest.raises(AssertionError, match="cupy: add gives float32 where numpy gives float64"):
+        check_loop("add", operands[:2], np.dtype("float64"))
+    check_loop("add", [np.ones(3, np.int8), 2.0], np.dtype("float64"))
+    with pytest.raises(TypeError, match="floor takes no complex64"):
+        check_loop("floor", [np.ones(3, np.complex64)], np.dtype("complex64"))
+
+
 def test_the_stand_in_answers_as_cupy_does() -> None:
     xp = strict_cupy()
     a = xp.asarray(np.arange(6, dtype=np.float32).reshape(2, 3))
@@ -122,6 +184,15 @@ def test_the_stand_in_answers_as_cupy_does() -> None:
     assert (a.T + a.T).flags.c_contiguous
     assert xp.exp(a.T).flags.c_contiguous
     assert not a.T.flags.c_contiguous
+    assert a.T.sum(axis=0, keepdims=True).flags.c_contiguous
+    assert xp.where(a.T > 1, a.T, 0).flags.c_contiguous
+    assert not a.T.astype("float64").flags.c_contiguous
+    assert not xp.einsum("ij,jk->ik", a, a.T).flags.c_contiguous
+    assert isinstance(a == None, StrictArray)  # noqa: E711
+    assert np.isnan(xp.empty(3, "float32").values).all()
+    c = a
+    c @= a.T
+    assert c is not a
     assert a[1:].base is a
     assert a[1:].data.ptr == a.data.ptr + 12
     a[1:] += np.float32(1)

@@ -7,18 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from graph_checks import grad, leaf
 
 import gpucnn
 from gpucnn import Function, Tensor, no_grad
 from gpucnn.testing import assert_close, gradcheck, rotating_seed
-
-
-def leaf(*values: float) -> Tensor:
-    return gpucnn.tensor(list(values), requires_grad=True)
-
-
-def grad(tensor: Tensor) -> Any:
-    return None if tensor.grad is None else tensor.grad.tolist()
 
 
 class Scaled(Function):

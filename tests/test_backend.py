@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -319,6 +320,27 @@ def test_a_gpu_too_old_for_the_kernels_is_named(
     else:
         assert reason is not None
         assert "Some GPU has compute capability 7.5, the kernels need 8.0" in reason
+
+
+def test_the_kernels_on_the_cpu_are_a_backend_where_they_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = {"_simt_plain": None, "_simt_race": "gpucnn._simt_race is not built: order it"}
+    monkeypatch.setattr(extension, "why_missing", lambda name="_cuda": missing[name])
+    monkeypatch.setenv("GPUCNN_SIMT_FLAVOUR", "plain")
+    assert backend.unavailable("simt") is None
+    with use_backend("simt", strict=True):
+        assert current_backend() == "simt"
+    monkeypatch.setenv("GPUCNN_SIMT_FLAVOUR", "race")
+    with pytest.raises(RuntimeError, match=r"'simt' can't be used: gpucnn\._simt_race is not built: order it"):
+        use_backend("simt")
+    monkeypatch.setenv("GPUCNN_SIMT_FLAVOUR", "tsan")
+    with pytest.raises(RuntimeError, match="GPUCNN_SIMT_FLAVOUR=tsan: no such flavour; there are plain, race, asan"):
+        use_backend("simt")
+
+
+def test_a_stream_is_the_one_in_use(two_gpus: Any) -> None:
+    two_gpus.cuda.get_current_stream = lambda: SimpleNamespace(ptr=1234)
+    assert backend.current_stream(FakeArray(IMAGES, 1)) == 1234
+    assert backend.current_stream(IMAGES) == 0
 
 
 class NoDriver(GPU):

@@ -1,4 +1,4 @@
-"""The build backend: finding a toolkit, settings, what is asked for, and compiling only what changed."""
+"""The build backend: finding a toolkit, settings, what is asked for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import build_cuda
 import cuda_toolkit
 import gpucnn_backend
 from build_cuda import Plan, Skip, decide
-from cuda_compile import Surroundings, Unit, compile_changed
 from cuda_options import BuildError, cuda_mode, gencode_flags, parse_archs, target_names
 from cuda_toolkit import Search, Toolkit, driver_version, find_toolkit, host_compiler
 
@@ -330,95 +329,3 @@ def test_no_driver_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cuda_toolkit.ctypes, "CDLL", missing)
     assert driver_version() is None
-
-
-# ----------------------------------------------------------------------------------------- compiling what changed
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    folder = tmp_path / "a project"  # make rules escape the space
-    folder.mkdir()
-    for name in ("one", "two"):
-        (folder / f"{name}.cpp").write_text(f'#include "{name} both.h"\nint {name}() {{ return VALUE; }}\n')
-        (folder / f"{name} both.h").write_text('#include "both.h"\n')
-    (folder / "both.h").write_text("#define VALUE 1\n")
-    return folder
-
-
-def compile_project(folder: Path, *flags: str, tools: str = "g++", places: dict[str, str] | None = None) -> list[str]:
-    units = [
-        Unit(Path(f"{name}.cpp"), Path(f"objects/{name}.cpp.o"), (str(GXX), "-I.", *flags)) for name in ("one", "two")
-    ]
-    return [unit.source.stem for unit in compile_changed(units, Surroundings(folder, places or {}, tools), jobs=2)]
-
-
-@needs_compiler
-def test_only_what_changed_is_compiled(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    assert compile_project(project) == ["one", "two"]
-    assert compile_project(project) == []
-    (project / "two.cpp").write_text('#include "two both.h"\nint two() { return 2; }\n')
-    assert compile_project(project) == ["two"]
-    (project / "one both.h").write_text('#include "both.h"\n#define MORE\n')
-    assert compile_project(project) == ["one"]
-    (project / "both.h").write_text("#define VALUE 3\n")
-    assert compile_project(project) == ["one", "two"]
-    assert compile_project(project, "-O1") == ["one", "two"]
-    assert compile_project(project, "-O1", tools="another g++") == ["one", "two"]
-    (project / "objects/one.cpp.o").unlink()
-    assert compile_project(project, "-O1", tools="another g++") == ["one"]
-    (project / "objects/two.cpp.o.json").write_text('{"inputs": {')  # a stamp torn by a crash
-    assert compile_project(project, "-O1", tools="another g++") == ["two"]
-
-
-@needs_compiler
-def test_dates_and_moved_folders_recompile_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    for outside in ("first", "second"):
-        (project.parent / outside).mkdir()
-        (project.parent / outside / "library.h").write_text("#define LIBRARY\n")
-    (project / "one both.h").write_text('#include "both.h"\n#include "library.h"\n')
-
-    def build(outside: str) -> list[str]:
-        place = str(project.parent / outside)
-        return compile_project(project, f"-I{place}", places={"library": place})
-
-    assert build("first") == ["one", "two"]
-    os.utime(project / "one.cpp")
-    shutil.rmtree(project.parent / "first")
-    assert build("second") == []
-
-
-@needs_compiler
-def test_a_removed_header_is_noticed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    compile_project(project)
-    (project / "both.h").rename(project / "common.h")
-    (project / "one both.h").write_text('#include "common.h"\n')
-    with pytest.raises(BuildError, match=r"two\.cpp does not compile") as caught:
-        compile_project(project)
-    assert "both.h" in str(caught.value)
-    (project / "two both.h").write_text('#include "common.h"\n')
-    assert compile_project(project) == ["two"]  # "one" was compiled beside the failure
-
-
-@needs_compiler
-def test_every_failure_is_shown_with_the_compilers_words(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    (project / "both.h").write_text("#error no value today\n")
-    with pytest.raises(BuildError) as caught:
-        compile_project(project)
-    text = str(caught.value)
-    assert "one.cpp does not compile" in text
-    assert "two.cpp does not compile" in text
-    assert text.count("no value today") >= 2
-
-
-@needs_compiler
-def test_a_source_saved_while_it_is_compiled_is_compiled_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    soon = os.stat(project / "one.cpp").st_mtime + 60
-    os.utime(project / "one.cpp", (soon, soon))
-    assert compile_project(project) == ["one", "two"]
-    assert compile_project(project) == ["one"]

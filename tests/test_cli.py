@@ -166,10 +166,10 @@ def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
 def test_interrupted_then_resumed_ends_with_the_same_weights(
     number: signal.Signals, digits: Path, tmp_path: Path
 ) -> None:
-    arguments = ["train", "--data-dir", digits, "--epochs", 40]
+    arguments = ["train", "--data-dir", digits, "--epochs", 20]
     undisturbed = start([*arguments, "--out", tmp_path / "whole"])
     process = start([*arguments, "--out", tmp_path / "parts"])
-    wait_for(process, "epoch   3/40")
+    wait_for(process, "epoch   3/20")
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     if number == signal.SIGINT:
@@ -181,7 +181,7 @@ def test_interrupted_then_resumed_ends_with_the_same_weights(
     assert undisturbed.communicate(timeout=120) is not None
     assert undisturbed.returncode == 0
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
-    assert (tmp_path / "parts" / "metrics.jsonl").read_text().count("\n") == 40
+    assert (tmp_path / "parts" / "metrics.jsonl").read_text().count("\n") == 20
 
 
 def test_a_truncated_checkpoint_is_refused_and_the_one_before_it_resumes(
@@ -259,8 +259,11 @@ def test_info_says_what_is_missing_and_the_remedy() -> None:
     facts = json.loads(gpucnn("info", "--json").output)
     assert set(facts["backends"]) == {"reference", "cuda", "simt"}
     assert facts["backends"]["reference"].startswith("usable")
-    for text in (*facts["backends"].values(), *facts["optional"].values()):
-        assert text.startswith("usable") or re.match(r"\d", text) or re.search(r"pip|GPUCNN|gpucnn info|built", text)
+    assert set(facts["simt"]) == {"plain", "race", "asan"}
+    for text in (*facts["backends"].values(), *facts["simt"].values(), *facts["optional"].values()):
+        assert text.startswith("usable") or re.match(r"\d", text) or re.search(r"pip|GPUCNN|gpucnn info|built", text), (
+            text
+        )
     assert "backends" in gpucnn("info").output
 
 
@@ -296,7 +299,7 @@ def test_help_and_version_need_no_heavy_libraries() -> None:
         (["train", "--lr", "-1"], "lr must not be negative"),
         (["train", "--seed", "-1"], "seed must not be negative"),
         (["train", "--device", "gpu"], "device must be 'cpu', 'cuda' or 'cuda:<index>'"),
-        (["train", "--backend", "simt"], "backend 'simt' can't be used"),
+        (["train", "--backend", "simt"], "backend 'simt' can't be used: GPUCNN_SIMT_FLAVOUR=tsan: no such flavour"),
         (["train", "--resume"], "--resume needs --run"),
         (["train", "--run", "x"], "a new run's folder is --out"),
         (["train", "--resume", "--run", "x", "--lr", "0.1"], "leave out lr"),
@@ -310,6 +313,7 @@ def test_bad_arguments_are_one_clear_line(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPUCNN_SIMT_FLAVOUR", "tsan")
     if "--epochs" in arguments or "--lr" in arguments or "--seed" in arguments:
         arguments = (
             [*arguments, "--data-dir", str(write_small_mnist(tmp_path / "digits"))]

@@ -15,7 +15,6 @@ from gpucnn import backend, nn
 from gpucnn import functional as F
 from gpucnn.testing import assert_close, assert_equal, gradcheck, naive, pairwise
 
-
 FACTORS = {
     "N": (1, 3),
     "C": (1, 2, 7),

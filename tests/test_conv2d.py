@@ -147,6 +147,16 @@ def test_long_sums_keep_their_digits() -> None:
         compare(dw, np.full((2, 1, 1, 1), 50_000 * float(np.float32(0.1)) * float(np.float32(0.7))), 50_000, name)
 
 
+@pytest.mark.parametrize("rows", [50_000, 50_021])
+@pytest.mark.parametrize(("C", "K"), [(1, 1), (2, 3), (8, 16), (33, 40)])
+def test_long_sums_of_any_length_keep_their_digits(C: int, K: int, rows: int) -> None:
+    """50,021 is a prime: no equal parts."""
+    p = conv2d_problem((1, C, rows, 1), (K, C, 1, 1), 1, 0, 1, 1)
+    x, dy = np.full((1, rows, 1, C), 0.1, np.float32), np.full((1, rows, 1, K), 0.7, np.float32)
+    for name, dw in each_kernel(conv2d.wgrad, p, x, dy):
+        compare(dw, np.full((K, 1, 1, C), rows * float(np.float32(0.1)) * float(np.float32(0.7))), rows, name)
+
+
 @pytest.mark.parametrize("groups", [1, 8])
 def test_half_precision_is_added_up_in_float32(groups: int) -> None:
     """The sum before the bias, 76,800, is no float16, the result is; and overflow warns of nothing."""

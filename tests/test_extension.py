@@ -1,4 +1,4 @@
-"""The loaded extension: what it says without a GPU, its checks, its kernels' registers; and on a GPU, its results."""
+"""The compiled modules: what is said where one is missing, the CUDA module without a GPU; on a GPU, its results."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from binding_checks import Fake, cuda, devices, loaded, needs_extension, needs_gpu, without_gpu
 
 import ptxas_report
 from gpucnn import extension
@@ -20,27 +21,10 @@ from gpucnn import extension
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = [0, 1, 2, 3, 4, 5, 31, 32, 33, 127, 128, 129, 1023, 1024, 1025, 100_003]
 
-cuda = extension.load()
-devices, why_no_device = cuda.device_count() if cuda is not None else (0, extension.why_missing())
-needs_extension = pytest.mark.skipif(cuda is None, reason=str(extension.why_missing()))
-without_gpu = pytest.mark.skipif(devices > 0, reason="there is a GPU here: this is about machines without one")
-needs_gpu = pytest.mark.skipif(devices == 0, reason=f"no CUDA device: {why_no_device}")
-
 
 @pytest.fixture
 def module() -> ModuleType:
-    assert cuda is not None
-    return cuda
-
-
-class Fake:
-    """An object that claims to be an array on a device. Nothing may follow its pointer."""
-
-    def __init__(self, shape: Any = (2, 3), **interface: Any) -> None:
-        self.__cuda_array_interface__ = {
-            **dict(shape=shape, typestr="<f4", data=(1 << 20, False), version=3),
-            **interface,
-        }
+    return loaded("_cuda")
 
 
 # ----------------------------------------------------------------------------------------------- gpucnn.extension
@@ -56,13 +40,13 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     extension._load.cache_clear()
 
 
-def why() -> str:
-    assert extension.load() is None
-    reason = extension.why_missing()
+def why(name: str = "_cuda") -> str:
+    assert extension.load(name) is None
+    reason = extension.why_missing(name)
     assert reason is not None
     assert "\n" not in reason
     with pytest.raises(RuntimeError) as caught:
-        extension.require()
+        extension.require(name)
     assert str(caught.value) == reason
     return reason
 
@@ -71,23 +55,37 @@ def test_a_tree_that_was_never_built_says_so(fresh: Path) -> None:
     assert extension.build_info() is None
     assert "never installed" in why()
     assert "pip install -e ." in why()
+    assert "never installed; run GPUCNN_SIMT=plain,race,asan pip install -e ." in why("_simt_plain")
 
 
 def test_the_builds_own_reason_and_remedy_are_passed_on_in_one_line(fresh: Path) -> None:
     fresh.write_text(json.dumps({"cuda": False, "reason": "no nvcc\nanywhere", "remedy": "install one"}))
     assert why() == "the CUDA extension is not built: no nvcc anywhere; install one"
+    simt = {"built": ["race"], "reason": "no g++\nanywhere", "remedy": "install that"}
+    fresh.write_text(json.dumps({"cuda": True, "simt": simt}))
+    missing = "gpucnn._simt_plain (the kernels built for the CPU) is not built: no g++ anywhere; install that"
+    assert why("_simt_plain") == missing
 
 
 def test_a_module_for_another_python_is_recognised(fresh: Path) -> None:
     fresh.write_text(json.dumps({"cuda": True, "reason": "", "remedy": ""}))
     assert f"another Python than this Python {sys.version_info.major}.{sys.version_info.minor}" in why()
+    fresh.write_text(json.dumps({"cuda": False, "simt": {"built": ["race"], "reason": "", "remedy": ""}}))
+    assert "another Python than this" in why("_simt_race")
+    assert why("_simt_race").endswith("and GPUCNN_SIMT=race")
+
+
+def test_a_record_of_an_earlier_version_is_understood(fresh: Path) -> None:
+    fresh.write_text(json.dumps({"cuda": False, "reason": "no nvcc", "remedy": "install one"}))
+    assert "is not built" in why("_simt_plain")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]"])
 def test_a_damaged_record_is_named(fresh: Path, text: str) -> None:
     fresh.write_text(text)
-    assert str(fresh) in why()
-    assert "damaged" in why()
+    for name in ("_cuda", "_simt_asan"):
+        assert str(fresh) in why(name)
+        assert "damaged" in why(name)
 
 
 def test_a_failing_import_is_explained_and_not_tried_again(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,12 +100,47 @@ def test_a_failing_import_is_explained_and_not_tried_again(fresh: Path, monkeypa
     assert "undefined symbol: gpucnn_pool (needed by it)" in why()
     assert "reinstall" in why()
     assert tried == ["gpucnn._cuda"]
+    assert "gpucnn._simt_plain (the kernels built for the CPU) is installed but can't be loaded" in why("_simt_plain")
+    assert "GPUCNN_SIMT=plain" in why("_simt_plain")
+
+
+def test_asan_is_not_tried_where_it_would_end_the_process(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh.write_text(json.dumps({"simt": {"built": ["asan"], "preload": ["/lib/libasan.so", "/lib/libubsan.so"]}}))
+    with pytest.raises(RuntimeError, match=r"_simt_asan .* was built for another Python"):
+        extension.asan_environment()
+    monkeypatch.setattr(extension.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(extension, "_has_asan", lambda: False)
+    assert "needs the sanitizers' runtimes first in the process: LD_PRELOAD='/lib/libasan.so /lib/libubsan.so'" in (
+        why("_simt_asan")
+    )
+    assert extension.asan_environment()["LD_PRELOAD"] == "/lib/libasan.so /lib/libubsan.so"
+
+
+def test_the_environment_names_the_flavour(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extension._preferred_flavour.cache_clear()
+    monkeypatch.delenv("GPUCNN_SIMT_FLAVOUR", raising=False)
+    assert extension.simt_flavour() == "plain"  # to have a name for what is missing
+    extension._preferred_flavour.cache_clear()
+    built = ["gpucnn._simt_asan", "gpucnn._simt_race"]
+    monkeypatch.setattr(extension.importlib.util, "find_spec", lambda name: name in built or None)
+    assert extension.simt_flavour() == "race"
+    for flavour in ("asan", "plain"):
+        monkeypatch.setenv("GPUCNN_SIMT_FLAVOUR", flavour)
+        assert extension.simt_flavour() == flavour
+    with pytest.raises(RuntimeError, match=r"gpucnn\._simt_plain \(the kernels built for the CPU\) is not built"):
+        extension.compiled("simt")
+    with pytest.raises(RuntimeError, match="the CUDA extension is not built"):
+        extension.compiled("cuda")
+    monkeypatch.setenv("GPUCNN_SIMT_FLAVOUR", "tsan")
+    with pytest.raises(ValueError, match="GPUCNN_SIMT_FLAVOUR=tsan: no such flavour; there are plain, race, asan"):
+        extension.compiled("simt")
+    extension._preferred_flavour.cache_clear()
 
 
 def test_importing_the_package_does_not_load_the_extension() -> None:
-    code = "import sys, gpucnn; print('gpucnn._cuda' in sys.modules, 'cupy' in sys.modules)"
+    code = "import sys, gpucnn; print([name for name in sys.modules if name.startswith(('gpucnn._', 'cupy'))])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.split() == ["False", "False"], done.stderr
+    assert done.stdout.split() == ["[]"], done.stderr
 
 
 # --------------------------------------------------------------------------------------- the module without a GPU
@@ -145,123 +178,6 @@ def test_a_call_without_a_device_is_refused_before_the_pointer_is_touched(
         module.scale(Fake(shape), Fake(shape), 2.0, 0)
     assert issubclass(module.CudaError, RuntimeError)
     assert f"{module.CudaError.__module__}.{module.CudaError.__name__}" == "gpucnn._cuda.CudaError"
-
-
-# ------------------------------------------------------------------------------------ what a binding checks itself
-
-
-@needs_extension
-@pytest.mark.parametrize("array", [np.zeros((2, 3), np.float32), [1.0], None, 3])
-@pytest.mark.parametrize("position", ["x", "y"])
-def test_arrays_that_are_not_on_a_device_are_refused(module: ModuleType, array: object, position: str) -> None:
-    arguments = {"x": Fake(), "y": Fake(), "alpha": 2.0, "stream": 0, position: array}
-    with pytest.raises(TypeError, match=f"scale: argument '{position}' must be an array on a CUDA device") as caught:
-        module.scale(**arguments)
-    assert type(array).__name__ in str(caught.value)
-
-
-BAD = [
-    (TypeError, "must be float32 ('<f4') and is '<f8'", dict(typestr="<f8")),
-    (TypeError, "must be float32 ('<f4') and is '>f4'", dict(typestr=">f4")),
-    (TypeError, "must be float32 ('<f4') and is '<i4'", dict(typestr="<i4")),
-    (ValueError, "must be C-contiguous", dict(strides=(4, 8))),
-    (ValueError, "must be C-contiguous", dict(strides=(24, 4))),
-    (ValueError, "must be C-contiguous", dict(strides=(-12, 4))),
-    (ValueError, "strides of another rank", dict(strides=(4,))),
-    (ValueError, "is masked", dict(mask=Fake())),
-    (ValueError, "null pointer", dict(data=(0, False))),
-    (ValueError, "null pointer", dict(data=(None, False))),
-    (ValueError, "not aligned to 4 bytes", dict(data=((1 << 20) + 2, False))),
-    (ValueError, "negative length", dict(shape=(-2, 3))),
-    (ValueError, "more bytes than 64 bits can count", dict(shape=(1 << 31, 1 << 30))),
-    (ValueError, "more bytes than 64 bits can count", dict(shape=(1 << 62, 1 << 62))),
-    (TypeError, "shape must be a tuple of 64-bit integers", dict(shape=(1 << 63, 3))),
-    (TypeError, "shape must be a tuple of 64-bit integers", dict(shape=(2.0, 3))),
-    (TypeError, "shape must be a tuple of 64-bit integers", dict(shape=6)),
-    (TypeError, "strides must be a tuple of 64-bit integers", dict(strides=12)),
-    (TypeError, "an (address, read-only) pair", dict(data=1 << 20)),
-    (TypeError, "an (address, read-only) pair", dict(data=("here", False))),
-    (TypeError, "an (address, read-only) pair", dict(data=(-4, False))),
-]
-
-
-@needs_extension
-@pytest.mark.parametrize(("error", "rule", "interface"), BAD)
-@pytest.mark.parametrize("position", ["x", "y"])
-def test_arrays_that_a_kernel_can_not_take_are_refused(
-    module: ModuleType, error: type[Exception], rule: str, interface: dict[str, Any], position: str
-) -> None:
-    arguments = {"x": Fake(), "y": Fake(), "alpha": 2.0, "stream": 0, position: Fake(**interface)}
-    with pytest.raises(error) as caught:
-        module.scale(**arguments)
-    assert rule in str(caught.value)
-    assert str(caught.value).startswith(f"scale: argument '{position}'")
-
-
-@needs_extension
-@pytest.mark.parametrize("missing", ["shape", "typestr", "data", "version"])
-def test_an_incomplete_interface_is_refused(module: ModuleType, missing: str) -> None:
-    array = Fake()
-    del array.__cuda_array_interface__[missing]
-    with pytest.raises(TypeError, match=f"__cuda_array_interface__ has no '{missing}'"):
-        module.scale(array, Fake(), 2.0, 0)
-
-
-@needs_extension
-def test_what_an_arrays_own_property_raises_is_not_hidden(module: ModuleType) -> None:
-    class Tracked:
-        @property
-        def __cuda_array_interface__(self) -> dict[str, Any]:
-            raise RuntimeError("detach it first")
-
-    with pytest.raises(RuntimeError, match="detach it first"):
-        module.scale(Tracked(), Fake(), 2.0, 0)
-
-
-@needs_extension
-def test_shapes_must_agree_and_an_output_must_be_writable(module: ModuleType) -> None:
-    with pytest.raises(ValueError, match=r"'x' of shape \(2, 3\) and 'y' of shape \(3, 2\) must have the same shape"):
-        module.scale(Fake((2, 3)), Fake((3, 2)), 2.0, 0)
-    with pytest.raises(ValueError, match=r"'x' of shape \(6,\) and 'y' of shape \(2, 3\)"):
-        module.scale(Fake((6,)), Fake((2, 3)), 2.0, 0)
-    with pytest.raises(ValueError, match=r"argument 'y' of shape \(2, 3\) is read-only"):
-        module.scale(Fake(), Fake(data=(1 << 21, True)), 2.0, 0)
-
-
-@needs_extension
-@pytest.mark.parametrize("offset", [4, 20, -4, -20])
-def test_partly_overlapping_arrays_are_refused(module: ModuleType, offset: int) -> None:
-    with pytest.raises(ValueError, match="overlap in memory without being the same array"):
-        module.scale(Fake(), Fake(data=((1 << 20) + offset, False)), 2.0, 0)
-
-
-@needs_extension
-@without_gpu
-@pytest.mark.parametrize(
-    ("x", "y"),
-    [
-        (Fake(), Fake()),  # in place
-        (Fake(), Fake(data=((1 << 20) + 24, False))),  # one right after the other
-        (Fake(), Fake(data=((1 << 20) - 24, False))),
-        (Fake(data=(1 << 20, True)), Fake(data=(1 << 21, False))),  # an input may be read-only
-        (Fake(strides=(12, 4)), Fake(strides=None)),
-        (Fake((2, 1, 3), strides=(12, 999, 4)), Fake((2, 1, 3))),  # the stride of an axis of length 1 means nothing
-        (Fake((0, 3), strides=(5, 7), data=(0, False)), Fake((0, 3), data=(None, False))),
-        (Fake((1 << 62, 0)), Fake((1 << 62, 0))),
-        (Fake((1 << 30, 4)), Fake((1 << 30, 4), data=(1 << 40, False))),  # beyond 2^31 elements
-    ],
-)
-def test_arrays_that_are_right_get_as_far_as_the_missing_device(module: ModuleType, x: Fake, y: Fake) -> None:
-    with pytest.raises(module.CudaError, match="no CUDA device"):
-        module.scale(x, y, 2.0, 0)
-
-
-@needs_extension
-def test_alpha_must_fit_float32(module: ModuleType) -> None:
-    with pytest.raises(ValueError, match=r"alpha=1e\+39 is beyond float32's range"):
-        module.scale(Fake(), Fake(), 1e39, 0)
-    with pytest.raises(TypeError):
-        module.scale(Fake(), Fake(), "2", 0)
 
 
 # -------------------------------------------------------------------------------------------------- ptxas reports

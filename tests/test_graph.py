@@ -8,19 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from graph_checks import grad, leaf
 
 import gpucnn
 from gpucnn import Tensor, backend, no_grad
 from gpucnn import functional as F
-
-
-def leaf(*values: float) -> Tensor:
-    return gpucnn.tensor(list(values), requires_grad=True)
-
-
-def grad(tensor: Tensor) -> Any:
-    return None if tensor.grad is None else tensor.grad.tolist()
-
 
 # ------------------------------------------------------------------------------------------------- graphs
 
@@ -112,14 +104,14 @@ def test_an_empty_batch_has_zero_gradients() -> None:
     assert grad(weight) == [0, 0, 0]
 
 
-def test_a_chain_of_100_000_calls_needs_no_recursion() -> None:
+def test_a_chain_of_20_000_calls_needs_no_recursion() -> None:
     one = gpucnn.tensor(1.0)
     for walk in (True, False):
         x = gpucnn.tensor(0.0, requires_grad=True)
         y = x
-        for _ in range(100_000):
+        for _ in range(20_000):
             y = y + one
-        assert y.item() == 100_000
+        assert y.item() == 20_000
         if walk:
             y.backward()
             assert grad(x) == 1

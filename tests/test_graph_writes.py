@@ -6,20 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from graph_checks import grad, leaf
 
 import gpucnn
-from gpucnn import Tensor, no_grad
 from gpucnn import functional as F
+from gpucnn import no_grad
 from gpucnn.nn import Parameter
 from gpucnn.optim import SGD
-
-
-def leaf(*values: float) -> Tensor:
-    return gpucnn.tensor(list(values), requires_grad=True)
-
-
-def grad(tensor: Tensor) -> Any:
-    return None if tensor.grad is None else tensor.grad.tolist()
 
 
 def test_a_step_between_forward_and_backward_is_noticed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -212,6 +213,24 @@ def test_public_names_exist_and_have_docstrings(name: str) -> None:
         is_alias = get_origin(value) is not None  # of a type: has no docstring of its own
         if not is_alias and (isinstance(value, type) or inspect.isroutine(value) or inspect.ismodule(value)):
             assert (value.__doc__ or "").strip(), f"{name}.{entry}"
+
+
+@pytest.mark.parametrize("name", gpucnn.functional.__all__)
+def test_functions_say_their_shapes_and_what_they_raise(name: str) -> None:
+    text = getattr(gpucnn.functional, name).__doc__.lower()
+    assert "error" in text
+    assert any(word in text for word in ("shape", "(n,", "(..."))
+
+
+@pytest.mark.parametrize("name", gpucnn.nn.__all__)
+def test_layers_say_which_function_they_are(name: str) -> None:
+    """Where their shapes, errors and sources stand; containers and the base say what they are themselves."""
+    kind = getattr(gpucnn.nn, name)
+    if name in ("Identity", "Unflatten", "Module", "ModuleDict", "ModuleList", "Sequential", "Parameter", "init"):
+        return
+    named = re.findall(r"\bF\.(\w+)", kind.__doc__)
+    assert named
+    assert set(named) <= set(gpucnn.functional.__all__)
 
 
 @pytest.mark.parametrize(

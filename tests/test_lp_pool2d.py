@@ -8,8 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from op_checks import LAYOUTS, NCHW, SEED, compare, draw, each_kernel, frozen, names, nhwc, plant
-from pool_checks import check_no_copies, check_threads
+from op_checks import (
+    LAYOUTS,
+    NCHW,
+    SEED,
+    check_no_copies,
+    check_threads,
+    compare,
+    draw,
+    each_kernel,
+    frozen,
+    names,
+    nhwc,
+    plant,
+)
 
 import gpucnn
 from gpucnn import functional as F
@@ -98,7 +110,8 @@ def test_these_are_all_kernels() -> None:
 
 
 @pytest.mark.parametrize("norm", [2.0, 3.0, INF])
-def test_the_number_of_threads_changes_no_bit(norm: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("many_blocks")
+def test_the_number_of_threads_changes_no_bit(norm: float) -> None:
     p = problem(norm, ((5, 3, 7, 6), 3, 2, True))
     x, dy = nhwc(draw("normal", (5, 3, 7, 6))), nhwc(draw("normal", (5, 3, 3, 3)))
 
@@ -106,7 +119,7 @@ def test_the_number_of_threads_changes_no_bit(norm: float, monkeypatch: pytest.M
         y, saved = ops.lp_fprop(p, x, like=x)
         return [y, ops.lp_dgrad(p, dy, x, saved, like=x)]
 
-    check_threads(run, monkeypatch)
+    check_threads(run)
 
 
 # ----------------------------------------------------------------------------------------------------- against PyTorch

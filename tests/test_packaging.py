@@ -1,10 +1,11 @@
-"""Packages as users get them: sdist, wheels with and without the CUDA extension, and rebuilding it."""
+"""Packages as users get them: sdist, wheels with and without the compiled modules, and rebuilding them."""
 
 from __future__ import annotations
 
 import ctypes
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,10 +19,12 @@ import numpy as np
 import pytest
 
 from build_cuda import cuda_sources
+from build_simt import simt_sources
 from cuda_options import BuildError
 from cuda_toolkit import find_toolkit, host_compiler
 
 ROOT = Path(__file__).resolve().parent.parent
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 GXX = host_compiler(os.environ)
 Machine = Callable[..., dict[str, str]]
 needs_compiler = pytest.mark.skipif(GXX is None, reason="no C++ compiler (g++) on this machine")
@@ -43,14 +46,16 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         elif path.is_file():
             shutil.copy(path, copy)
     (copy / "gpucnn/_build_info.json").write_text('{"cuda": true}')
-    (copy / f"gpucnn/_cuda{sysconfig.get_config_var('EXT_SUFFIX')}").write_text("an old module")
+    for module in ("_cuda", "_simt_plain"):
+        (copy / f"gpucnn/{module}{SUFFIX}").write_text("an old module")
     return copy
 
 
 def run_hook(hook: str, folder: Path, out: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Calls a hook of the backend as a PEP 517 frontend does: in its own process, in the source folder."""
     code = f"import gpucnn_backend; gpucnn_backend.{hook}({str(out)!r})"
-    environ = {**os.environ, "PYTHONPATH": str(folder / "_build"), "GPUCNN_ARCHS": "80", **variables}
+    asked = {"GPUCNN_ARCHS": "80", "GPUCNN_CUDA": "0", "GPUCNN_SIMT": "", **variables}
+    environ = {**os.environ, "PYTHONPATH": str(folder / "_build"), **asked}
     return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environ, capture_output=True, text=True)
 
 
@@ -84,11 +89,15 @@ def test_the_sdist_holds_the_sources_and_nothing_built(tree: Path, unpacked: Pat
 
 
 @pytest.fixture(scope="module")
-def plain_wheel(sdist: Path) -> Path:
-    """The wheel that pip makes of the sdist without CUDA."""
+def plain_wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that pip makes of the sdist on a machine without a compiler."""
     out = sdist.parent.parent / "plain"
     command = [*(sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index", "-q")]
-    environ = {**os.environ, "GPUCNN_CUDA": "0"}
+    without = tmp_path_factory.mktemp("no compiler")  # a PATH on which there is none
+    for tool in ("sh", "git"):
+        if found := shutil.which(tool):
+            (without / tool).symlink_to(found)
+    environ = {**os.environ, "GPUCNN_CUDA": "0", "GPUCNN_SIMT": "", "CXX": "", "PATH": str(without)}
     done = subprocess.run([*command, "-w", out, sdist], env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (wheel,) = out.glob("gpucnn-*.whl")
@@ -106,15 +115,20 @@ def test_a_wheel_from_the_sdist_installs_without_cuda(plain_wheel: Path, tree: P
         "from gpucnn import extension\n"
         "print(gpucnn.__file__, gpucnn.__version__, importlib.metadata.version('gpucnn'))\n"
         "print(extension.load(), extension.why_missing())\n"
+        "print(extension.load('_simt_plain'), extension.why_missing('_simt_plain'))\n"
     )
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([python, "-c", code], env=environ, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    where, why = done.stdout.splitlines()
+    where, why, why_no_simt = done.stdout.splitlines()
     path, version, metadata_version = where.split()
     assert Path(path).is_relative_to(tmp_path)
     assert version == metadata_version
     assert why.startswith("None the CUDA extension is not built: GPUCNN_CUDA=0")
+    assert why_no_simt.startswith(
+        "None gpucnn._simt_plain (the kernels built for the CPU) is not built: there is no C++"
+    )
+    assert "install g++" in why_no_simt
     assert (tmp_path / "venv/bin/gpucnn").is_file()
     package = Path(path).parent
     assert (package / "py.typed").is_file()
@@ -122,7 +136,7 @@ def test_a_wheel_from_the_sdist_installs_without_cuda(plain_wheel: Path, tree: P
     assert {name for name in contents(package) if name.endswith(".py")} == {
         name for name in contents(tree / "gpucnn") if name.endswith(".py")
     }
-    assert not list(package.glob("_cuda*"))
+    assert not list(package.glob("_*.so"))
 
 
 def test_a_wheel_declares_what_it_needs(plain_wheel: Path) -> None:
@@ -146,12 +160,12 @@ def test_a_wheel_declares_what_it_needs(plain_wheel: Path) -> None:
 # --------------------------------------------------------------------------------------- the extension's own build
 
 EXTRA_KERNEL = """\
-#include "common/launch.h"
+#include "simt/simt.h"
 
 #define MARK 1
 extern "C" __attribute__((visibility("default"))) int gpucnn_mark() { return MARK; }
 __global__ void extra_kernel(float* x) { x[threadIdx.x] = 2.0f; }
-cudaError_t extra(float* x) { return gpucnn::launch(extra_kernel, dim3(1), dim3(32), 0, nullptr, x); }
+gpucnn::simt::Status extra(float* x) { return gpucnn::simt::launch(extra_kernel, dim3(1), dim3(32), 0, nullptr, x); }
 """
 
 
@@ -166,13 +180,28 @@ needs_nvcc = pytest.mark.skipif(not has_toolkit(), reason="no CUDA toolkit (nvcc
 
 
 @pytest.fixture(scope="module")
-def built(unpacked: Path) -> tuple[Path, str]:
-    """The unpacked sdist, with one kernel file more, after a build with CUDA; and what the build printed."""
-    (unpacked / "csrc/extra").mkdir()
-    (unpacked / "csrc/extra/extra.cu").write_text(EXTRA_KERNEL)
-    done = run_hook("build_wheel", unpacked, unpacked / "dist", GPUCNN_CUDA="1")
+def small(unpacked: Path) -> Path:
+    """A copy of the unpacked sdist with no op but one, and a kernel file more: little to compile."""
+    folder = unpacked.parent.parent / "small"
+    shutil.copytree(unpacked, folder)
+    ops = {path for path in (folder / "csrc").iterdir() if path.is_dir()}
+    for path in ops - {folder / "csrc" / name for name in ("_template", "common", "device", "simt")}:
+        shutil.rmtree(path)
+    module = folder / "csrc/bindings.cpp"
+    lines = module.read_text().splitlines(keepends=True)
+    unwanted = re.compile(r"register_(?!machine|template)\w+\(")
+    module.write_text("".join(line for line in lines if not unwanted.search(line)))
+    (folder / "csrc/extra").mkdir()
+    (folder / "csrc/extra/extra.cu").write_text(EXTRA_KERNEL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(small: Path) -> tuple[Path, str]:
+    """The small tree after a build with CUDA, and what the build printed."""
+    done = run_hook("build_wheel", small, small / "dist", GPUCNN_CUDA="1")
     assert done.returncode == 0, done.stderr
-    return unpacked, done.stderr
+    return small, done.stderr
 
 
 def wheel_files(folder: Path, into: Path) -> Path:
@@ -183,15 +212,15 @@ def wheel_files(folder: Path, into: Path) -> Path:
     return into / "gpucnn"
 
 
-def mark(package: Path) -> int:
+def mark(package: Path, name: str = "_cuda") -> int:
     """What the extra kernel's host code in this wheel's module answers."""
-    (module,) = package.glob("_cuda*.so")
+    (module,) = package.glob(f"{name}*.so")
     answer: int = ctypes.CDLL(str(module)).gpucnn_mark()
     return answer
 
 
 def compiled(printed: str) -> str:
-    (line,) = (line for line in printed.splitlines() if line.startswith("gpucnn:"))
+    (line,) = (line for line in printed.splitlines() if line.startswith("gpucnn:") and "compiled" in line)
     return line.partition("compiled ")[2].partition(";")[0]
 
 
@@ -265,16 +294,94 @@ def test_an_earlier_build_does_not_leak_into_an_install_without_cuda(built: tupl
     assert json.loads((package / "_build_info.json").read_text())["cuda"] is False
 
 
-def test_an_editable_install_without_cuda_removes_the_module_in_place(tree: Path) -> None:
-    """Runs after the sdist was made of the tree, which holds a file named as an old module."""
-    module = tree / f"gpucnn/_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
-    module.write_text("an old module")
-    done = run_hook("build_editable", tree, tree.parent / "editable", GPUCNN_CUDA="0")
+@needs_compiler
+@pytest.mark.slow
+def test_the_kernels_for_the_cpu_build_and_rebuild_from_the_sdist(small: Path, tmp_path: Path) -> None:
+    source = small / "csrc/extra/extra.cu"
+    source.write_text(EXTRA_KERNEL)
+    done = run_hook("build_wheel", small, small / "dist", GPUCNN_SIMT="race,plain")
     assert done.returncode == 0, done.stderr
-    assert not module.exists()
+    names = {source: 0 for source in (*simt_sources(small / "csrc", "plain"), *simt_sources(small / "csrc", "race"))}
+    for text in compiled(done.stderr).split(", "):
+        names[text.partition(" (")[0]] += 1
+    twice = {source for source in names if source.endswith(".cu") or source == "csrc/bindings.cpp"}
+    assert {source for source, times in names.items() if times == 2} == twice  # once for each flavour
+    assert all(times == 1 for source, times in names.items() if source not in twice)
+
+    package = wheel_files(small, tmp_path / "first")
+    assert {path.name for path in package.glob("_*.so")} == {f"_simt_plain{SUFFIX}", f"_simt_race{SUFFIX}"}
+    assert mark(package, "_simt_race") == 1
+    record = json.loads((package / "_build_info.json").read_text())
+    assert record["cuda"] is False
+    assert record["simt"]["built"] == ["plain", "race"]
+    assert str(small) not in json.dumps(record)
+    for name in ("_simt_plain", "_simt_race"):
+        (module,) = package.glob(f"{name}*.so")
+        assert str(small).encode() not in module.read_bytes()  # lines are named from the top of the tree: csrc/...
+        assert b"csrc/extra/extra.cu" in module.read_bytes()
+    libraries = subprocess.run(["ldd", module], capture_output=True, text=True, check=True).stdout
+    assert not re.search("cuda|tsan|asan", libraries)
+    for path in package.rglob("*.py"):
+        path.unlink()  # the modules alone
+    code = (
+        f"import {', '.join(names := ['_simt_plain', '_simt_race'])}, numpy\n"
+        f"for module in ({', '.join(names)}):\n"
+        "    x = numpy.ones(5, numpy.float32)\n"
+        "    module.scale(x, x, 3.0, 0)\n"
+        "    print(module.flavour, x.sum())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=package, capture_output=True, text=True)
+    assert done.stdout.split() == ["plain", "15.0", "race", "15.0"], done.stderr
+
+    source.write_text(EXTRA_KERNEL.replace("MARK 1", "MARK 3"))
+    done = run_hook("build_wheel", small, small / "dist", GPUCNN_SIMT="plain")
+    assert compiled(done.stderr) == "csrc/extra/extra.cu (plain)"
+    package = wheel_files(small, tmp_path / "second")
+    assert {path.name for path in package.glob("_*.so")} == {f"_simt_plain{SUFFIX}"}
+    assert mark(package, "_simt_plain") == 3
+    reason = json.loads((package / "_build_info.json").read_text())["simt"]
+    assert reason["built"] == ["plain"]
+    assert reason["reason"] == "GPUCNN_SIMT did not name it when it was installed"
+
+    source.write_text(EXTRA_KERNEL + "int broken = no_such_name;\n")
+    done = run_hook("build_wheel", small, small / "broken", GPUCNN_SIMT="plain")
+    assert done.returncode != 0
+    assert "csrc/extra/extra.cu does not compile" in done.stderr
+    assert "no_such_name" in done.stderr
+    assert not list((small / "broken").glob("*.whl"))
+    assert not list((small / "build").glob("lib*/gpucnn/_simt*"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "error"),
+    [
+        ({"GPUCNN_SIMT": "plain,tsan"}, "there is no flavour 'tsan'; expected any of plain, race, asan"),
+        ({"GPUCNN_SIMT": "plain", "CXX": "gone"}, "GPUCNN_SIMT=plain, but CXX=gone is no executable file"),
+    ],
+    ids=["unknown", "no compiler"],
+)
+def test_flavours_that_can_not_be_built_end_the_build(
+    tree: Path, tmp_path: Path, variables: dict[str, str], error: str
+) -> None:
+    done = run_hook("build_wheel", tree, tmp_path, **variables)
+    assert done.returncode != 0
+    assert error in done.stderr
+    assert "Traceback" not in done.stderr.partition("error: ")[2]
+    assert not list(tmp_path.glob("*.whl"))
+
+
+def test_an_editable_install_removes_modules_that_it_does_not_build(tree: Path) -> None:
+    """Runs after the sdist was made of the tree, which holds files named as old modules."""
+    modules = [tree / f"gpucnn/{name}{SUFFIX}" for name in ("_cuda", "_simt_plain", "_simt_race", "_simt_asan")]
+    for module in modules:
+        module.write_text("an old module")
+    done = run_hook("build_editable", tree, tree.parent / "editable")
+    assert done.returncode == 0, done.stderr
+    assert not any(module.exists() for module in modules)
     record = json.loads((tree / "gpucnn/_build_info.json").read_text())
     assert record["cuda"] is False
     assert "GPUCNN_CUDA=1" in record["remedy"]
+    assert record["simt"]["built"] == []
 
 
 def test_kernels_for_the_host_alone_are_no_part_of_the_extension(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The suite's own guard: whoever asks for uninitialised memory gets poison, and nobody finds another way to get some."""
+"""The suite's own guard: whoever asks for uninitialised memory gets poison, and there is no other way to get some."""
 
 from __future__ import annotations
 

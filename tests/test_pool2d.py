@@ -26,7 +26,6 @@ AVG_CASES = pool_cases("avg", SEED, 40, max_taps=1024)
 INF, NAN = math.inf, math.nan
 
 
-
 def ties(shape: tuple[int, ...]) -> np.ndarray:
     """So few values that most windows hold their maximum twice."""
     return np.random.default_rng([SEED, *shape]).integers(-2, 3, shape).astype(np.float64)

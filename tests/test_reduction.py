@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from op_checks import LAYOUTS, NHWC, SEED, compare, draw, each_kernel, frozen, names, plant
+from op_checks import LAYOUTS, NHWC, SEED, check_threads, compare, draw, each_kernel, frozen, names, plant
 
 import gpucnn
 from gpucnn import backend
@@ -140,18 +140,8 @@ def test_a_far_mean_costs_the_variance_no_digits() -> None:
 
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
-    from gpucnn.reference import parallel
-
     x = gpucnn.tensor(np.random.default_rng(SEED).standard_normal((8, 40, 100, 90)).astype("float32"))
-    before, results = parallel.get_num_threads(), []
-    try:
-        for threads in (1, 3):
-            parallel.set_num_threads(threads)
-            results.append([x.sum(dim).numpy() for dim in (None, (0, 2, 3), (2, 3), 1)])
-    finally:
-        parallel.set_num_threads(before)
-    for one, three in zip(*results, strict=True):
-        assert_equal(one, three)
+    check_threads(lambda: [x.sum(dim).numpy() for dim in (None, (0, 2, 3), (2, 3), 1)])
 
 
 # ------------------------------------------------------------------------------------------------ against PyTorch

@@ -172,3 +172,20 @@ def test_a_forced_kernel_reaches_the_op() -> None:
         gpucnn.functional.conv2d(x, w, kernel="im2cool")
     with pytest.raises(ValueError, match="conv2d fprop: kernel 'depthwise' can't run this"):
         gpucnn.functional.conv2d(x, w, kernel="depthwise")
+
+
+def test_a_kernel_takes_the_dtypes_that_it_names(table: KernelTable) -> None:
+    table.add("narrow", "simt", runs("narrow"), at_most(99), dtypes=("float32", "float16"))
+    double = np.zeros(1)
+    with use_backend("simt", strict=True):
+        assert table.pick(Problem(50), CPU).name == "narrow"
+        assert table.pick(Problem(50), CPU.astype(np.float16), kernel="narrow").name == "narrow"
+        with pytest.raises(ValueError, match="kernel 'narrow' can't run this: needs float32 or float16, got float64"):
+            table.pick(Problem(50), double, kernel="narrow")
+        with pytest.raises(ValueError, match="kernel 'narrow' can't run this: needs at most 99, got 100"):
+            table.pick(Problem(100), CPU, kernel="narrow")
+        why = "fibers: needs at most 10, got 50; narrow: needs float32 or float16, got float64"
+        with pytest.raises(RuntimeError, match=why):
+            table.pick(Problem(50), double)
+    with use_backend("simt"):
+        assert table.pick(Problem(50), double).name == "large"

@@ -2,84 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-from op_checks import LAYOUTS, NHWC, draw, each_kernel, frozen, names, plant
-from pointwise_checks import EPS, INF, NAN, check, values
+from op_checks import LAYOUTS, NHWC, check_threads, draw, each_kernel, frozen, names, plant
+from pointwise_checks import EPS, INF, NAN, check
+from regression_loss_cases import CASES, REDUCTIONS, against_pytorch, away_from_kinks
 
 import gpucnn
 from gpucnn import backend, nn
 from gpucnn import functional as F
 from gpucnn.ops import regression_loss as ops
-from gpucnn.ops.registry import KernelTable
-from gpucnn.reference.regression_loss import HuberProblem, LossProblem
-from gpucnn.testing import assert_close, assert_equal, gradcheck, naive
-
-truth = naive.regression_loss
-REDUCTIONS = ["mean", "sum", "none"]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A loss: its tables, the truth's name and options, its name for users and theirs, its numbers."""
-
-    tables: tuple[KernelTable, ...]
-    name: str
-    call: str
-    problem: Any = LossProblem
-    truth_options: tuple[tuple[str, float], ...] = ()
-    options: tuple[tuple[str, Any], ...] = ()
-    numbers: str = "any"  # or "small", "probabilities", and "target" for a target of these
-
-    def formula(self, suffix: str = "") -> Any:
-        return functools.partial(getattr(truth, self.name + suffix), **dict(self.truth_options))
-
-    def operands(self, *shape: int) -> tuple[np.ndarray, np.ndarray]:
-        x, t = values(*shape), values(*shape, stream=1)
-        inside = [np.clip(1 / (1 + np.exp(-a)), 0.01, 0.99).astype(np.float16).astype(np.float64) for a in (x, t)]
-        if self.numbers in ("any", "small"):
-            return (x, t) if self.numbers == "any" else (x / 4, t / 4)
-        return (inside[0] if self.numbers == "probabilities" else x), inside[1]
-
-    def target_gradient(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
-        if len(self.tables) == 2:
-            return -self.formula("_grad")(x, t)
-        return self.formula("_target_grad")(x, t)
-
-
-def huber(delta: float, scale: float) -> Any:
-    return functools.partial(HuberProblem, delta=delta, scale=scale)
-
-
-HUBER = (ops.huber, ops.huber_grad)
-CASES = {
-    "mse": Case((ops.mse, ops.mse_grad), "mse", "mse_loss"),
-    "l1": Case((ops.l1, ops.l1_grad), "l1", "l1_loss"),
-    "smooth l1": Case(HUBER, "smooth_l1", "smooth_l1_loss", huber(1.0, 1.0)),
-    "smooth l1 wide": Case(HUBER, "smooth_l1", "smooth_l1_loss", huber(3.0, 1 / 3), (("beta", 3.0),), (("beta", 3.0),)),
-    "huber": Case(HUBER, "huber", "huber_loss", huber(1.0, 1.0)),
-    "huber wide": Case(HUBER, "huber", "huber_loss", huber(3.0, 1.0), (("delta", 3.0),), (("delta", 3.0),)),
-    "bce": Case((ops.bce, ops.bce_grad, ops.bce_target_grad), "bce", "binary_cross_entropy", numbers="probabilities"),
-    "bce with logits": Case(
-        (ops.bce_with_logits, ops.bce_with_logits_grad, ops.bce_with_logits_target_grad),
-        "bce_with_logits",
-        "binary_cross_entropy_with_logits",
-        numbers="target",
-    ),
-    "kl": Case((ops.kl_div, ops.kl_div_grad, ops.kl_div_target_grad), "kl_div", "kl_div", numbers="target"),
-    "kl of logarithms": Case(
-        (ops.kl_div_log, ops.kl_div_log_grad, ops.kl_div_log_target_grad),
-        "kl_div_log",
-        "kl_div",
-        options=(("log_target", True),),
-        numbers="small",
-    ),
-}
+from gpucnn.reference.regression_loss import LossProblem
+from gpucnn.testing import assert_close, assert_equal, gradcheck
 
 
 def check_kernels(name: str, dtype: str, shape: tuple[int, ...] = (7, 9)) -> None:
@@ -109,52 +45,19 @@ def test_every_kernel(name: str, dtype: str, block_bytes: int) -> None:
     check_kernels(name, dtype)
 
 
-@pytest.mark.parametrize("dtype", EPS)
-def test_no_formula_reads_memory_that_it_has_not_written(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    poison(monkeypatch)
-    for name in CASES:
-        check_kernels(name, dtype)
-
-
 def test_these_are_all_kernels() -> None:
     assert all(names(table) == ["array"] for case in CASES.values() for table in case.tables)
 
 
-def test_sums_have_the_same_bits_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("many_blocks")
+def test_sums_have_the_same_bits_on_any_number_of_threads() -> None:
     x, t = draw("normal", (500, 100)).astype(np.float32), draw("normal", (500, 100), 1).astype(np.float32)
-    monkeypatch.setattr("gpucnn.reference.common.BLOCK_BYTES", 2000)
-    monkeypatch.setattr("gpucnn.reference.common.LARGE_BYTES", 1000)
-    found = []
-    for threads in (1, 2, 3):
-        monkeypatch.setattr("gpucnn.reference.parallel._threads", threads)
-        found.append(ops.mse(LossProblem(True, 3.0), x, t, like=x))
-    assert_equal(found[0], found[1])
-    assert_equal(found[0], found[2])
-    assert_close(found[0], ((x.astype(np.float64) - t) ** 2).sum() / 3, rtol=1e-6, atol=0)
+    check_threads(lambda: [ops.mse(LossProblem(True, 3.0), x, t, like=x)])
+    total = ops.mse(LossProblem(True, 3.0), x, t, like=x)
+    assert_close(total, ((x.astype(np.float64) - t) ** 2).sum() / 3, rtol=1e-6, atol=0)
 
 
 # ------------------------------------------------------------------------------------------------ against PyTorch
-
-
-def against_pytorch(torch: Any, call: str, arrays: tuple[np.ndarray, ...], ulps: float = 64, **options: Any) -> None:
-    __tracebackhide__ = True
-    ours = [gpucnn.tensor(a, requires_grad=True) for a in arrays]
-    theirs = [torch.tensor(a, requires_grad=True) for a in arrays]
-    mine, other = (
-        {k: make(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
-        for make in (gpucnn.tensor, torch.tensor)
-    )
-    loss = getattr(F, call)(*ours, **mine)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "reduction: 'mean' divides")  # of kl_div
-        expected = getattr(torch.nn.functional, call)(*theirs, **other)
-    assert loss.shape == tuple(expected.shape)
-    dy = draw("normal", loss.shape, 9)
-    loss.backward(dy)
-    expected.backward(torch.tensor(dy))
-    check(loss.numpy(), expected.detach().numpy(), "float64", "loss", ulps)
-    for name, a, b in zip(("input", "target"), ours, theirs, strict=True):
-        check(a.grad.numpy(), b.grad.numpy(), "float64", f"{name} gradient", ulps)
 
 
 @pytest.mark.peers
@@ -208,91 +111,7 @@ def test_corners_of_cross_entropies_are_pytorchs(torch: Any) -> None:
     assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
-WEIGHTED = [("binary_cross_entropy", "weight"), ("binary_cross_entropy_with_logits", "weight")]
-WEIGHTED += [("binary_cross_entropy_with_logits", "pos_weight")]
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize(("call", "argument"), WEIGHTED)
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (4, 5), (3, 1, 1), (1,), ()], ids=str)
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_weights_are_pytorchs(call: str, argument: str, shape: tuple[int, ...], reduction: str, torch: Any) -> None:
-    x, t = CASES["bce" if call == "binary_cross_entropy" else "bce with logits"].operands(2, 3, 4, 5)
-    against_pytorch(torch, call, (x, t), reduction=reduction, **{argument: np.asarray(abs(draw("normal", shape, 3)))})
-
-
-@pytest.mark.peers
-def test_both_weights_together_are_pytorchs(torch: Any) -> None:
-    operands = CASES["bce with logits"].operands(2, 3, 4, 5)
-    weights = {"weight": draw("normal", (4, 1), 3), "pos_weight": np.array([2.5])}
-    against_pytorch(torch, "binary_cross_entropy_with_logits", operands, **weights)
-
-
-SQUARES = ["mse", "l1", "huber wide"]
-"""Losses whose weights have the shape of their input and may be learnt."""
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4, 5), (), (0, 3)], ids=str)
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("name", SQUARES)
-def test_weights_of_elements_are_pytorchs(name: str, reduction: str, shape: tuple[int, ...], torch: Any) -> None:
-    """The mean is over the sum of the weights, but of the Huber loss over the number of elements."""
-    case = CASES[name]
-    numbers = (*case.operands(*shape), np.asarray(0.5 + abs(draw("normal", shape, 3))))
-    ours, theirs = ([make(a, requires_grad=True) for a in numbers] for make in (gpucnn.tensor, torch.tensor))
-    options = {"reduction": reduction, **dict(case.options)}
-    loss = getattr(F, case.call)(*ours[:2], weight=ours[2], **options)
-    expected = getattr(torch.nn.functional, case.call)(*theirs[:2], weight=theirs[2], **options)
-    assert loss.shape == tuple(expected.shape)
-    dy = draw("normal", loss.shape, 9)
-    loss.backward(dy)
-    expected.backward(torch.tensor(dy))
-    check(loss.numpy(), expected.detach().numpy(), "float64", "loss", 64)
-    for operand, a, b in zip(("input", "target", "weight"), ours, theirs, strict=True):
-        check(a.grad.numpy(), b.grad.numpy(), "float64", f"{operand} gradient", 64)
-
-
-@pytest.mark.parametrize("dtype", EPS)
-@pytest.mark.parametrize("name", SQUARES)
-def test_weights_of_elements_by_their_definition(name: str, dtype: str) -> None:
-    case = CASES[name]
-    x, t = case.operands(2, 3, 4, 5)
-    w = abs(draw("normal", x.shape, 3))
-    weighted = case.formula()(x, t) * w
-    mean = weighted.sum() / (w.size if name.startswith("huber") else w.sum())
-    for reduction, expected in (("none", weighted), ("sum", weighted.sum()), ("mean", mean)):
-        tensors = [gpucnn.tensor(a, dtype) for a in (x, t, w)]
-        found = getattr(F, case.call)(*tensors[:2], weight=tensors[2], reduction=reduction, **dict(case.options))
-        check(found.numpy(), np.asarray(expected), dtype, f"{name} {reduction} {dtype}", 32)
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("name", SQUARES)
-def test_gradients_of_weighted_losses_are_central_differences(name: str, reduction: str) -> None:
-    case = CASES[name]
-    leaves = [gpucnn.tensor(a, requires_grad=True) for a in (*away_from_kinks(case, 3, 4), np.full((3, 4), 0.75))]
-    options = {"reduction": reduction, **dict(case.options)}
-    assert gradcheck(lambda x, t, w: getattr(F, case.call)(x, t, weight=w, **options), leaves)
-
-
-def test_weighted_means_of_half_precision_do_not_overflow_on_the_way() -> None:
-    """Neither the losses nor the weights sum to a float16 here."""
-    x, weight = (gpucnn.full((256, 256), number, dtype="float16") for number in (2.0, 4.0))
-    assert F.mse_loss(x, gpucnn.zeros(256, 256, dtype="float16"), weight=weight).item() == 4.0
-
-
 # ----------------------------------------------------------------------------- gradients, layouts, corners, bad input
-
-
-def away_from_kinks(case: Case, *shape: int) -> tuple[np.ndarray, np.ndarray]:
-    """Operands between which no distance is near one where the loss has no derivative."""
-    x, t = case.operands(*shape)
-    if case.numbers == "any" and case.call != "kl_div":
-        distance = np.abs(x - t)
-        for kink in (0.0, 1.0, 3.0):
-            x = np.where(abs(distance - kink) < 0.1, x + 0.3 * np.where(x > t, 1, -1), x)
-    return x, t
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

@@ -107,6 +107,7 @@ def test_a_whole_module_is_refused(tmp_path: Path) -> None:
         (archive(b"."), "damaged pickle: it ends with 0 values"),
         (archive(b"NN."), "it ends with 2 values"),
         (archive(b""), "damaged pickle"),
+        (archive(b"S'\\d'\n."), "damaged pickle"),  # which Python's own reader would warn of
         (archive(b"]N"), "damaged pickle"),
         (archive(b"N.", **{"constants.pkl": b""}), "TorchScript"),
         (archive(b"N." * 500, compression=zipfile.ZIP_DEFLATED), "data.pkl is compressed"),

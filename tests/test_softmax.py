@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from op_checks import LAYOUTS, NHWC, draw, each_kernel, frozen, names, plant
+from op_checks import LAYOUTS, NHWC, check_threads, draw, each_kernel, frozen, names, plant
 from pointwise_checks import EPS, INF, NAN, check
 
 import gpucnn
@@ -43,24 +43,14 @@ def test_every_kernel(name: str, dtype: str, block_bytes: int) -> None:
     check_kernels(name, dtype, (2, 3, 1))
 
 
-@pytest.mark.parametrize("dtype", EPS)
-def test_no_formula_reads_memory_that_it_has_not_written(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    poison(monkeypatch)
-    for name in TABLES:
-        check_kernels(name, dtype)
-
-
 def test_these_are_all_kernels() -> None:
     assert all(names(table) == ["array"] for row in TABLES.values() for table in row[:2])
 
 
-def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("many_blocks")
+def test_the_number_of_threads_changes_no_bit() -> None:
     x = draw("normal", (500, 10)).astype(np.float32)
-    monkeypatch.setattr("gpucnn.reference.common.BLOCK_BYTES", 2000)
-    found = [ops.log_softmax(None, x, like=x)]
-    monkeypatch.setattr("gpucnn.reference.common.LARGE_BYTES", 1000)
-    found.append(ops.log_softmax(None, x, like=x))
-    assert_equal(*found)
+    check_threads(lambda: [ops.log_softmax(None, x, like=x)])
 
 
 @pytest.mark.peers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import gpucnn
 from gpucnn import backend
 from gpucnn.ops import _template as ops
 from gpucnn.ops.registry import TABLES
-from gpucnn.testing import assert_equal, gradcheck
+from gpucnn.testing import assert_equal, gradcheck, guarded
 
 SHAPES = [(), (1,), (0, 3), (33, 129), (2, 3, 4, 5)]
 
@@ -44,9 +45,65 @@ def test_every_kernel(shape: tuple[int, ...], dtype: str) -> None:
 
 def test_these_are_all_kernels() -> None:
     assert names(ops.forward) == ["array"]
-    (cuda,) = ops.forward.specs("cuda")
-    assert cuda.supports(ops.ScaleProblem(1.0, "float32")) is None
-    assert cuda.supports(ops.ScaleProblem(1.0, "float16")) == "needs float32, got float16"
+    for compiled in ("cuda", "simt"):
+        (kernel,) = ops.forward.specs(compiled)
+        assert kernel.name == "grid_stride"
+        assert kernel.dtypes == ("float32",)
+
+
+SIZES = [0, 1, 2, 3, 4, 5, 31, 32, 33, 127, 128, 129, 1023, 1024, 1025, 16_384, 16_389, 40_001]
+"""Elements: across a pack of 4, a block's 1,024, and the 16,384 that the whole grid on the CPU moves in one pass."""
+
+
+@pytest.mark.parametrize("order", ["fwd", "rev", "rand:7", "prio:7"])
+def test_the_kernel_runs_on_the_cpu_in_any_order(simt: ModuleType, order: str) -> None:
+    simt.set_order(order)
+    for size in SIZES:
+        x = draw("normal", (size,))
+        problem = ops.ScaleProblem(-1.75, "float32")
+        y = ops.forward(problem, frozen(x, "float32"), like=np.empty(0, np.float32))
+        assert_equal(y, (x * -1.75).astype(np.float32), name=f"{size} elements")
+
+
+@pytest.mark.parametrize(("start", "out"), [(0, 0), (1, 1), (0, 3), (4, 0)])
+def test_memory_that_is_not_aligned_to_16_bytes_takes_the_narrow_path(simt: ModuleType, start: int, out: int) -> None:
+    """And nothing outside the output is written."""
+    for size in SIZES:
+        x = draw("normal", (size + 8,)).astype(np.float32)
+        guard = guarded((size + 8,), np.float32)
+        before = guard.array.copy()
+        simt.scale(x[start : start + size], guard.array[out : out + size], 3.0, 0)
+        guard.check(name=f"{size} elements")
+        assert_equal(guard.array[out : out + size], 3 * x[start : start + size])
+        untouched = np.delete(guard.array, np.s_[out : out + size])
+        assert untouched.tobytes() == np.delete(before, np.s_[out : out + size]).tobytes()
+
+
+def test_the_kernel_may_work_in_place(simt: ModuleType) -> None:
+    x = draw("integers", (1001,)).astype(np.float32)
+    y = x.copy()
+    simt.scale(y, y, -2.0, 0)
+    assert_equal(y, -2 * x)
+
+
+def test_the_op_and_its_gradient_run_on_the_cpu_kernel(simt: ModuleType) -> None:
+    values = draw("integers", (2, 3, 4, 5))
+    x = gpucnn.tensor(values.astype(np.float32), requires_grad=True)
+    y = scale(x, 0.5)
+    y.backward(gpucnn.tensor(values.astype(np.float32)))
+    assert_equal(y, values / 2)
+    assert_equal(x.grad, values / 2)
+    with pytest.raises(RuntimeError, match="needs float32, got float64"):  # strict: no fall to the reference
+        scale(gpucnn.tensor(values), 0.5)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, -0.0, 1e-42, 3e38])
+def test_the_kernel_multiplies_as_ieee_754_has_it(simt: ModuleType, value: float) -> None:
+    x = np.full(7, value, np.float32)
+    y = np.empty_like(x)
+    simt.scale(x, y, 1.7, 0)
+    with np.errstate(all="ignore"):
+        assert_equal(y, np.float32(1.7) * x)
 
 
 def test_gradients_are_central_differences() -> None:
@@ -93,7 +150,12 @@ def test_every_op_has_a_file_of_tests() -> None:
     """Named as its file in gpucnn/ops; and the tables that those files pin are all that there are."""
     import gpucnn.ops
 
-    rooms = {path.stem for path in Path(gpucnn.ops.__path__[0]).glob("*.py")} - {"__init__", "registry"}
+    rooms = {path.stem for path in Path(gpucnn.ops.__path__[0]).glob("*.py")} - {
+        "__init__",
+        "compiled",
+        "images",
+        "registry",
+    }
     for room in rooms:
         assert Path(__file__).with_name(f"test_{room.lstrip('_')}.py").exists(), room
     assert {op for op, _ in TABLES} == {

@@ -198,13 +198,13 @@ def test_a_learning_rate_far_too_high_is_reported_not_trained_through(
 def test_it_learns(tmp_path: Path) -> None:
     train, test = load_mnist_sample(announce=lambda line: None)
     gpucnn.manual_seed(0)
-    config = TrainConfig(epochs=3, shift=0)
+    config = TrainConfig(epochs=2, shift=0)
     result = Trainer(config, Run.create(tmp_path), lenet5(), train, test, NORMALIZE)
     result.fit()
     rows = result.run.read_metrics()
     assert rows[-1]["test_accuracy"] > 0.9
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
-    assert [row["step"] for row in rows] == [63, 126, 189]
+    assert [row["step"] for row in rows] == [63, 126]
     best = max(row["test_accuracy"] for row in rows)
     assert load_checkpoint(result.run.checkpoint("best")).progress["best_accuracy"] == best
 

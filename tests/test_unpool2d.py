@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from op_checks import LAYOUTS, NCHW, SEED, draw, each_kernel, names, nhwc, plant
-from pool_checks import check_no_copies, check_threads
+from op_checks import LAYOUTS, NCHW, SEED, check_no_copies, check_threads, draw, each_kernel, names, nhwc, plant
 
 import gpucnn
 from gpucnn import functional as F
@@ -68,11 +67,12 @@ def test_these_are_all_kernels() -> None:
     assert names(ops.unpool_dgrad) == ["gather"]
 
 
-def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("many_blocks")
+def test_the_number_of_threads_changes_no_bit() -> None:
     p = Unpool2dProblem(5, 4, 3, 3, 3, 3)
     x, dy = draw("normal", (5, 4, 3, 3)), draw("normal", (5, 3, 3, 3))
     indices = np.random.default_rng(SEED).integers(0, 9, x.shape)
-    check_threads(lambda: [reference.unpool_fprop(p, x, indices), reference.unpool_dgrad(p, dy, indices)], monkeypatch)
+    check_threads(lambda: [reference.unpool_fprop(p, x, indices), reference.unpool_dgrad(p, dy, indices)])
 
 
 # ----------------------------------------------------------------------------------------------------- against PyTorch

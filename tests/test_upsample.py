@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
 import numpy as np
 import pytest
-from op_checks import LAYOUTS, NCHW, SEED, compare, draw, each_kernel, names, nhwc, plant
-from pool_checks import check_no_copies, check_threads
+from op_checks import LAYOUTS, NCHW, check_no_copies, check_threads, compare, draw, each_kernel, names, nhwc, plant
+from upsample_cases import CASES, MODES, Case, problem, truth
 
 import gpucnn
 from gpucnn import functional as F
@@ -17,72 +16,9 @@ from gpucnn import nn
 from gpucnn.ops import upsample as ops
 from gpucnn.reference import upsample as reference
 from gpucnn.reference.upsample import InterpolateProblem
-from gpucnn.testing import assert_close, assert_equal, gradcheck, naive, pairwise
+from gpucnn.testing import assert_close, assert_equal, gradcheck, naive
 
 INF, NAN = math.inf, math.nan
-MODES: dict[str, dict[str, Any]] = {
-    "nearest": {"mode": "nearest"},
-    "nearest-exact": {"mode": "nearest-exact"},
-    "bilinear": {"mode": "bilinear"},
-    "corners": {"mode": "bilinear", "align_corners": True},
-    "antialias": {"mode": "bilinear", "antialias": True},
-    "antialias corners": {"mode": "bilinear", "align_corners": True, "antialias": True},
-}
-Case = tuple[int, int, int, int, int, int, "tuple[float, float] | None"]
-"""N, C, H, W, P, Q, the scale if it is what was given."""
-
-CASES: list[Case] = [
-    (2, 3, 4, 5, 8, 10, None),
-    (1, 1, 1, 1, 4, 3, None),
-    (2, 2, 5, 6, 1, 1, None),
-    (1, 3, 4, 4, 4, 4, None),  # nothing to do
-    (1, 3, 3, 5, 3, 10, None),  # along one axis alone
-    (0, 3, 4, 5, 8, 10, None),
-    (2, 1, 7, 9, 3, 4, (0.5, 0.5)),
-    (1, 2, 5, 5, 5, 11, (1.1, 2.3)),  # as many rows as before, but not where they were
-    (1, 33, 3, 2, 7, 5, (2.5, 2.5)),
-    (1, 2, 2, 3, 9, 31, None),
-    (1, 1, 33, 17, 4, 5, None),  # most of the input goes nowhere
-    (3, 2, 6, 4, 18, 8, (3.0, 2.0)),
-    (1, 520, 2, 3, 3, 4, None),  # more channels than weights are written out for
-]
-
-
-def sampled(count: int) -> list[Case]:
-    factors = {
-        "N": (1, 2),
-        "C": (1, 3, 8),
-        "H": (1, 2, 5, 8, 13),
-        "W": (1, 3, 6, 7, 11),
-        "scale": (None, 0.3, 0.7, 1.0, 1.5, 2.0, 2.6, 4.0),
-        "P": (1, 2, 5, 9, 20),
-        "Q": (1, 3, 7, 16),
-    }
-    found: list[Case] = []
-    for case in pairwise(factors, SEED):
-        N, C, H, W, scale, P, Q = case.values()
-        if scale:
-            P, Q = math.floor(H * scale), math.floor(W * 2 * scale)
-        if min(P, Q) >= 1 and H * W * P * Q <= 40_000:
-            found.append((N, C, H, W, P, Q, (scale, 2 * scale) if scale else None))
-    return found[:count]
-
-
-CASES += sampled(20)
-
-
-def problem(case: Case, mode: str, align_corners: bool = False, antialias: bool = False) -> InterpolateProblem:
-    N, C, H, W, P, Q, scale = case
-    return InterpolateProblem(N, H, W, C, P, Q, mode, align_corners, scale, antialias)
-
-
-@functools.cache
-def truth(case: Case, mode: str, align_corners: bool = False, antialias: bool = False) -> tuple[np.ndarray, ...]:
-    """x, y, dy, dx."""
-    N, C, H, W, P, Q, scale = case
-    x, dy = draw("normal", (N, C, H, W)), draw("normal", (N, C, P, Q), 1)
-    how = (mode, scale, align_corners, antialias)
-    return x, naive.interpolate(x, (P, Q), *how), dy, naive.interpolate_grad(dy, (H, W), *how)
 
 
 def check(case: Case, options: dict[str, Any], dtype: str) -> None:
@@ -114,10 +50,11 @@ def test_these_are_all_kernels() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_number_of_threads_changes_no_bit(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("many_blocks")
+def test_the_number_of_threads_changes_no_bit(mode: str) -> None:
     p = problem((3, 5, 7, 6, 13, 20, None), **MODES[mode])
     x, dy = draw("normal", (3, 7, 6, 5)), draw("normal", (3, 13, 20, 5))
-    check_threads(lambda: [reference.interpolate_fprop(p, x), reference.interpolate_dgrad(p, dy)], monkeypatch)
+    check_threads(lambda: [reference.interpolate_fprop(p, x), reference.interpolate_dgrad(p, dy)])
 
 
 def test_small_integers_are_exact_where_weights_are() -> None:
@@ -149,7 +86,7 @@ def run_both(torch: Any, case: Case, dtype: str, options: dict[str, Any]) -> tup
 
 
 def pytorch_can(mode: str, case: Case) -> bool:
-    """Not an empty batch. Antialiased, it mistakes rows where outputs are one pixel wide; and its gradient along an axis
+    """Not an empty batch. Antialiased it mistakes rows where outputs are one pixel wide, and its gradient along an axis
     that keeps its size in spite of a factor is not that of its forward pass."""
     N, _, H, W, P, Q, scale = case
     if not mode.startswith("antialias"):

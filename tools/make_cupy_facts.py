@@ -16,6 +16,14 @@ import numpy as np
 FACTS = Path(__file__).parent.parent / "tests" / "facts" / "cupy.json"
 # The keyword arguments of all ufuncs, which are no Python functions (cupy's reference, "Universal functions").
 UFUNC = ["*args", "out=", "dtype=", "casting="]
+# What a ufunc may have beside __call__; which has what: `methods`.
+METHODS = {
+    "outer": ["A", "B", "out=", "dtype=", "casting="],
+    "at": ["a", "indices", "b="],
+    "reduce": ["array", "axis=", "dtype=", "out=", "keepdims="],
+    "accumulate": ["array", "axis=", "dtype=", "out="],
+    "reduceat": ["array", "indices", "axis=", "dtype=", "out="],
+}
 # Functions that declare **kwargs and say in their text what these may be.
 DOCUMENTED = {
     "einsum": ["*operands", "dtype=", "optimize="],
@@ -46,29 +54,45 @@ def of_docstring(method: Any) -> list[str] | None:
     return [part.split("=")[0].split(" ")[-1] + ("=" if "=" in part else "") for part in given]
 
 
+def methods(ufunc: Any) -> list[str]:
+    """Those of METHODS that do not raise NotImplementedError for this ufunc."""
+    found = ["outer"] if ufunc.nin == 2 else []
+    if ufunc._scatter_op is not None:
+        found.append("at")
+    if ufunc.name in ("cupy_add", "cupy_multiply"):
+        found += ["reduce", "accumulate"]
+    if ufunc.name == "cupy_add":
+        found.append("reduceat")
+    return found
+
+
 def facts() -> dict[str, Any]:
-    """{"version": ..., "functions": {name: parameters}, "methods": {name: parameters, or None for an attribute}}."""
+    """What tests/strict_cupy.py goes by.
+
+    {"version": ..., "functions": {name: parameters}, "loops": {name of a ufunc: its dtypes, as "ff->f"},
+    "methods": {name: parameters, or None for an attribute}}.
+    """
     import cupy
 
-    functions = {}
-    for place, module in (("", cupy), ("add.", cupy.add), ("lib.stride_tricks.", cupy.lib.stride_tricks)):
-        twin = {"": np, "add.": np.add, "lib.stride_tricks.": np.lib.stride_tricks}[place]
+    functions: dict[str, list[str]] = {}
+    loops: dict[str, list[str]] = {}
+    for place, module, twin in (("", cupy, np), ("lib.stride_tricks.", cupy.lib.stride_tricks, np.lib.stride_tricks)):
         for name in sorted(set(dir(module)) & set(dir(twin))):
             value = getattr(module, name)
             if name.startswith("_") or isinstance(value, type) or not callable(value):
                 continue
-            if place == "add.":
-                functions[place + name] = ["*args", "axis=", "dtype=", "out=", "keepdims="]
-            elif isinstance(value, cupy.ufunc):
+            if isinstance(value, cupy.ufunc):
                 functions[name] = UFUNC
+                loops[name] = value.types
+                functions |= {f"{name}.{method}": METHODS[method] for method in methods(value)}
             elif inspect.isroutine(value) and not inspect.isfunction(value):
                 functions[place + name] = of_docstring(value) or ["*args"]
             else:
                 functions[place + name] = DOCUMENTED.get(name) or parameters(value)
-    methods = {
+    of_arrays = {
         name: of_docstring(getattr(cupy.ndarray, name)) for name in dir(cupy.ndarray) if not name.startswith("_")
     }
-    return {"version": cupy.__version__, "functions": functions, "methods": methods}
+    return {"version": cupy.__version__, "functions": functions, "loops": loops, "methods": of_arrays}
 
 
 if __name__ == "__main__":

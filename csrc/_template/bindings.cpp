@@ -30,14 +30,15 @@ void scale_binding(const py::object& x, const py::object& y, double alpha, std::
 }  // namespace
 
 void register_template(py::module_& m) {
-  m.def("scale", &scale_binding, py::arg("x"), py::arg("y"), py::arg("alpha"), py::arg("stream"),
-        "y = alpha * x, elementwise.\n\n"
-        "x, y: float32 arrays of one shape, C-contiguous, with the array interface of the module's machine; y is\n"
-        "written and may be x.\n"
-        "stream: the handle of a CUDA stream (cupy.cuda.get_current_stream().ptr); 0 is the default stream, and all\n"
-        "that there is on the CPU.\n"
-        "Returns once the kernel is queued, on the CPU once it has run. Raises TypeError and ValueError before anything\n"
-        "is written; CudaError or SimtError where a launch or a kernel fails.");
+  m.def(
+      "scale", &scale_binding, py::arg("x"), py::arg("y"), py::arg("alpha"), py::arg("stream"),
+      "y = alpha * x, elementwise.\n\n"
+      "x, y: float32 arrays of one shape, C-contiguous, with the array interface of the module's machine; y is\n"
+      "written and may be x.\n"
+      "stream: the handle of a CUDA stream (cupy.cuda.get_current_stream().ptr); 0 is the default stream, and all\n"
+      "that there is on the CPU.\n"
+      "Returns once the kernel is queued, on the CPU once it has run. Raises TypeError and ValueError before anything\n"
+      "is written; CudaError or SimtError where a launch or a kernel fails.");
 }
 
 }  // namespace gpucnn

@@ -42,6 +42,12 @@ struct ElementType<float> {
 };
 
 template <>
+struct ElementType<std::uint8_t> {
+  static constexpr const char* typestr = "|u1";
+  static constexpr const char* name = "uint8";
+};
+
+template <>
 struct ElementType<std::int32_t> {
   static constexpr const char* typestr = "<i4";
   static constexpr const char* name = "int32";
@@ -86,8 +92,8 @@ using Arguments = std::vector<Argument>;
 inline std::string in_words(const Arguments& arguments) {
   std::string text;
   for (const Argument& argument : arguments) {
-    text += (text.empty() ? "" : ", ") + std::string(argument.name) + " " + argument.type + " " +
-            in_words(argument.shape);
+    text +=
+        (text.empty() ? "" : ", ") + std::string(argument.name) + " " + argument.type + " " + in_words(argument.shape);
   }
   return text;
 }
@@ -178,7 +184,7 @@ inline Memory memory_of(const py::dict& interface, const std::string& where) {
 }  // namespace detail
 
 // The array behind `array`, which the user passed to `op` as `argument`.
-// Throws TypeError where it is no array of T that the module works on, ValueError where its memory can't be used as it is.
+// Throws TypeError where it is no array of T of the module's machine, ValueError where its memory can't be used as is.
 template <typename T>
 ArrayView<T> view(const py::object& array, const char* op, const char* argument) {
   using Element = ElementType<std::remove_const_t<T>>;
@@ -288,8 +294,7 @@ void require_disjoint(const char* op, const ArrayView<T>& a, const ArrayView<U>&
 // in place, and no order of threads is right for anything between.
 template <typename T, typename U>
 void require_same_or_disjoint(const char* op, const ArrayView<T>& a, const ArrayView<U>& b) {
-  const bool same =
-      static_cast<const void*>(a.data) == static_cast<const void*>(b.data) && a.bytes() == b.bytes();
+  const bool same = static_cast<const void*>(a.data) == static_cast<const void*>(b.data) && a.bytes() == b.bytes();
   if (detail::overlap(a, b) && !same) {
     throw py::value_error(std::string(op) + ": '" + a.argument + "' and '" + b.argument + "' of shape " +
                           in_words(a.shape) + " overlap in memory without being the same array");

@@ -4,12 +4,12 @@
 // in int; offsets into arrays are 64-bit everywhere (common/index.h).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
 #include <stdexcept>
 #include <string>
-#include <utility>
 
 namespace gpucnn {
 
@@ -28,17 +28,17 @@ struct Windows {
 struct Conv2dProblem : Windows {
   std::int64_t K, groups;
 
-  constexpr std::int64_t channels() const { return C / groups; }        // of one group
-  constexpr std::int64_t filters() const { return K / groups; }         // of one group
-  constexpr std::int64_t positions() const { return N * P * Q; }        // windows: pixels of y
+  constexpr std::int64_t channels() const { return C / groups; }         // of one group
+  constexpr std::int64_t filters() const { return K / groups; }          // of one group
+  constexpr std::int64_t positions() const { return N * P * Q; }         // windows: pixels of y
   constexpr std::int64_t weights() const { return R * S * channels(); }  // of one filter
 };
 
 // Windows of a pooling, whose padded cells take part in nothing.
 struct Pool2dProblem : Windows {};
 
-// Windows of `kernel` taps that fit along `size` cells with `padding` more, at both ends together; below 1 if none fits:
-// floor((size + padding - dilation * (kernel - 1) - 1) / stride) + 1, and with `ceil_mode` rounded up.
+// Windows of `kernel` taps that fit along `size` cells with `padding` more, at both ends together; below 1 if none
+// fits: floor((size + padding - dilation * (kernel - 1) - 1) / stride) + 1, and with `ceil_mode` rounded up.
 constexpr std::int64_t output_size(std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t padding,
                                    std::int64_t dilation, bool ceil_mode = false) {
   const std::int64_t room = size + padding - dilation * (kernel - 1) - 1;
@@ -48,9 +48,11 @@ constexpr std::int64_t output_size(std::int64_t size, std::int64_t kernel, std::
 }
 
 // What check() allows. Coordinates: none that a kernel computes, padded rows and columns included, exceeds an int.
-// Elements: of any array; 2^38 float32 are 1 TiB, and a grid of one thread each stays below 2^31 blocks.
+// Elements: of any array; 2^38 float32 are 1 TiB, and a grid of one thread each stays below 2^31 blocks. Terms: of one
+// sum, that an int counts, and counts a little beyond.
 inline constexpr std::int64_t kMostCells = std::numeric_limits<std::int32_t>::max();
 inline constexpr std::int64_t kMostElements = std::int64_t{1} << 38;
+inline constexpr std::int64_t kMostTerms = std::int64_t{1} << 30;
 
 namespace detail {
 
@@ -72,9 +74,11 @@ inline void require_range(const char* op, std::initializer_list<NamedSize> sizes
 
 inline void require_countable(const char* op, const char* array, std::initializer_list<std::int64_t> sizes) {
   std::int64_t elements = 1;
-  for (const std::int64_t size : sizes) elements = size > kMostElements / elements ? kMostElements + 1 : elements * size;
-  for (const std::int64_t size : sizes) elements = size == 0 ? 0 : elements;
-  if (elements > kMostElements) refuse(op, std::string(array) + " has more than 2^38 elements");
+  for (const std::int64_t size : sizes) {
+    if (size == 0) return;
+    elements = size <= kMostElements / elements ? elements * size : kMostElements + 1;
+    if (elements > kMostElements) refuse(op, std::string(array) + " has more than 2^38 elements");
+  }
 }
 
 // One axis: H, R, P and the vertical steps, or W, S, Q and the horizontal ones.
@@ -85,7 +89,7 @@ inline void check_axis(const char* op, const char* letters, std::int64_t size, s
                            ", padding=" + std::to_string(padding) + ", dilation=" + std::to_string(dilation);
   // Each of them is below 2^31, so that no product here overflows.
   const std::int64_t reach = std::max(size, (outputs - 1) * stride + 1) + 2 * padding + (kernel - 1) * dilation;
-  if (reach > kMostCells) refuse(op, "the padded image and its windows reach over 2^31 cells or more (" + what + ")");
+  if (reach > kMostCells) refuse(op, "the padded image and its windows span 2^31 cells or more (" + what + ")");
   // A cell more than the padding at both ends is padding='same' of even kernels; rounded up is ceil_mode.
   if (outputs > output_size(size, kernel, stride, 2 * padding + 1, dilation, true)) {
     refuse(op, "there are more outputs than windows that fit the padded image (" + what + ")");
@@ -114,16 +118,15 @@ inline void check(const char* op, const Conv2dProblem& p) {
   }
   detail::require_countable(op, "the output (N,P,Q,K)", {p.N, p.P, p.Q, p.K});
   detail::require_countable(op, "the filters (K,R,S,C/groups)", {p.K, p.R, p.S, p.channels()});
-  // The sums of a product run over these, and are counted by an int.
-  if (p.R * p.S > kMostCells / std::max(p.channels(), p.filters())) {
-    detail::refuse(op, "R*S*C/groups and R*S*K/groups must be below 2^31");
+  if (p.R * p.S > kMostTerms / std::max(p.channels(), p.filters())) {
+    detail::refuse(op, "R*S*C/groups and R*S*K/groups must be at most 2^30");
   }
 }
 
 inline void check(const char* op, const Pool2dProblem& p) {
   check(op, static_cast<const Windows&>(p));
   detail::require_countable(op, "the output (N,P,Q,C)", {p.N, p.P, p.Q, p.C});
-  if (p.R * p.S > kMostCells) detail::refuse(op, "R*S must be below 2^31");
+  if (p.R * p.S > kMostTerms) detail::refuse(op, "R*S must be at most 2^30");
 }
 
 }  // namespace gpucnn

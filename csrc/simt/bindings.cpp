@@ -1,27 +1,35 @@
-// What a module for the CPU offers besides the ops: its flavour, the order of threads, and what its checkers found.
+// What a module for the CPU offers besides the ops: its flavour, the order of threads, and what its checker found.
 #include "simt/host.h"
+#include "simt/reports.h"
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <string>
-
-#define GPUCNN_STRING_OF(name) #name
-#define GPUCNN_STRING(name) GPUCNN_STRING_OF(name)
+#include <vector>
 
 namespace gpucnn {
 
 namespace py = pybind11;
 
+namespace simt {
+
+// In a flavour with a checker the linker takes the checker's.
+__attribute__((weak)) std::vector<std::string> take_reports() {
+  return {};
+}
+
+}  // namespace simt
+
 void register_machine(py::module_& m) {
   // Local: the modules of several flavours may be in one process, and each has to raise its own.
   py::register_local_exception<simt::Fault>(m, "SimtError", PyExc_RuntimeError);
-  m.attr("flavour") = GPUCNN_STRING(GPUCNN_FLAVOUR);
+  m.attr("flavour") = m.attr("__name__").attr("rpartition")("_").cast<py::tuple>()[2];  // gpucnn._simt_race: race
   m.def("set_order", &simt::set_order, py::arg("order"),
-        "In which order a block's threads run from now on, in place of GPUCNN_SIMT_ORDER: 'fwd', 'rev', 'rand:<seed>' "
-        "or 'prio:<seed>' (one warp first).\n\nRaises SimtError for any other text.");
-  m.def("reports", &simt::reports,
-        "What the checkers found since the last call, one text a finding; always empty in flavours without one.");
+        "In which order a block's threads run from now on: 'fwd', 'rev', 'rand:<seed>', or 'prio:<seed>' (one warp\n"
+        "first); '' leaves it to GPUCNN_SIMT_ORDER again. Raises SimtError for any other text.");
+  m.def("reports", &simt::take_reports,
+        "What the checker found since the last call, one text a finding; always empty in flavours without one.");
 }
 
 }  // namespace gpucnn

@@ -1,6 +1,8 @@
 // The layer of simt.h under nvcc: CUDA itself, and what it spells otherwise.
 #pragma once
 
+#include "simt/status.h"
+
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -11,15 +13,11 @@
 
 #define SIMT_SHARED(T, name, ...) __shared__ __align__(16) T name __VA_ARGS__
 // One extern array serves every kernel of a file, whatever its type.
-#define SIMT_DYNAMIC_SHARED(T, name)                                          \
+#define SIMT_DYNAMIC_SHARED(T, name)                                            \
   extern __shared__ __align__(1024) unsigned char gpucnn_simt_dynamic_memory[]; \
   T* const name = reinterpret_cast<T*>(gpucnn_simt_dynamic_memory)
 
 namespace gpucnn::simt {
-
-using Stream = cudaStream_t;
-using Status = cudaError_t;
-inline constexpr Status kSuccess = cudaSuccess;
 
 inline constexpr std::size_t kSharedBytesByDefault = 48 * 1024;  // above it, a kernel has to ask
 
@@ -72,8 +70,12 @@ __device__ __forceinline__ T load_if(bool ok, const T* p, T otherwise = T{}) {
 using half = __half;
 using bfloat16 = __nv_bfloat16;
 
-__device__ __forceinline__ float to_float(half value) { return __half2float(value); }
-__device__ __forceinline__ float to_float(bfloat16 value) { return __bfloat162float(value); }
+__device__ __forceinline__ float to_float(half value) {
+  return __half2float(value);
+}
+__device__ __forceinline__ float to_float(bfloat16 value) {
+  return __bfloat162float(value);
+}
 
 template <typename T>
 __device__ __forceinline__ T from_float(float value);

@@ -42,20 +42,33 @@ struct __align__(16) float4 {
   float x, y, z, w;
 };
 
-constexpr int2 make_int2(int x, int y) { return {x, y}; }
-constexpr int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
-constexpr uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
-constexpr uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
-constexpr float2 make_float2(float x, float y) { return {x, y}; }
-constexpr float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+constexpr int2 make_int2(int x, int y) {
+  return {x, y};
+}
+constexpr int4 make_int4(int x, int y, int z, int w) {
+  return {x, y, z, w};
+}
+constexpr uint2 make_uint2(unsigned x, unsigned y) {
+  return {x, y};
+}
+constexpr uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
+  return {x, y, z, w};
+}
+constexpr float2 make_float2(float x, float y) {
+  return {x, y};
+}
+constexpr float4 make_float4(float x, float y, float z, float w) {
+  return {x, y, z, w};
+}
 
-// Rewritten by the runtime whenever it changes fibers: launches are one at a time, so no two threads see them at once.
+// Constant for the thread that reads them, across barriers too; the runtime rewrites them whenever it changes fibers
+// (and declares them otherwise to do so). Launches are one at a time, so no two threads of the system see them at once.
 // Hidden, so that each compiled module has its own.
 #define GPUCNN_SIMT_HIDDEN __attribute__((visibility("hidden")))
-extern uint3 threadIdx GPUCNN_SIMT_HIDDEN;
-extern uint3 blockIdx GPUCNN_SIMT_HIDDEN;
-extern dim3 blockDim GPUCNN_SIMT_HIDDEN;
-extern dim3 gridDim GPUCNN_SIMT_HIDDEN;
+extern const uint3 threadIdx GPUCNN_SIMT_HIDDEN;
+extern const uint3 blockIdx GPUCNN_SIMT_HIDDEN;
+extern const dim3 blockDim GPUCNN_SIMT_HIDDEN;
+extern const dim3 gridDim GPUCNN_SIMT_HIDDEN;
 constexpr int warpSize = 32;
 
 namespace gpucnn::simt {

@@ -2,14 +2,14 @@
 //
 // There is at most one observer in a module, installed by observe() when the module is loaded. Every call is made while
 // the runtime's lock is held, from the operating-system thread that launched, on whatever stack runs at that moment: an
-// observer keeps its frames small (a fiber has kStackBytes) and throws nothing. Memory accesses are not reported here:
+// observer keeps its frames small (a fiber has 256 KiB) and throws nothing. Memory accesses are not reported here:
 // the compiler's own instrumentation of the kernels does that.
 #pragma once
 
+#include "simt/host_types.h"
+
 #include <cstddef>
 #include <cstdint>
-
-#include "simt/host_types.h"
 
 namespace gpucnn::simt {
 
@@ -34,9 +34,10 @@ class Observer {
   virtual void launch_begins(const LaunchInfo& launch) = 0;
   virtual void launch_ends() = 0;  // also where a Fault ended it: then block_ends() was not called
 
-  // Blocks run one after another. Their shared memory is [arena, arena + bytes): the same for all of a process, of which
-  // a block owns what shared_array_begins() names, once for each array, when its first thread reaches the declaration
-  // (dynamic shared memory: right after block_begins). What lies between is redzone. Contents are uninitialised.
+  // Blocks run one after another. Their shared memory is [arena, arena + bytes): the same for all of a process, of
+  // which a block owns what shared_array_begins() names, once for each array, when its first thread reaches the
+  // declaration (dynamic shared memory: right after block_begins). What lies between is redzone. Contents are
+  // uninitialised.
   virtual void block_begins(const LaunchInfo& launch, int threads, const unsigned char* arena, std::size_t bytes) = 0;
   virtual void shared_array_begins(const SharedArray& array, const void* data) = 0;
   virtual void block_ends() = 0;
@@ -45,13 +46,13 @@ class Observer {
   // what will be done after, for all pairs of threads.
   virtual void block_met() = 0;
 
-  // The same for those lanes (bit l: thread 32 * warp + l) of a __syncwarp(). Shuffles, votes, ldmatrix and mma order no
-  // memory and are not reported.
+  // The same for those lanes (bit l: thread 32 * warp + l) of a __syncwarp(). Shuffles, votes, ldmatrix and mma order
+  // no memory and are not reported.
   virtual void warp_met(int warp, std::uint32_t lanes) = 0;
 
-  // cp.async by `thread`, issued at program counter `site`. From its issue to its completion nobody may touch the shared
-  // bytes; the issuing thread's own instrumented write marks them at the issue. At completion they are written by
-  // `thread` as of that moment. `global` is null where the bytes are only zero-filled.
+  // cp.async by `thread`, issued at program counter `site`. From its issue to its completion nobody may touch the
+  // shared bytes; the issuing thread's own instrumented write marks them at the issue. At completion they are written
+  // by `thread` as of that moment. `global` is null where the bytes are only zero-filled.
   virtual void copy_issued(int thread, const void* global, void* shared, std::size_t bytes, const void* site) = 0;
   virtual void copy_completed(int thread, const void* global, void* shared, std::size_t bytes, const void* site) = 0;
 

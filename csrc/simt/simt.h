@@ -1,8 +1,8 @@
 // The layer every kernel is written against: one source, compiled by nvcc for the GPU and by g++ for the CPU.
 //
-// A kernel source includes this file (and simt/ptx.h for instructions) and nothing of CUDA's. Under nvcc the names below
-// are CUDA's own or thin wrappers (cuda.h). Under a host compiler every CUDA thread is a fiber that a scheduler runs one
-// at a time (host.h), and what a kernel does wrong is a Fault that says where. Both sides offer:
+// A kernel source includes this file (and simt/ptx.h for instructions) and nothing of CUDA's. Under nvcc the names
+// below are CUDA's own or thin wrappers (cuda.h). Under a host compiler every CUDA thread is a fiber that a scheduler
+// runs one at a time (host.h), and what a kernel does wrong is a Fault that says where. Both sides offer:
 //
 //   launch(kernel, grid, block, shared_bytes, stream, arguments...) -> Status     never <<<>>>
 //   multiprocessors(&count) -> Status

@@ -23,8 +23,8 @@ inline constexpr Status kSuccess = cudaSuccess;
 
 namespace gpucnn::simt {
 
-using Stream = void*;             // null: a launch runs to its end before it returns
-enum class Status { success };    // what can go wrong is thrown as a Fault
+using Stream = void*;           // null: a launch runs to its end before it returns
+enum class Status { success };  // what can go wrong is thrown as a Fault
 inline constexpr Status kSuccess = Status::success;
 
 // A launch that the hardware would refuse, or what a kernel did wrong: names kernel, block, threads and source lines.

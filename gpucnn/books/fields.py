@@ -97,14 +97,7 @@ def lost(extent: Extent) -> Extent:
 
 def window(extent: Extent, span: int, stride: int, padding: int) -> Extent:
     """Of a window of `span` elements (dilation included) that moves by `stride`."""
-    if not isinstance(extent, Reach):
-        return extent
-    return replace(
-        extent,
-        size=extent.size + (span - 1) * extent.jump,
-        jump=extent.jump * stride,
-        offset=extent.offset + (Fraction(span - 1, 2) - padding) * extent.jump,
-    )
+    return resampled(extent, Fraction(stride), Fraction(span - 1, 2) - padding, span)
 
 
 def resampled(extent: Extent, step: Fraction, shift: Fraction, neighbours: int) -> Extent:

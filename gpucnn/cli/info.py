@@ -20,6 +20,11 @@ OPTIONAL = {
     "matplotlib": "the pictures of a run: pip install 'gpucnn[plot]'",
     "torch": "what benchmarks and tests compare with: pip install 'gpucnn[peers]'",
 }
+FLAVOURS = {
+    "plain": "deadlocks, divergent barriers, wrong masks and misaligned accesses are errors",
+    "race": "plain, and data races and accesses out of range are reported",
+    "asan": "plain, under AddressSanitizer and UndefinedBehaviorSanitizer",
+}
 DISTRIBUTIONS = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy")}
 
 
@@ -35,15 +40,18 @@ def info(as_json: bool) -> None:
         **{f"gpu {index}": text for index, text in enumerate(_gpus())},
     }
     backends = {name: _backend_line(name) for name in backend.BACKENDS}
+    flavours = {name: _flavour_line(name) for name in extension.FLAVOURS}
     extras = {name: _version(name) or f"missing; {why}" for name, why in OPTIONAL.items()}
     if as_json:
-        click.echo(json.dumps({"facts": facts, "backends": backends, "optional": extras}))
+        click.echo(json.dumps({"facts": facts, "backends": backends, "simt": flavours, "optional": extras}))
         return
     if not any(name.startswith("gpu ") for name in facts):
         facts["gpu"] = _why_no_gpu()
     click.echo(tabulate(facts.items(), tablefmt="plain"))
     click.echo("\nbackends")
     click.echo(tabulate(backends.items(), tablefmt="plain"))
+    click.echo("\nflavours of simt, the kernels built for the CPU")
+    click.echo(tabulate(flavours.items(), tablefmt="plain"))
     click.echo("\noptional packages")
     click.echo(tabulate(extras.items(), tablefmt="plain"))
 
@@ -52,7 +60,13 @@ def _backend_line(name: str) -> str:
     reason = backend.unavailable(name)
     if reason:
         return f"not usable: {reason}"
-    return "usable, the default" if name == backend.default_backend() else "usable"
+    usable = f"usable, flavour {extension.simt_flavour()}" if name == "simt" else "usable"
+    return f"{usable}, the default" if name == backend.default_backend() else usable
+
+
+def _flavour_line(flavour: str) -> str:
+    reason = extension.why_missing(f"_simt_{flavour}")
+    return f"not usable: {reason}" if reason else f"usable: {FLAVOURS[flavour]}"
 
 
 def _gpus() -> list[str]:

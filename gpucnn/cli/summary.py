@@ -11,6 +11,7 @@ import click
 
 import gpucnn
 from gpucnn import models
+from gpucnn.nn.init import skip_init
 from gpucnn.vis.files import check_target
 
 
@@ -46,7 +47,9 @@ def summary(
     options: dict[str, Any] = {"in_channels": shape[0]} | ({"num_classes": num_classes} if num_classes else {})
     if model in models.MODELS and "image_size" in inspect.signature(models.MODELS[model]).parameters:
         options |= {"image_size": shape[1]} if shape[1] == shape[2] else {}
-    found = replace(gpucnn.summary(models.build(model, **options), shape), model=model)
+    with skip_init():  # of no account here, and the slowest part of a large network
+        network = models.build(model, **options)
+    found = replace(gpucnn.summary(network, shape), model=model)
     if plot:
         found.plot(plot)
     click.echo(json.dumps(found.to_dict()) if as_json else found.table(depth))

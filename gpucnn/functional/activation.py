@@ -31,53 +31,84 @@ def real(value: Any, what: str) -> float:
 
 
 def sigmoid(input: Tensor) -> Tensor:
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    Any shape, element by element. TypeError: not a floating tensor.
+    """
     return apply("sigmoid", activation.Sigmoid, input)
 
 
 def tanh(input: Tensor) -> Tensor:
-    """Hyperbolic tangent."""
+    """Hyperbolic tangent.
+
+    Any shape, element by element. TypeError: not a floating tensor.
+    """
     return apply("tanh", activation.Tanh, input)
 
 
 def tanhshrink(input: Tensor) -> Tensor:
-    """x - tanh(x)."""
+    """x - tanh(x).
+
+    Any shape, element by element. TypeError: not a floating tensor.
+    """
     return apply("tanhshrink", activation.Tanhshrink, input)
 
 
 def softsign(input: Tensor) -> Tensor:
-    """x / (1 + |x|)."""
+    """x / (1 + |x|) (Bergstra et al., "Quadratic polynomials learn better image features", 2009).
+
+    Any shape, element by element. TypeError: not a floating tensor.
+    """
     return apply("softsign", activation.Softsign, input)
 
 
 def logsigmoid(input: Tensor) -> Tensor:
-    """log(1 / (1 + exp(-x))), without overflow."""
+    """log(1 / (1 + exp(-x))), without overflow.
+
+    Any shape, element by element. TypeError: not a floating tensor.
+    """
     return apply("logsigmoid", activation.LogSigmoid, input)
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    """x / 6 + 1/2, limited to [0, 1]; the gradient at -3 and 3 is 0 (Courbariaux et al., "BinaryConnect", 2015)."""
+    """x / 6 + 1/2, limited to [0, 1]; the gradient at -3 and 3 is 0 (Courbariaux et al., "BinaryConnect", 2015).
+
+    Any shape, element by element. TypeError: not a floating tensor.
+    """
     return apply("hardsigmoid", activation.Hardsigmoid, input)
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    """log(1 + exp(beta * x)) / beta, and x itself where beta * x exceeds `threshold`."""
+    """log(1 + exp(beta * x)) / beta, and x itself where beta * x exceeds `threshold` (Dugas et al., "Incorporating
+    second-order functional knowledge for better option pricing", 2000).
+
+    Any shape, element by element. TypeError: not a floating tensor, beta or threshold no number.
+    """
     problem = SoftplusProblem(real(beta, "softplus: beta"), real(threshold, "softplus: threshold"))
     return apply("softplus", activation.Softplus, input, problem)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
-    """x / (1 + exp(-x)), also called swish (Hendrycks and Gimpel 2016; Elfwing, Uchibe and Doya 2017)."""
+    """x / (1 + exp(-x)), also called swish (Hendrycks and Gimpel 2016; Elfwing, Uchibe and Doya 2017).
+
+    Any shape, element by element. TypeError: not a floating tensor.
+    """
     return apply("silu", activation.SiLU, input)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    """x times hardsigmoid(x) (Howard et al., "Searching for MobileNetV3", 2019)."""
+    """x times hardsigmoid(x) (Howard et al., "Searching for MobileNetV3", 2019).
+
+    Any shape, element by element. TypeError: not a floating tensor.
+    """
     return apply("hardswish", activation.Hardswish, input)
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
-    """x * tanh(softplus(x)) (Misra, "Mish: a self regularized non-monotonic activation function", 2019)."""
+    """x * tanh(softplus(x)) (Misra, "Mish: a self regularized non-monotonic activation function", 2019).
+
+    Any shape, element by element. TypeError: not a floating tensor.
+    """
     return apply("mish", activation.Mish, input)
 
 
@@ -88,8 +119,11 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
         approximate: 'none' for x / 2 * (1 + erf(x / sqrt(2))), or 'tanh' for the paper's
             x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))).
 
+    Any shape, element by element.
+
     Raises:
         ValueError: another `approximate`.
+        TypeError: not a floating tensor.
     """
     if approximate not in ("none", "tanh"):
         raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
@@ -104,6 +138,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 
     Raises:
         ValueError: there is no axis `dim`, or its size is odd.
+        TypeError: not a floating tensor.
     """
     floats_together("glu", input=input)
     axis = normalize_axis(dim, input.ndim)

@@ -32,6 +32,9 @@ def conv2d(
 
     P = floor((H + 2*padding - dilation*(R-1) - 1) / stride) + 1, Q likewise. Depthwise with groups=C.
 
+    LeCun et al., "Gradient-based learning applied to document recognition" (1998); groups: Krizhevsky, Sutskever and
+    Hinton (2012); dilation: Yu and Koltun, "Multi-scale context aggregation by dilated convolutions" (2016).
+
     Args:
         bias: (K,) added to every position, or None.
         stride, dilation: int or (vertical, horizontal), at least 1.
@@ -69,7 +72,8 @@ def conv1d(
 ) -> Tensor:
     """1-D cross-correlation of (N,C,L) or (C,L) with filters (K, C/groups, S): (N,K,Q) or (K,Q).
 
-    Runs as a conv2d of images of one row, and its arguments mean what they mean there.
+    Runs as a conv2d of images of one row, and its arguments mean what they mean there. Waibel et al., "Phoneme
+    recognition using time-delay neural networks" (1989).
 
     Raises:
         ValueError: shapes or arguments that do not fit together, or `kernel` can't run this.
@@ -103,7 +107,8 @@ def conv_transpose2d(
 
     P = (H-1)*stride - 2*padding + dilation*(R-1) + 1 + output_padding, Q likewise: the linear map is the transpose of
     the conv2d with the same stride, padding, dilation and groups that leads from (N,K,P,Q) to (N,C,H,W), hence its
-    other names, fractionally strided convolution and (a misnomer) deconvolution.
+    other names, fractionally strided convolution and (a misnomer) deconvolution. Zeiler et al., "Deconvolutional
+    networks" (2010); Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016).
 
     Args:
         bias: (K,) added to every position, or None.
@@ -141,6 +146,7 @@ def unfold(
 
     L = P * Q windows in row-major order, as many as conv2d has outputs with these arguments; in a column the cells of
     the window, channel by channel, zeros outside the image. A conv2d is weight.reshape(K, -1) times the columns.
+    Chellapilla, Puri and Simard, "High performance convolutional neural networks for document processing" (2006).
 
     Raises:
         ValueError: arguments out of range, a window larger than the padded image.

@@ -16,6 +16,9 @@ from gpucnn.tensor import Tensor, record
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Zeroes each element with probability p and divides the others by 1 - p; the identity if not `training`.
 
+    Any shape. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014. The mask is
+    a function of the seed (`gpucnn.manual_seed`) and of how many masks were drawn since.
+
     Args:
         inplace: changes no result; taken for PyTorch's sake, nothing is done in place.
 

@@ -10,7 +10,12 @@ from gpucnn.tensor import Tensor, record
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """input (..., I) times weight (O,I) transposed, plus bias (O,): (..., O)."""
+    """input (..., I) times weight (O,I) transposed, plus bias (O,): (..., O).
+
+    Raises:
+        ValueError: shapes that do not fit together, different devices.
+        TypeError: not tensors of one floating dtype.
+    """
     floats_together("linear", "bias", input=input, weight=weight, bias=bias)
     if weight.ndim != 2:
         raise ValueError(f"linear: weight must have shape (out_features, in_features), got {weight.shape}")

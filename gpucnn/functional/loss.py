@@ -31,7 +31,11 @@ def cross_entropy(
         weight: (C,) factor of each class; the mean then divides by the sum of the factors of the class indices (with
             probabilities always by the number of rows).
         reduction: 'none', 'mean' or 'sum'.
-        label_smoothing: share of the target spread evenly over all classes, in [0, 1].
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1] (Szegedy et al., "Rethinking the
+            Inception architecture for computer vision", 2016).
+
+    Returns:
+        A number (), or with 'none' the losses, in the shape of the class indices.
 
     Raises:
         ValueError: shapes that do not fit, a label outside [0, C), an `ignore_index` beside probabilities.
@@ -67,6 +71,9 @@ def nll_loss(
         target: integer tensor or array (N,), () or (N,d1,...); entries equal to `ignore_index` take no part.
         weight: (C,) factor of each class; the mean then divides by the sum of the factors of the targets.
         reduction: 'none', 'mean' or 'sum'.
+
+    Returns:
+        A number (), or with 'none' the losses, in the shape of `target`.
 
     Raises:
         ValueError: shapes that do not fit, a label outside [0, C).

@@ -33,15 +33,18 @@ def max_pool2d(
 ) -> Any:
     """Each window's maximum: (N,C,H,W) -> (N,C,P,Q), or (C,H,W) -> (C,P,Q); stride defaults to kernel_size.
 
-    The gradient goes to the first of equal maxima in row-major order; a NaN is larger than any number.
+    The gradient goes to the first of equal maxima in row-major order; a NaN is larger than any number. Scherer, Müller
+    and Behnke, "Evaluation of pooling operations in convolutional architectures for object recognition" (2010).
 
     Args:
+        kernel_size, stride, dilation: int or (vertical, horizontal), at least 1.
         padding: cells of -infinity at each side, at most half the window.
         ceil_mode: keep a last window that reaches beyond the image, as long as it starts inside.
         return_indices: return (output, indices), int64 positions h * W + w of the maxima.
 
     Raises:
-        ValueError, TypeError: as conv2d.
+        ValueError: windows that do not fit the image, arguments out of range, an input with other axes.
+        TypeError: not a floating tensor, an argument that is not an integer.
     """
     floats_together("max_pool2d", input=input)
     arguments = hashable("max_pool2d", kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
@@ -64,12 +67,15 @@ def avg_pool2d(
 ) -> Tensor:
     """Each window's average: (N,C,H,W) -> (N,C,P,Q), or (C,H,W) -> (C,P,Q); stride defaults to kernel_size.
 
+    LeCun et al., "Gradient-based learning applied to document recognition" (1998).
+
     Args:
+        kernel_size, stride, padding, ceil_mode: as of max_pool2d, with zeros for padding.
         count_include_pad: padded zeros count as cells of the window.
         divisor_override: divide by this instead of the number of cells; not 0.
 
     Raises:
-        ValueError, TypeError: as conv2d.
+        ValueError, TypeError: as max_pool2d; a `divisor_override` of 0.
     """
     floats_together("avg_pool2d", input=input)
     if divisor_override is not None and whole(divisor_override, "avg_pool2d: divisor_override") == 0:
@@ -95,14 +101,15 @@ def lp_pool2d(
 
     As in PyTorch the powers are those of x, not of |x| (of an odd one the sum can be negative, and its root NaN), a
     window that `ceil_mode` lets reach beyond the image counts as if it were full of its average, and a window whose sum
-    is 0 passes no gradient on.
+    is 0 passes no gradient on. Sermanet, Chintala and LeCun, "Convolutional neural networks applied to house numbers
+    digit classification" (2012).
 
     Args:
         norm_type: any number but 0; infinity is the maximum of |x| and -infinity its minimum.
         stride: defaults to kernel_size.
 
     Raises:
-        ValueError, TypeError: as conv2d; `norm_type` is 0, NaN or no number.
+        ValueError, TypeError: as max_pool2d; `norm_type` is 0, NaN or no number.
     """
     floats_together("lp_pool2d", input=input)
     norm = _norm_type(norm_type)
@@ -131,7 +138,8 @@ def adaptive_avg_pool2d(input: Tensor, output_size: AdaptiveSize) -> Tensor:
     """Averages over P x Q windows that cover the image: (N,C,H,W) -> (N,C,P,Q), or (C,H,W) -> (C,P,Q).
 
     Window p spans the rows floor(p * H / P) up to, not including, ceil((p + 1) * H / P), columns likewise: where P does
-    not divide H windows differ in size and may share a row.
+    not divide H windows differ in size and may share a row. He et al., "Spatial pyramid pooling in deep convolutional
+    networks for visual recognition" (2014).
 
     Args:
         output_size: (P, Q), or one number for both; None keeps the input's size along that axis.
@@ -212,7 +220,8 @@ def max_unpool2d(
     """Puts pooled values back where `max_pool2d` found them, zeros elsewhere: (N,C,P,Q) -> (N,C,H,W), or unbatched.
 
     H = (P - 1) * stride - 2 * padding + kernel_size, W likewise: the arguments of the pooling to be undone. Where
-    several values go to one place, the last in row-major order stays there and all of them get its gradient.
+    several values go to one place, the last in row-major order stays there and all of them get its gradient. Zeiler
+    and Fergus, "Visualizing and understanding convolutional networks" (2014).
 
     Args:
         indices: int64 positions h * W + w in an image of the output's size, of the shape of `input`.
@@ -222,7 +231,7 @@ def max_unpool2d(
 
     Raises:
         ValueError: shapes that do not fit, an output size out of reach, an index outside the output.
-        TypeError: indices that are not int64; else as conv2d.
+        TypeError: indices that are not int64, an input that is no floating tensor, an argument that is not an integer.
     """
     op = "max_unpool2d"
     floats_together(op, input=input)

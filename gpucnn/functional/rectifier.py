@@ -18,20 +18,31 @@ _SELU = EluProblem(alpha=1.6732632423543772848, scale=1.0507009873554804934)
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """max(x, 0); the gradient at 0 is 0."""
+    """max(x, 0); the gradient at 0 is 0 (Nair and Hinton, "Rectified linear units improve restricted Boltzmann
+    machines", 2010).
+
+    Any shape, element by element. TypeError: not a floating tensor.
+    """
     return apply("relu", rectifier.ReLU, input)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
-    """min(max(x, 0), 6); the gradient at 0 and 6 is 0."""
+    """min(max(x, 0), 6); the gradient at 0 and 6 is 0 (Krizhevsky, "Convolutional deep belief networks on CIFAR-10",
+    2010).
+
+    Any shape, element by element. TypeError: not a floating tensor.
+    """
     return apply("relu6", rectifier.Hardtanh, input, HardtanhProblem(0.0, 6.0))
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
-    """x limited to [min_val, max_val]; the gradient at both is 0.
+    """x limited to [min_val, max_val]; the gradient at both is 0 (Collobert, "Large scale machine learning", 2004).
+
+    Any shape, element by element.
 
     Raises:
         ValueError: min_val is greater than max_val.
+        TypeError: not a floating tensor, bounds that are no numbers.
     """
     floats_together("hardtanh", input=input)
     low, high = real(min_val, "hardtanh: min_val"), real(max_val, "hardtanh: max_val")
@@ -42,7 +53,11 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    """x where positive, else negative_slope * x, which is the slope at 0 too."""
+    """x where positive, else negative_slope * x, which is the slope at 0 too (Maas, Hannun and Ng, "Rectifier
+    nonlinearities improve neural network acoustic models", 2013).
+
+    Any shape, element by element. TypeError: not a floating tensor, negative_slope no number.
+    """
     return apply("leaky_relu", rectifier.LeakyReLU, input, real(negative_slope, "leaky_relu: negative_slope"))
 
 
@@ -50,10 +65,12 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where positive, else weight * x (He et al., "Delving deep into rectifiers", 2015).
 
     Args:
+        input: any shape; with a weight a channel (N,C,...).
         weight: one number (shape (1,) or ()), or (C,), one a channel of axis 1.
 
     Raises:
         ValueError: a weight of another shape.
+        TypeError: not tensors of one floating dtype.
     """
     floats_together("prelu", input=input, weight=weight)
     channels = input.shape[1] if input.ndim > 1 else 1
@@ -73,10 +90,11 @@ def rrelu(
     else their mean (Xu et al., "Empirical evaluation of rectified activations in convolutional network", 2015).
 
     What is drawn is a function of the seed (`gpucnn.manual_seed`), of how often numbers were drawn since, and of the
-    element's place in (N,C,H,W) order: the same on every backend.
+    element's place in (N,C,H,W) order: the same on every backend. Any shape.
 
     Raises:
         ValueError: lower is greater than upper, or one of them not finite.
+        TypeError: not a floating tensor, bounds that are no numbers.
     """
     low, high = real(lower, "rrelu: lower"), real(upper, "rrelu: upper")
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
@@ -89,12 +107,18 @@ def rrelu(
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha * (exp(x) - 1) (Clevert et al., "Fast and accurate deep network learning by
-    exponential linear units", 2015)."""
+    exponential linear units", 2015).
+
+    Any shape, element by element. TypeError: not a floating tensor, alpha no number.
+    """
     return apply("elu", rectifier.ELU, input, EluProblem(real(alpha, "elu: alpha")))
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
-    """1.0507 * elu(x, alpha=1.6733), with the digits of Klambauer et al., "Self-normalizing neural networks", 2017."""
+    """1.0507 * elu(x, alpha=1.6733), with the digits of Klambauer et al., "Self-normalizing neural networks", 2017.
+
+    Any shape, element by element. TypeError: not a floating tensor.
+    """
     return apply("selu", rectifier.ELU, input, _SELU)
 
 
@@ -102,8 +126,11 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha * (exp(x / alpha) - 1) (Barron, "Continuously differentiable exponential linear
     units", 2017).
 
+    Any shape, element by element.
+
     Raises:
         ValueError: alpha is 0.
+        TypeError: not a floating tensor, alpha no number.
     """
     value = real(alpha, "celu: alpha")
     if value == 0:
@@ -112,21 +139,31 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
-    """x where greater than `threshold`, else `value`."""
+    """x where greater than `threshold`, else `value`.
+
+    Any shape, element by element. TypeError: not a floating tensor, threshold or value no number.
+    """
     problem = ThresholdProblem(real(threshold, "threshold: threshold"), real(value, "threshold: value"))
     return apply("threshold", rectifier.Threshold, input, problem)
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
-    """x where |x| > lambd, else 0."""
+    """x where |x| > lambd, else 0: hard thresholding (Donoho and Johnstone, "Ideal spatial adaptation by wavelet
+    shrinkage", 1994).
+
+    Any shape, element by element. TypeError: not a floating tensor, lambd no number.
+    """
     return apply("hardshrink", rectifier.Hardshrink, input, real(lambd, "hardshrink: lambd"))
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
-    """x less `lambd` towards 0, and 0 where |x| <= lambd.
+    """x less `lambd` towards 0, and 0 where |x| <= lambd: soft thresholding (see `hardshrink`).
+
+    Any shape, element by element.
 
     Raises:
         ValueError: lambd is negative.
+        TypeError: not a floating tensor, lambd no number.
     """
     width = real(lambd, "softshrink: lambd")
     if not width >= 0:

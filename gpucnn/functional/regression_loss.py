@@ -18,9 +18,10 @@ from gpucnn.tensor import Tensor, record
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
-    """(input - target)**2.
+    """(input - target)**2 of tensors of one shape.
 
     Args:
+        reduction: 'none' for each element's loss, or one number (): 'sum', or 'mean', which is NaN for no elements.
         weight: factor of each element's loss, of their shape. The mean is then the sum over the sum of the weights.
 
     Raises:
@@ -32,7 +33,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Ten
 
 
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
-    """|input - target|, whose gradient is 0 where they are equal; weight and errors as of `mse_loss`."""
+    """|input - target|, whose gradient is 0 where they are equal; shapes, arguments and errors as of `mse_loss`."""
     loss = _loss("l1_loss", ops.L1, input, target, reduction, weight=weight)
     return _by_sum_of_weights(loss, weight, reduction)
 
@@ -40,8 +41,11 @@ def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tens
 def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """d**2 / (2 * beta) where d = |input - target| is below beta, else d - beta / 2 (Girshick, "Fast R-CNN", 2015).
 
+    Shapes and `reduction` as of `mse_loss`.
+
     Raises:
         ValueError: a negative beta (0 makes it `l1_loss`); and as `mse_loss`.
+        TypeError: as `mse_loss`; beta no number.
     """
     width = real(beta, "smooth_l1_loss: beta")
     if not width >= 0:
@@ -55,7 +59,7 @@ def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
     """d**2 / 2 where d = |input - target| is below delta, else delta * (d - delta / 2) (Huber, "Robust estimation of a
-    location parameter", 1964).
+    location parameter", 1964). Shapes and `reduction` as of `mse_loss`.
 
     Args:
         weight: factor of each element's loss, of their shape. Here, as in PyTorch, the mean stays one over the number
@@ -63,6 +67,7 @@ def huber_loss(
 
     Raises:
         ValueError: delta is not positive; and as `mse_loss`.
+        TypeError: as `mse_loss`; delta no number.
     """
     width = real(delta, "huber_loss: delta")
     if not width > 0:
@@ -76,12 +81,14 @@ def binary_cross_entropy(
     """-(target * log(input) + (1 - target) * log(1 - input)), each logarithm being at least -100.
 
     Args:
-        input: probabilities, in [0, 1].
-        target: in [0, 1].
-        weight: factor of each element's loss, of a shape that broadcasts to theirs.
+        input: probabilities, in [0, 1], any shape.
+        target: in [0, 1], of that shape.
+        weight: factor of each element's loss, of a shape that broadcasts to theirs; a constant.
+        reduction: as of `mse_loss`; the mean is over the number of elements.
 
     Raises:
-        ValueError: a number outside [0, 1]; shapes that do not fit; an unknown reduction.
+        ValueError: a number outside [0, 1]; shapes that do not fit; an unknown reduction; a weight that requires a
+            gradient.
         TypeError: dtypes that differ or are not floating.
     """
     op = "binary_cross_entropy"
@@ -105,9 +112,10 @@ def binary_cross_entropy_with_logits(
     """Binary cross-entropy of sigmoid(input), without overflow.
 
     Args:
-        input: logits.
-        target: usually in [0, 1].
-        weight: factor of each element's loss, of a shape that broadcasts to theirs.
+        input: logits, any shape.
+        target: of that shape, usually in [0, 1].
+        weight: factor of each element's loss, of a shape that broadcasts to theirs; a constant.
+        reduction: as of `mse_loss`; the mean is over the number of elements.
         pos_weight: factor of the positive part, target * log(sigmoid(input)), of a shape that broadcasts.
 
     Raises:
@@ -123,12 +131,14 @@ def binary_cross_entropy_with_logits(
 
 
 def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
-    """target * (log(target) - input): the Kullback-Leibler divergence of a distribution from `target`, pointwise.
+    """target * (log(target) - input): the Kullback-Leibler divergence of a distribution from `target`, pointwise
+    (Kullback and Leibler, "On information and sufficiency", 1951).
 
     Args:
-        input: logarithms of probabilities.
-        target: probabilities, or their logarithms with `log_target`.
-        reduction: also 'batchmean', the sum over the size of the first axis, which is the divergence's mean.
+        input: logarithms of probabilities, any shape.
+        target: probabilities of that shape, or their logarithms with `log_target`.
+        reduction: as of `mse_loss`; also 'batchmean', the sum over the size of the first axis, which is the mean of
+            divergences.
 
     Raises:
         ValueError: shapes that differ, an unknown reduction.

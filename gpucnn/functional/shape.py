@@ -13,7 +13,12 @@ from gpucnn.tensor import Tensor, record
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """Axes start_dim to end_dim as one, in logical (N,C,H,W) order."""
+    """Axes start_dim to end_dim as one, in logical (N,C,H,W) order; of any shape and dtype.
+
+    Raises:
+        ValueError: there is no such axis, or start_dim comes after end_dim.
+        TypeError: not a tensor.
+    """
     return a_tensor(input, "input", "flatten").flatten(start_dim, end_dim)
 
 

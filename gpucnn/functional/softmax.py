@@ -13,7 +13,8 @@ from gpucnn.tensor import Tensor, record
 
 
 def softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tensor:
-    """exp(x) / sum(exp(x)) along `dim`, without overflow.
+    """exp(x) / sum(exp(x)) along `dim`, without overflow; of any shape (Bridle, "Probabilistic interpretation of
+    feedforward classification network outputs", 1990).
 
     Args:
         dim: the axis that sums to 1. None chooses 0 for tensors of 0, 1 and 3 axes and 1 for others, and warns.
@@ -21,17 +22,18 @@ def softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tens
 
     Raises:
         ValueError: there is no axis `dim`.
+        TypeError: not a floating tensor.
     """
     return _along(ops.Softmax, "softmax", input, dim, dtype)
 
 
 def softmin(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tensor:
-    """softmax(-x) along `dim`; arguments and errors as of `softmax`."""
+    """softmax(-x) along `dim`; shapes, arguments and errors as of `softmax`."""
     return _along(ops.Softmax, "softmin", -a_tensor(input, "input", "softmin"), dim, dtype)
 
 
 def log_softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tensor:
-    """log(exp(x) / sum(exp(x))) along `dim`, without overflow; arguments and errors as of `softmax`."""
+    """log(exp(x) / sum(exp(x))) along `dim`, without overflow; shapes, arguments and errors as of `softmax`."""
     return _along(ops.LogSoftmax, "log_softmax", input, dim, dtype)
 
 

@@ -39,9 +39,9 @@ def interpolate(
         mode: 'nearest', 'nearest-exact', 'bilinear' or 'area' (adaptive_avg_pool2d).
         align_corners: for 'bilinear' alone (default False): corner pixels lie on corner pixels.
         recompute_scale_factor: take H / P even where `scale_factor` is given.
-        antialias: for 'bilinear' alone: where images shrink, an output averages all pixels about its place, with weights
-            that fall linearly to 0 where the next output's place is (Turkowski, "Filters for common resampling tasks",
-            1990), instead of four.
+        antialias: for 'bilinear' alone: where images shrink, an output is made of all pixels about its place, with
+            weights that fall linearly to 0 where the next output's place is, instead of the four around it
+            (Turkowski, "Filters for common resampling tasks", 1990).
 
     Raises:
         ValueError: not four axes, not one of size and scale_factor, sizes below 1, arguments that do not go together.
@@ -102,11 +102,15 @@ def _factor(value: Any) -> float:
 def bed_of_nails(input: Tensor, scale_factor: IntPair) -> Tensor:
     """Each pixel at the top left of a cell of zeros: (N,C,H,W) -> (N,C,f*H,f*W), or (C,H,W) -> (C,f*H,f*W).
 
+    The unpooling of Dosovitskiy, Springenberg and Brox, "Learning to generate chairs with convolutional neural
+    networks" (2015).
+
     Args:
         scale_factor: f, the size of a cell: int or (vertical, horizontal), at least 1.
 
     Raises:
-        ValueError, TypeError: as conv2d.
+        ValueError: an input with other axes, a factor below 1.
+        TypeError: not a floating tensor, a factor that is no integer.
     """
     floats_together("bed_of_nails", input=input)
     factor = pair(scale_factor, "bed_of_nails: scale_factor", minimum=1)

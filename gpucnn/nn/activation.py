@@ -159,7 +159,7 @@ class LogSoftmax(_Along):
 
 
 class Softmax2d(Module):
-    """Softmax over the channels of (N,C,H,W) or (C,H,W)."""
+    """Softmax over the channels of (N,C,H,W) or (C,H,W), see F.softmax; ValueError for other inputs."""
 
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim not in (3, 4):

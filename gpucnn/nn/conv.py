@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from gpucnn import creation
 from gpucnn import functional as F
@@ -68,6 +69,12 @@ class _Convolution(Module):
         else:
             self.register_parameter("bias", None)
 
+    def _padded(self, input: Tensor) -> tuple[Tensor, Any]:
+        """(input, the padding that is left to the convolution, which pads with zeros alone)."""
+        if self.padding_mode == "zeros":
+            return input, self.padding
+        return F.pad(input, self._pads, self.padding_mode), 0
+
     def extra_repr(self) -> str:
         zeros, ones = (0,) * len(self.kernel_size), (1,) * len(self.kernel_size)
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -80,7 +87,7 @@ class _Convolution(Module):
 
 
 class Conv1d(_Convolution):
-    """1-D convolution with weight (out_channels, in_channels/groups, S) and bias (out_channels,).
+    """1-D convolution of (N,C,L) or (C,L), weight (out_channels, in_channels/groups, S), bias (out_channels,).
 
     Starts and takes arguments as Conv2d does; see F.conv1d.
     """
@@ -105,14 +112,12 @@ class Conv1d(_Convolution):
         super().__init__(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias, padding_mode)
 
     def forward(self, input: Tensor) -> Tensor:
-        padding: int | tuple[int] | str = self.padding
-        if self.padding_mode != "zeros":
-            input, padding = F.pad(input, self._pads, self.padding_mode), 0
+        input, padding = self._padded(input)
         return F.conv1d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class Conv2d(_Convolution):
-    """2-D convolution with weight (out_channels, in_channels/groups, R, S) and bias (out_channels,).
+    """2-D convolution of (N,C,H,W) or (C,H,W), weight (out_channels, in_channels/groups, R, S), bias (out_channels,).
 
     Both start uniform on +-1/sqrt(fan in), PyTorch's default (He et al. 2015 with a = sqrt(5)). See F.conv2d for the
     arguments and what they raise; `padding_mode`, one of zeros, reflect, replicate and circular, says what is padded
@@ -139,14 +144,14 @@ class Conv2d(_Convolution):
         super().__init__(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias, padding_mode)
 
     def forward(self, input: Tensor) -> Tensor:
-        padding: IntPair | str = self.padding
-        if self.padding_mode != "zeros":
-            input, padding = F.pad(input, self._pads, self.padding_mode), 0
+        input, padding = self._padded(input)
         return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class ConvTranspose2d(_Convolution):
-    """Transposed 2-D convolution with weight (in_channels, out_channels/groups, R, S) and bias (out_channels,).
+    """Transposed 2-D convolution of (N,C,H,W) or (C,H,W), which may make larger images of them.
+
+    The weight is (in_channels, out_channels/groups, R, S), the bias (out_channels,).
 
     Both start as in PyTorch, uniform on +-1/sqrt(out_channels/groups * R * S). See F.conv_transpose2d for the
     arguments and what they raise; padding_mode is 'zeros'.

@@ -19,14 +19,22 @@ class _Dropout(Module):
 
 
 class Dropout(_Dropout):
-    """Zeroes elements with probability p in training; see F.dropout. `inplace` changes no result."""
+    """Zeroes elements with probability p in training; see F.dropout. `inplace` changes no result.
+
+    Raises:
+        ValueError: p is no probability.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.dropout(input, self.p, self.training, self.inplace)
 
 
 class Dropout2d(_Dropout):
-    """Zeroes whole channels with probability p in training; see F.dropout2d. `inplace` changes no result."""
+    """Zeroes whole channels of (N,C,H,W) with probability p in training; see F.dropout2d. `inplace` changes no result.
+
+    Raises:
+        ValueError: p is no probability.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.dropout2d(input, self.p, self.training, self.inplace)

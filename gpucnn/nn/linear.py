@@ -13,7 +13,13 @@ from gpucnn.tensor import Tensor
 
 
 class Linear(Module):
-    """y = x W^T + b with weight (out_features, in_features); both start uniform on +-1/sqrt(in_features)."""
+    """(..., in_features) -> (..., out_features): x W^T + b with weight (out_features, in_features); see F.linear.
+
+    Both start uniform on +-1/sqrt(in_features), PyTorch's default (He et al. 2015 with a = sqrt(5)).
+
+    Raises:
+        ValueError: features below 1; on calls what F.linear raises.
+    """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()

@@ -119,7 +119,7 @@ class BatchNorm1d(_BatchNorm):
 
 
 class BatchNorm2d(_BatchNorm):
-    """Batch normalisation of images (N,C,H,W); arguments as BatchNorm1d."""
+    """Batch normalisation of images (N,C,H,W): see F.batch_norm; arguments as BatchNorm1d."""
 
     _axes = (4,)
 
@@ -175,7 +175,7 @@ class InstanceNorm1d(_InstanceNorm):
 
 
 class InstanceNorm2d(_InstanceNorm):
-    """Instance normalisation of images (N,C,H,W) or (C,H,W); arguments as InstanceNorm1d."""
+    """Instance normalisation of images (N,C,H,W) or (C,H,W): see F.instance_norm; arguments as InstanceNorm1d."""
 
     _axes = 3
 

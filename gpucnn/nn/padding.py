@@ -12,6 +12,15 @@ Amounts = int | tuple[int, int, int, int]
 
 
 class _Pad2d(Module):
+    """(N,C,H,W) or (C,H,W) to H + top + bottom and W + left + right; see F.pad.
+
+    Args:
+        padding: cells at every side, or (left, right, top, bottom); a negative number cuts as many off.
+
+    Raises:
+        ValueError, TypeError: amounts that are not one integer or four; on calls what F.pad raises.
+    """
+
     mode = "constant"
     value: float | None = None
 
@@ -23,7 +32,6 @@ class _Pad2d(Module):
         self.padding = tuple([whole(amount, f"{type(self).__name__}: padding") for amount in amounts])
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N,C,H,W) or (C,H,W) to H + top + bottom and W + left + right."""
         return F.pad(input, self.padding, self.mode, self.value)
 
     def extra_repr(self) -> str:
@@ -31,7 +39,7 @@ class _Pad2d(Module):
 
 
 class ConstantPad2d(_Pad2d):
-    """Adds cells that hold `value`."""
+    """Adds cells that hold `value`: `padding` at every side, or (left, right, top, bottom); see F.pad."""
 
     def __init__(self, padding: Amounts, value: float) -> None:
         super().__init__(padding)
@@ -42,22 +50,22 @@ class ConstantPad2d(_Pad2d):
 
 
 class ZeroPad2d(_Pad2d):
-    """Adds zeros."""
+    """Adds zeros: `padding` at every side, or (left, right, top, bottom); see F.pad."""
 
 
 class ReflectionPad2d(_Pad2d):
-    """Adds the cells beyond the edge one, in reverse."""
+    """Adds the cells beyond the edge one, in reverse; see F.pad, whose mode 'reflect' it is."""
 
     mode = "reflect"
 
 
 class ReplicationPad2d(_Pad2d):
-    """Adds copies of the edge cells."""
+    """Adds copies of the edge cells; see F.pad, whose mode 'replicate' it is."""
 
     mode = "replicate"
 
 
 class CircularPad2d(_Pad2d):
-    """Adds the cells of the opposite side."""
+    """Adds the cells of the opposite side; see F.pad, whose mode 'circular' it is."""
 
     mode = "circular"

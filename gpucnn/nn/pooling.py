@@ -12,7 +12,7 @@ from gpucnn.tensor import Tensor
 
 
 class MaxPool2d(Module):
-    """Each window's maximum."""
+    """Each window's maximum, (N,C,H,W) -> (N,C,P,Q), or unbatched; see F.max_pool2d."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """Each window's average."""
+    """Each window's average, (N,C,H,W) -> (N,C,P,Q), or unbatched; see F.avg_pool2d."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class AvgPool2d(Module):
 
 
 class LPPool2d(Module):
-    """Each window's (sum of x**norm_type)**(1/norm_type)."""
+    """Each window's (sum of x**norm_type)**(1/norm_type), (N,C,H,W) -> (N,C,P,Q), or unbatched; see F.lp_pool2d."""
 
     def __init__(
         self, norm_type: float, kernel_size: IntPair, stride: IntPair | None = None, ceil_mode: bool = False
@@ -89,7 +89,10 @@ class LPPool2d(Module):
 
 
 class AdaptiveAvgPool2d(Module):
-    """Averages over windows that cover the image, as many as `output_size` asks for."""
+    """Averages over windows that cover the image, as many as `output_size` asks for.
+
+    (N,C,H,W) -> (N,C,P,Q), or unbatched; see F.adaptive_avg_pool2d.
+    """
 
     def __init__(self, output_size: AdaptiveSize) -> None:
         super().__init__()
@@ -103,14 +106,20 @@ class AdaptiveAvgPool2d(Module):
 
 
 class GlobalAvgPool2d(Module):
-    """The average of each channel: (N,C,H,W) -> (N,C,1,1), or (C,H,W) -> (C,1,1)."""
+    """The average of each channel: (N,C,H,W) -> (N,C,1,1), or (C,H,W) -> (C,1,1); see F.adaptive_avg_pool2d.
+
+    Lin, Chen and Yan, "Network in network" (2013).
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(input, 1)
 
 
 class AdaptiveMaxPool2d(Module):
-    """Maxima over windows that cover the image, as many as `output_size` asks for."""
+    """Maxima over windows that cover the image, as many as `output_size` asks for.
+
+    (N,C,H,W) -> (N,C,P,Q), or unbatched; see F.adaptive_max_pool2d.
+    """
 
     def __init__(self, output_size: AdaptiveSize, return_indices: bool = False) -> None:
         super().__init__()
@@ -124,7 +133,13 @@ class AdaptiveMaxPool2d(Module):
 
 
 class MaxUnpool2d(Module):
-    """Puts pooled values back where MaxPool2d found them, zeros elsewhere."""
+    """Puts pooled values back where MaxPool2d found them, zeros elsewhere; (N,C,P,Q) -> (N,C,H,W), or unbatched.
+
+    See F.max_unpool2d.
+
+    Raises:
+        ValueError, TypeError: arguments out of range; on calls what F.max_unpool2d raises.
+    """
 
     def __init__(self, kernel_size: IntPair, stride: IntPair | None = None, padding: IntPair = 0) -> None:
         super().__init__()

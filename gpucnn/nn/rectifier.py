@@ -55,6 +55,9 @@ class PReLU(Module):
     Args:
         num_parameters: 1, or the number of channels.
         init: what the weights start from.
+
+    Raises:
+        ValueError: num_parameters below 1; on calls what F.prelu raises.
     """
 
     weight: Parameter
@@ -121,7 +124,7 @@ class CELU(InplaceHint):
 
 
 class Hardtanh(InplaceHint):
-    """x limited to [min_val, max_val], as F.hardtanh."""
+    """x limited to [min_val, max_val], as F.hardtanh; ValueError unless min_val is less than max_val."""
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
         super().__init__(inplace)

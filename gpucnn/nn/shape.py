@@ -22,14 +22,13 @@ class Identity(Module):
 
 
 class Flatten(Module):
-    """(N,C,H,W) -> (N, C*H*W) by default."""
+    """Axes start_dim to end_dim as one: (N,C,H,W) -> (N, C*H*W) by default; see F.flatten."""
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, input: Tensor) -> Tensor:
-        """Axes start_dim to end_dim as one."""
         return F.flatten(input, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
@@ -37,7 +36,14 @@ class Flatten(Module):
 
 
 class Unflatten(Module):
-    """The axis `dim` as several of the sizes `unflattened_size`, of which one may be -1."""
+    """The axis `dim` as several of the sizes `unflattened_size`, of which one may be -1.
+
+    (N, C*H*W) -> (N,C,H,W) for dim=1 and unflattened_size=(C,H,W).
+
+    Raises:
+        TypeError: sizes that are no tuple of integers.
+        ValueError: on calls, sizes that do not make up the axis.
+    """
 
     def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
         super().__init__()
@@ -47,7 +53,6 @@ class Unflatten(Module):
         self.unflattened_size = tuple([whole(size, "Unflatten: a size") for size in unflattened_size])
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C*H*W) -> (N,C,H,W) for dim=1 and unflattened_size=(C,H,W)."""
         return input.unflatten(self.dim, self.unflattened_size)
 
     def extra_repr(self) -> str:

@@ -9,7 +9,7 @@ from gpucnn.tensor import Tensor
 
 
 class Unfold(Module):
-    """The windows of images as columns."""
+    """The windows of images as columns: (N,C,H,W) -> (N, C*R*S, L), or unbatched; see F.unfold."""
 
     def __init__(self, kernel_size: IntPair, dilation: IntPair = 1, padding: IntPair = 0, stride: IntPair = 1) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Unfold(Module):
 
 
 class Fold(Module):
-    """Columns summed into the images whose windows they are."""
+    """Columns summed into the images whose windows they are: (N, C*R*S, L) -> (N,C,H,W), or unbatched; see F.fold."""
 
     def __init__(
         self,

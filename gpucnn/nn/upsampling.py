@@ -10,7 +10,7 @@ from gpucnn.tensor import Tensor
 
 
 class Upsample(Module):
-    """Images resized by F.interpolate, to a size or by a factor."""
+    """Images (N,C,H,W) resized to (N,C,P,Q), to a size or by a factor; see F.interpolate."""
 
     def __init__(
         self,
@@ -35,21 +35,21 @@ class Upsample(Module):
 
 
 class UpsamplingNearest2d(Upsample):
-    """Upsample with mode='nearest'."""
+    """Upsample with mode='nearest', see F.interpolate."""
 
     def __init__(self, size: IntPair | None = None, scale_factor: Scale | None = None) -> None:
         super().__init__(size, scale_factor, mode="nearest")
 
 
 class UpsamplingBilinear2d(Upsample):
-    """Upsample with mode='bilinear' and align_corners=True."""
+    """Upsample with mode='bilinear' and align_corners=True, see F.interpolate."""
 
     def __init__(self, size: IntPair | None = None, scale_factor: Scale | None = None) -> None:
         super().__init__(size, scale_factor, mode="bilinear", align_corners=True)
 
 
 class BedOfNails(Module):
-    """Each pixel at the top left of a cell of zeros."""
+    """Each pixel at the top left of a cell of zeros: (N,C,H,W) -> (N,C,f*H,f*W), or unbatched; see F.bed_of_nails."""
 
     def __init__(self, scale_factor: IntPair) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class BedOfNails(Module):
 
 
 class PixelShuffle(Module):
-    """Channels become pixels: (..., C*f*f, H, W) -> (..., C, f*H, f*W)."""
+    """Channels become pixels: (..., C*f*f, H, W) -> (..., C, f*H, f*W); see F.pixel_shuffle."""
 
     def __init__(self, upscale_factor: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class PixelShuffle(Module):
 
 
 class PixelUnshuffle(Module):
-    """Pixels become channels: (..., C, f*H, f*W) -> (..., C*f*f, H, W)."""
+    """Pixels become channels: (..., C, f*H, f*W) -> (..., C*f*f, H, W); see F.pixel_unshuffle."""
 
     def __init__(self, downscale_factor: int) -> None:
         super().__init__()

@@ -12,10 +12,6 @@ from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import _template as reference
 
 
-def _float32_only(problem: ScaleProblem) -> str | None:
-    return None if problem.dtype == "float32" else f"needs float32, got {problem.dtype}"
-
-
 def _compiled(module: Any, problem: ScaleProblem, stream: int, x: Array) -> Array:
     y = empty(x.shape, x.dtype, x)
     module.scale(x, y, problem.alpha, stream)
@@ -25,7 +21,7 @@ def _compiled(module: Any, problem: ScaleProblem, stream: int, x: Array) -> Arra
 ScaleProblem = reference.ScaleProblem
 
 forward = KernelTable("scale", "forward")
-compiled.add(forward, "grid_stride", _compiled, _float32_only)
+compiled.add(forward, "grid_stride", _compiled, dtypes=("float32",))
 forward.add("array", "reference", reference.scale)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, from_nhwc, to_nhwc
+from gpucnn.ops.images import linear_map
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import adaptive_pool2d as reference
 from gpucnn.reference.adaptive_pool2d import AdaptivePool2dProblem
@@ -23,19 +24,7 @@ max_dgrad = KernelTable("adaptive_max_pool2d", "dgrad")
 max_dgrad.add("gather", "reference", reference.max_dgrad)
 
 
-class AdaptiveAvgPool2d(Function):
-    """x (N,C,H,W) -> y (N,C,P,Q)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Array, *, problem: AdaptivePool2dProblem) -> Array:
-        ctx.problem = problem
-        x = to_nhwc(x)
-        return from_nhwc(average_fprop(problem, x, like=x))
-
-    @staticmethod
-    def backward(ctx: Any, dy: Array) -> Array:
-        dy = to_nhwc(dy)
-        return from_nhwc(average_dgrad(ctx.problem, dy, like=dy))
+AdaptiveAvgPool2d = linear_map("AdaptiveAvgPool2d", average_fprop, average_dgrad)
 
 
 class AdaptiveMaxPool2d(Function):

@@ -13,7 +13,13 @@ COMPILED = ("cuda", "simt")
 """The backends whose kernels are compiled from csrc/."""
 
 
-def add(table: KernelTable, name: str, call: Callable[..., Any], supports: Supports = always) -> None:
+def add(
+    table: KernelTable,
+    name: str,
+    call: Callable[..., Any],
+    supports: Supports = always,
+    dtypes: tuple[str, ...] | None = None,
+) -> None:
     """Appends a kernel to `table` for every backend of COMPILED.
 
     Args:
@@ -23,9 +29,10 @@ def add(table: KernelTable, name: str, call: Callable[..., Any], supports: Suppo
             `module` (gpucnn._cuda or gpucnn._simt_<flavour>) on them and returns them. `stream` is what the binding
             takes for the current stream. The first array says where all of them lie.
         supports: problem -> None, or the reason why the kernel can't run it.
+        dtypes: the names of those that the kernel computes in; None is any, or what `supports` says.
     """
     for backend in COMPILED:
-        table.add(name, backend, _Kernel(backend, call), supports)
+        table.add(name, backend, _Kernel(backend, call), supports, dtypes)
 
 
 class _Kernel:

@@ -4,24 +4,59 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, from_nhwc, to_nhwc
+from gpucnn.backend import Array, empty, from_nhwc, to_nhwc
+from gpucnn.ops import compiled
 from gpucnn.ops.registry import KernelTable
 from gpucnn.problem import Pool2dProblem
 from gpucnn.reference import lp_pool2d as lp
 from gpucnn.reference import pool2d as reference
 from gpucnn.reference.lp_pool2d import LpPool2dProblem
 
+_FLOAT32 = ("float32",)
+
+
+def _direct_max(module: Any, p: Pool2dProblem, stream: int, x: Array) -> Array:
+    y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
+    module.max_pool2d_direct_fprop(p, x, y, None, stream)
+    return y
+
+
+def _direct_max_winners(module: Any, p: Pool2dProblem, stream: int, x: Array) -> tuple[Array, Array]:
+    y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
+    winners = empty(y.shape, np.uint8 if p.R * p.S <= 256 else np.int32, x)
+    module.max_pool2d_direct_fprop(p, x, y, winners, stream)
+    return y, winners
+
+
+def _direct_max_indices(module: Any, p: Pool2dProblem, stream: int, winners: Array) -> Array:
+    indices = empty(winners.shape, np.int64, winners)
+    module.max_pool2d_direct_indices(p, winners, indices, stream)
+    return indices
+
+
+def _direct_max_dgrad(module: Any, p: Pool2dProblem, stream: int, dy: Array, winners: Array) -> Array:
+    dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
+    module.max_pool2d_direct_dgrad(p, dy, winners, dx, stream)
+    return dx
+
+
 max_fprop = KernelTable("max_pool2d", "fprop")
+compiled.add(max_fprop, "direct", _direct_max, dtypes=_FLOAT32)
 max_fprop.add("taps", "reference", reference.max_fprop)
 
 max_fprop_winners = KernelTable("max_pool2d", "fprop with winners")
+compiled.add(max_fprop_winners, "direct", _direct_max_winners, dtypes=_FLOAT32)
 max_fprop_winners.add("taps", "reference", reference.max_fprop_winners)
 
 max_indices = KernelTable("max_pool2d", "indices")
+compiled.add(max_indices, "direct", _direct_max_indices)
 max_indices.add("arithmetic", "reference", reference.max_indices)
 
 max_dgrad = KernelTable("max_pool2d", "dgrad")
+compiled.add(max_dgrad, "direct", _direct_max_dgrad, dtypes=_FLOAT32)
 max_dgrad.add("taps", "reference", reference.max_dgrad)
 
 average_fprop = KernelTable("avg_pool2d", "fprop")

@@ -1,7 +1,8 @@
 """Which kernel runs an op's pass: one ordered table each, asked on every call.
 
-A kernel is a plain callable `run(problem, *arrays)`. On a backend the first kernel whose `supports(problem)` is None
-runs; its answer is otherwise the reason why not, in words for the user. `kernel="name"` forces one or says why not.
+A kernel is a plain callable `run(problem, *arrays)`. On a backend the first kernel runs that takes the data's dtype and
+whose `supports(problem)` is None; its answer is otherwise the reason why not, in words for the user. `kernel="name"`
+forces one or says why not.
 """
 
 from __future__ import annotations
@@ -29,12 +30,22 @@ def always(problem: Any) -> None:
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """One kernel: its name within the op, the backend that it belongs to, the code, and what it can do."""
+    """One kernel: its name within the op, the backend that it belongs to, the code, and what it can do.
+
+    `dtypes` are the names of those that it computes in; None is any.
+    """
 
     name: str
     backend: str
     run: Callable[..., Any]
     supports: Supports = always
+    dtypes: tuple[str, ...] | None = None
+
+    def why_not(self, problem: Any, like: Array) -> str | None:
+        """Why it can't run `problem` on data of `like`'s dtype; None if it can."""
+        if self.dtypes is not None and like.dtype.name not in self.dtypes:
+            return f"needs {' or '.join(self.dtypes)}, got {like.dtype.name}"
+        return self.supports(problem)
 
 
 class KernelTable:
@@ -49,7 +60,14 @@ class KernelTable:
             raise ValueError(f"there is a table of kernels for {self} already")
         TABLES[op, direction] = self
 
-    def add(self, name: str, backend: str, run: Callable[..., Any], supports: Supports = always) -> None:
+    def add(
+        self,
+        name: str,
+        backend: str,
+        run: Callable[..., Any],
+        supports: Supports = always,
+        dtypes: tuple[str, ...] | None = None,
+    ) -> None:
         """Appends a kernel; those added first are preferred.
 
         Raises ValueError for an unknown backend, and for a name that the backend has already.
@@ -58,7 +76,7 @@ class KernelTable:
             raise ValueError(f"{self}: unknown backend {backend!r}; there are {', '.join(self._by_backend)}")
         if any(spec.name == name for spec in self._by_backend[backend]):
             raise ValueError(f"{self}: backend {backend!r} has a kernel {name!r} already")
-        self._by_backend[backend].append(KernelSpec(name, backend, run, supports))
+        self._by_backend[backend].append(KernelSpec(name, backend, run, supports, dtypes))
 
     def specs(self, backend: str) -> tuple[KernelSpec, ...]:
         """The kernels of a backend, in order of preference."""
@@ -66,7 +84,7 @@ class KernelTable:
 
     @np.errstate(all="ignore")  # as a decorator it costs half of what a `with` costs, 0.4 us
     def __call__(self, problem: Any, *arrays: Any, kernel: str | None = None, like: Array) -> Any:
-        """Runs the chosen kernel; `like` is an array that says where the data are.
+        """Runs the chosen kernel; `like` is an array that says where the data are, and of which dtype.
 
         Infinities and NaN are results, as IEEE 754 has them, and not events for numpy to warn of.
         """
@@ -87,31 +105,31 @@ class KernelTable:
             raise RuntimeError(f"{self}: backend 'simt' works on cpu arrays, got one on {backend.device_of(like)}")
         specs = self._by_backend[name]
         if kernel is not None:
-            return self._forced(kernel, name, specs, problem)
+            return self._forced(kernel, name, specs, problem, like)
         for spec in specs:
-            if spec.supports(problem) is None:
+            if spec.why_not(problem, like) is None:
                 return spec
-        return self._fall_back(name, problem)
+        return self._fall_back(name, problem, like)
 
-    def _forced(self, kernel: str, name: str, specs: Iterable[KernelSpec], problem: Any) -> KernelSpec:
+    def _forced(self, kernel: str, name: str, specs: Iterable[KernelSpec], problem: Any, like: Array) -> KernelSpec:
         by_name = {spec.name: spec for spec in specs}
         if kernel not in by_name:
             near = difflib.get_close_matches(kernel, by_name, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             there = ", ".join(by_name) or "none"
             raise ValueError(f"{self}: no kernel {kernel!r} on backend {name!r}, there are: {there}{hint}")
-        if reason := by_name[kernel].supports(problem):
+        if reason := by_name[kernel].why_not(problem, like):
             raise ValueError(f"{self}: kernel {kernel!r} can't run this: {reason} ({problem})")
         return by_name[kernel]
 
-    def _fall_back(self, name: str, problem: Any) -> KernelSpec:
-        reasons = [f"{spec.name}: {spec.supports(problem)}" for spec in self._by_backend[name]]
+    def _fall_back(self, name: str, problem: Any, like: Array) -> KernelSpec:
+        reasons = [f"{spec.name}: {spec.why_not(problem, like)}" for spec in self._by_backend[name]]
         why = "; ".join(reasons) or "it has no kernel for this op"
         if name != "reference":
             if backend.is_strict():
                 raise RuntimeError(f"{self}: backend {name!r} can't run {problem} ({why}) and strict=True")
             for spec in self._by_backend["reference"]:
-                if spec.supports(problem) is None:
+                if spec.why_not(problem, like) is None:
                     if (name, why) not in self._logged:
                         self._logged.add((name, why))
                         log.warning("%s: running on reference, backend %r can't (%s)", self, name, why)

@@ -20,7 +20,7 @@ from gpucnn.backend import Array, accumulator, empty, namespace, zeros
 from gpucnn.problem import Conv2dProblem
 from gpucnn.reference.common import add_channels, blocks, is_large, padded_zeros, sum_channels, taps
 from gpucnn.reference.parallel import for_each
-from gpucnn.reference.products import multiply, multiply_shared, summed_products
+from gpucnn.reference.products import is_cut, multiply, multiply_shared, summed_products
 from gpucnn.reference.windows import NARROW, Tile, phases, tiles, unfolded
 
 _LANES = 8  # partial sums of a weight gradient, whatever the number of threads
@@ -29,8 +29,8 @@ _LONG_RUN = 32  # numbers that are as quickly copied as more of them
 _LONG_SUM = 128  # products that an image's part of a weight gradient is a sum of, for images to be summed one by one
 _PIECES, _FEWEST_FILTERS = 4, 128  # that the weight gradient of a 1x1 convolution is cut into, and what each has
 _JOINED = 16  # channels that narrow groups are joined to
-_MANY_TIMES = 2.5
-_MANY_ROWS = 1024  # of a product that are worth laying the filters out for it
+_MANY_TIMES = 2.5  # as many numbers in dy's windows as in the input's: dearer to unfold than the taps to add up
+_MANY_ROWS, _MANY_ROWS_UNCUT = 256, 1024  # of a product that are worth laying the filters out for it
 _WHOLE_BYTES = 1 << 21  # up to so many are unfolded at once, to be shared out by filters
 
 
@@ -38,7 +38,8 @@ _WHOLE_BYTES = 1 << 21  # up to so many are unfolded at once, to be shared out b
 
 
 def pointwise_only(p: Conv2dProblem) -> str | None:
-    if p.groups == 1 and (p.R, p.S, p.stride, p.padding) == (1, 1, (1, 1), (0, 0)):
+    one_to_one = (p.stride, p.padding, p.P, p.Q) == ((1, 1), (0, 0), p.H, p.W)
+    if p.groups == 1 and (p.R, p.S) == (1, 1) and one_to_one:
         return None
     return (
         f"needs 1x1 filters, stride 1, no padding and groups=1, got {p.R}x{p.S}, stride={p.stride}, "
@@ -62,7 +63,10 @@ def few_channels_only(p: Conv2dProblem) -> str | None:
     """Whether adding up what each tap sends back is cheaper than unfolding dy, of many more numbers than dx."""
     if p.groups == 1 and p.stride == (1, 1) and p.H * p.W * p.K > _MANY_TIMES * p.P * p.Q * p.C:
         return None
-    return f"needs groups=1, stride 1 and H*W*K > {_MANY_TIMES} * P*Q*C, which unfolding dy is dearer for, got {p}"
+    return (
+        f"needs groups=1, stride 1 and H*W*K above {_MANY_TIMES} * P*Q*C, else unfolding dy is cheaper; got "
+        f"groups={p.groups}, stride={p.stride}, {p.H * p.W * p.K} and {p.P * p.Q * p.C}"
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- forward
@@ -142,8 +146,9 @@ def _groups_joined(p: Conv2dProblem) -> int:
 
 def _columns(filters: Array, rows: int) -> Array:
     """filters (groups,K,R,S,C) as matrices (groups, R*S*C, K)."""
-    groups, K = filters.shape[:2]
-    if (rows < _MANY_ROWS or filters.shape[-1] <= NARROW) and filters.flags.c_contiguous:
+    groups, K, R, S, C = filters.shape
+    many = _MANY_ROWS if is_cut(R * S * C * K) else _MANY_ROWS_UNCUT
+    if (rows < many or C <= NARROW) and filters.flags.c_contiguous:
         return filters.reshape(groups, K, -1).transpose(0, 2, 1)
     turned = namespace(filters).ascontiguousarray(filters.transpose(0, 2, 3, 4, 1))
     return turned.reshape(groups, -1, K)
@@ -256,8 +261,8 @@ def wgrad_taps(p: Conv2dProblem, x: Array, dy: Array) -> Array:
         total = zeros((some.stop - some.start, p.C), work, x)
         for images, rows in tiles(one_tap, 1, work, share)[0]:
             gradient = dy[images, rows].reshape(-1, p.K)[:, some].astype(work, copy=False)
-            met = unfolded(one_tap, x, (images, rows, slice(0, 1)), 1, work)[0]
-            total += namespace(x).matmul(gradient.T, met)
+            met = unfolded(one_tap, x, (images, rows, slice(0, 1)), 1, work)
+            total += summed_products(gradient.T[None], met)
         dw[some, r, s] = total
 
     for_each(run, [(r, s, some) for r in range(p.R) for s in range(p.S) for some in some_filters], x, share=share)

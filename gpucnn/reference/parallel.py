@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gpucnn.backend import Array, namespace
+from gpucnn.backend import Array, empty, namespace
 
 T = TypeVar("T")
 
@@ -157,7 +157,7 @@ def matmul(a: Array, b: Array) -> Array:
         return xp.matmul(a, b)
     M, K = a.shape
     N = b.shape[1]
-    out = np.empty((M, N), np.result_type(a, b))
+    out = empty((M, N), np.result_type(a, b), a)
 
     def run(piece: tuple[slice, slice]) -> None:
         rows, columns = piece

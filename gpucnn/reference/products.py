@@ -21,6 +21,11 @@ _SHORT = 256  # multiply-adds a row, below which eight times as many are summed 
 _FEWEST_ROWS = 48  # of a product that is cut out of a larger one: with fewer the panels are the cheaper way
 
 
+def is_cut(operations_a_row: int) -> bool:
+    """Whether products with so many multiply-adds a row are made of smaller ones, if they have enough rows."""
+    return operations_a_row * _FEWEST_ROWS <= _UNPACKED
+
+
 def multiply(a: Array, b: Array, out: Array) -> None:
     """out (..., M, N) = a (..., M, K) times b (..., K, N), on this thread; out's rows may lie apart."""
     if not isinstance(a, np.ndarray):
@@ -29,7 +34,8 @@ def multiply(a: Array, b: Array, out: Array) -> None:
     M, N = out.shape[-2:]
     K = a.shape[-1]
     rows = _rows_at_once(M, _UNPACKED // max(1, K * N), _FEWEST_ROWS)
-    if rows < M and b.strides[-1] == b.itemsize:
+    apart = a.strides[-1] == a.itemsize and b.strides[-1] != b.itemsize  # the one case that is slow without panels
+    if rows < M and not apart:
         a = a.reshape(*a.shape[:-2], M // rows, rows, K)
         b = b[..., None, :, :]
         out = out.reshape(*out.shape[:-2], M // rows, rows, N)  # a view: one axis split in two
@@ -39,13 +45,17 @@ def multiply(a: Array, b: Array, out: Array) -> None:
 def summed_products(a: Array, b: Array) -> Array:
     """The sum over axis -3 of a (..., n, K, M) times b (..., n, M, N), on this thread: (..., K, N)."""
     xp = namespace(a)
-    if b.strides[-1] != b.itemsize:  # the other way round, BLAS reads both along their memory
-        return xp.swapaxes(summed_products(xp.swapaxes(b, -1, -2), xp.swapaxes(a, -1, -2)), -1, -2)
+    if b.strides[-1] != b.itemsize and a.strides[-2] == a.itemsize:
+        # The other way round, BLAS reads both along their memory.
+        return summed_products(b.swapaxes(-1, -2), a.swapaxes(-1, -2)).swapaxes(-1, -2)
     (n, K, M), N = a.shape[-3:], b.shape[-1]
     most = _SUMMED_ROWS if K * N >= _SHORT else 8 * _SUMMED_ROWS
     rows = _rows_at_once(M, min(most, _UNPACKED // max(1, K * N)), _FEWEST_ROWS)
+    if most < rows <= _UNPACKED // max(1, K * N):  # no divisor, and one running sum would lose digits
+        cut = M - M % most
+        return summed_products(a[..., :cut], b[..., :cut, :]) + summed_products(a[..., cut:], b[..., cut:, :])
     if rows < M:
-        a = xp.moveaxis(a.reshape(*a.shape[:-1], M // rows, rows), -2, -3)
+        a = a.reshape(*a.shape[:-1], M // rows, rows).swapaxes(-2, -3)
         b = b.reshape(*b.shape[:-2], M // rows, rows, N)
         return xp.matmul(a, b).sum(axis=(-4, -3))
     products = xp.matmul(a, b)

@@ -75,9 +75,7 @@ def _backward(size: int, count: int, scale: float | None, mode: str, align_corne
     return axis_sums(size, source, target, weight)
 
 
-def _entries(
-    size: int, count: int, scale: float | None, mode: str, align_corners: bool, antialias: bool
-) -> Entries:
+def _entries(size: int, count: int, scale: float | None, mode: str, align_corners: bool, antialias: bool) -> Entries:
     """Which of `size` inputs go into which of `count` outputs along an axis."""
     outputs = np.arange(count)
     if mode == "nearest" and count in (size, 2 * size):  # PyTorch's exception, whatever the scale
@@ -90,7 +88,7 @@ def _entries(
         return outputs, np.minimum(places, size - 1).astype(np.int64), None
     if size == count:
         return outputs, outputs, None
-    inputs: float  # to as many outputs, `per`
+    per: float  # outputs lie inputs / per apart
     if align_corners:
         inputs, per = (size - 1, count - 1) if count > 1 else (0, 1)
     else:
@@ -105,7 +103,7 @@ def _entries(
     return np.tile(outputs, 2), np.concatenate([before, after]), np.concatenate([1 - share, share])
 
 
-def _tents(size: int, centres: NDArray[np.float64], width: float) -> Entries:
+def _tents(size: int, centres: NDArray[Any], width: float) -> Entries:
     """Weights that fall from each output's centre to 0 at a distance of `width` inputs, and sum to 1.
 
     Inputs have their centres at 1/2, 3/2, ...

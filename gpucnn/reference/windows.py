@@ -39,7 +39,7 @@ def tiles(p: Conv2dProblem, groups: int, work: np.dtype[Any], share: bool) -> tu
     """
     row_bytes = p.Q * p.R * p.S * (p.C // groups) * work.itemsize
     limit = block_bytes(p.N * p.P * row_bytes * groups) * tile_blocks(share)
-    enough = limit if groups == 1 else min(limit, _FEW_WINDOWS * row_bytes // p.Q)
+    enough = min(limit, max(limit // groups, _FEW_WINDOWS * row_bytes // p.Q))
     places = image_tiles(p.N, p.P, row_bytes, enough)
     images, rows = places[0] if places else (slice(0, 0), slice(0, 0))
     return places, blocks(groups, (images.stop - images.start) * (rows.stop - rows.start) * row_bytes, limit)

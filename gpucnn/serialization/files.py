@@ -25,8 +25,9 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Reads `.safetensors` (a dict of arrays by name) and PyTorch's `.pt` and `.pth` (a state dict, or whatever plain
     dicts, lists, tuples, numbers and strings it was saved in), by their content and not their ending. PyTorch is not
-    needed and nothing in the file is executed: only tensors and plain containers are built, anything else is refused
-    by its name. bfloat16 becomes float32, which holds the same numbers. Arrays may share memory as the tensors did.
+    needed and nothing in the file is executed: only dense tensors and plain containers are built, anything else (a
+    sparse or quantized tensor, a whole module) is refused by its name. bfloat16 becomes float32, which holds the same
+    numbers. Arrays may share memory as the tensors did, and an expanded one has strides of 0.
 
     Raises:
         FileNotFoundError: no such file.

@@ -71,7 +71,7 @@ def read(stream: IO[bytes], globals_: Mapping[str, Builder | None], persistent: 
                 raise WeightFileError(f"damaged pickle: {opcode.name} at byte {position}: {error!r}") from error
     except WeightFileError:
         raise
-    except ValueError as error:  # what pickletools says of bytes that are no pickle
+    except (ValueError, Warning) as error:  # what pickletools says of bytes that are no pickle
         raise WeightFileError(f"damaged pickle: {error}") from error
     return machine.result
 

@@ -120,14 +120,20 @@ def _unit(largest: float, base: int) -> tuple[float, str]:
 def _draw_bars(
     axes: Axes, values: NDArray[np.float64], behind: NDArray[np.float64] | None, colors: Sequence[str]
 ) -> None:
+    from matplotlib.collections import PolyCollection
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-    count, places = len(values), np.arange(len(values))
+    count = len(values)
     # Bars of a few pixels touch: a gap would take a good part of each, and not the same part.
     width = 0.8 if _PANEL_WIDTH / count >= 6 else 1.0
-    if behind is not None:
-        axes.bar(places, behind, width, color=_PALE, linewidth=0, zorder=2, antialiased=width < 1)
-    axes.bar(places, values, width, color=list(colors), linewidth=0, zorder=3, antialiased=width < 1)
+    sides = np.arange(count)[:, None] + np.array([-0.5, -0.5, 0.5, 0.5]) * width
+    for heights, color, order in ((behind, _PALE, 2), (values, colors, 3)):
+        if heights is not None:  # one collection: a patch a bar takes seconds for hundreds of layers
+            corners = np.stack([sides, heights[:, None] * np.array([0, 1, 1, 0])], axis=2)
+            axes.add_collection(
+                PolyCollection(list(corners), facecolors=color, linewidths=0, zorder=order, antialiaseds=width < 1),
+                autolim=False,
+            )
     highest = max(float(values.max()), 0.0 if behind is None else float(behind.max()))
     axes.set_xlim(-0.6, count - 0.4)
     axes.set_ylim(0, 1.06 * highest or 1.0)

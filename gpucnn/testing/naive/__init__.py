@@ -42,7 +42,6 @@ from gpucnn.testing.naive.adaptive_pool2d import (
 from gpucnn.testing.naive.conv2d import conv2d, conv2d_bias_grad, conv2d_input_grad, conv2d_weight_grad
 from gpucnn.testing.naive.conv_transpose2d import (
     conv_transpose2d,
-    conv_transpose2d_bias_grad,
     conv_transpose2d_input_grad,
     conv_transpose2d_weight_grad,
 )
@@ -125,7 +124,6 @@ __all__ = [
     "conv2d_weight_grad",
     "conv_output_size",
     "conv_transpose2d",
-    "conv_transpose2d_bias_grad",
     "conv_transpose2d_input_grad",
     "conv_transpose2d_weight_grad",
     "cross_entropy",

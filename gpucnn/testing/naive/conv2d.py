@@ -17,7 +17,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpucnn.testing.naive.sizes import IntPair, conv_output_size, pair
+from gpucnn.testing.naive.sizes import IntPair, Meetings, conv_output_size, meetings, pair
 
 
 def conv2d(
@@ -45,7 +45,7 @@ def conv2d(
     x, weight = np.asarray(x, np.float64), np.asarray(weight, np.float64)
     rows, columns, (P, Q) = _relations(x.shape, weight.shape, stride, padding, dilation, groups)
     N, K = x.shape[0], weight.shape[0]
-    x_, weight_ = _channels_by_group(x, groups), _filters_by_group(weight, groups)
+    x_, weight_ = by_group(x, 1, groups), by_group(weight, 0, groups)
     y_ = np.zeros((N, groups, K // groups, P, Q))
     if bias is not None:
         bias = np.asarray(bias, np.float64)
@@ -73,7 +73,7 @@ def conv2d_input_grad(
     dy, weight = np.asarray(dy, np.float64), np.asarray(weight, np.float64)
     rows, columns, output = _relations(x_shape, weight.shape, stride, padding, dilation, groups)
     _check_cotangent(dy, (x_shape[0], weight.shape[0], *output))
-    dy_, weight_ = _channels_by_group(dy, groups), _filters_by_group(weight, groups)
+    dy_, weight_ = by_group(dy, 1, groups), by_group(weight, 0, groups)
     N, C, H, W = x_shape
     dx_ = np.zeros((N, groups, C // groups, H, W))
     for (p, r, h), (q, s, w) in product(rows, columns):
@@ -97,8 +97,8 @@ def conv2d_weight_grad(
     dy, x = np.asarray(dy, np.float64), np.asarray(x, np.float64)
     rows, columns, output = _relations(x.shape, weight_shape, stride, padding, dilation, groups)
     _check_cotangent(dy, (x.shape[0], weight_shape[0], *output))
-    dy_, x_ = _channels_by_group(dy, groups), _channels_by_group(x, groups)
-    dweight_ = _filters_by_group(np.zeros(weight_shape), groups)
+    dy_, x_ = by_group(dy, 1, groups), by_group(x, 1, groups)
+    dweight_ = by_group(np.zeros(weight_shape), 0, groups)
     for (p, r, h), (q, s, w) in product(rows, columns):
         dweight_[:, :, :, r, s] += np.einsum("ngk,ngc->gkc", dy_[:, :, :, p, q], x_[:, :, :, h, w])
     return dweight_.reshape(weight_shape)
@@ -110,9 +110,6 @@ def conv2d_bias_grad(dy: ArrayLike) -> NDArray[np.float64]:
     return dbias
 
 
-_Relation = list[tuple[int, int, int]]
-
-
 def _relations(
     x_shape: tuple[int, ...],
     weight_shape: tuple[int, ...],
@@ -120,7 +117,7 @@ def _relations(
     padding: IntPair,
     dilation: IntPair,
     groups: int,
-) -> tuple[_Relation, _Relation, tuple[int, int]]:
+) -> tuple[Meetings, Meetings, tuple[int, int]]:
     """All (p, r, h) and all (q, s, w) that meet inside the image, and the output size (P, Q)."""
     if len(x_shape) != 4 or len(weight_shape) != 4:
         raise ValueError(f"x (N, C, H, W) and weight (K, C/groups, R, S) must be 4-D, got {x_shape} and {weight_shape}")
@@ -131,26 +128,13 @@ def _relations(
         raise ValueError(f"weight needs {C // groups} channels ({C} of x / {groups} groups), got shape {weight_shape}")
     axes = list(zip(x_shape[2:], weight_shape[2:], pair(stride), pair(padding), pair(dilation), strict=True))
     P, Q = (conv_output_size(*axis) for axis in axes)
-    return _relation(P, *axes[0]), _relation(Q, *axes[1]), (P, Q)
+    return meetings(P, *axes[0]), meetings(Q, *axes[1]), (P, Q)
 
 
-def _relation(outputs: int, size: int, kernel: int, stride: int, padding: int, dilation: int) -> _Relation:
-    return [
-        (p, r, h)
-        for p in range(outputs)
-        for r in range(kernel)
-        if 0 <= (h := p * stride - padding + r * dilation) < size
-    ]
-
-
-def _channels_by_group(images: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
-    N, C, H, W = images.shape
-    return images.reshape(N, groups, C // groups, H, W)
-
-
-def _filters_by_group(weight: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
-    K, C, R, S = weight.shape
-    return weight.reshape(groups, K // groups, C, R, S)
+def by_group(array: NDArray[np.float64], axis: int, groups: int) -> NDArray[np.float64]:
+    """`array` with the channels of its axis `axis` as two axes: groups, and channels of each."""
+    shape = array.shape
+    return array.reshape(*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
 
 
 def _check_cotangent(dy: NDArray[np.float64], expected: tuple[int, ...]) -> None:

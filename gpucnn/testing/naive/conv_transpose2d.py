@@ -7,7 +7,8 @@ channels in each, and
 
     y[n,g,k,p,q] = bias[g,k] + sum over c and h, r, w, s that reach p, q of  x[n,g,c,h,w] * weight[g,c,k,r,s]
 
-What falls outside y is lost. The gradients are the same sum read from its other ends. Loops run over the elements h, w
+What falls outside y is lost. The gradients are the same sum read from its other ends, and that of the bias is
+`conv2d_bias_grad`. Loops run over the elements h, w
 and the taps r, s; the channels of one tap are an einsum that spells out its indices.
 """
 
@@ -18,7 +19,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpucnn.testing.naive.sizes import IntPair, pair
+from gpucnn.testing.naive.conv2d import by_group
+from gpucnn.testing.naive.sizes import IntPair, Meetings, meetings, pair
 
 
 def conv_transpose2d(
@@ -45,7 +47,7 @@ def conv_transpose2d(
     x, weight = np.asarray(x, np.float64), np.asarray(weight, np.float64)
     rows, columns, (P, Q) = _relations(x.shape, weight.shape, stride, padding, output_padding, dilation)
     N, K_group = x.shape[0], weight.shape[1]
-    x_, weight_ = _by_group(x, 1, groups), _by_group(weight, 0, groups)
+    x_, weight_ = by_group(x, 1, groups), by_group(weight, 0, groups)
     y_ = np.zeros((N, groups, K_group, P, Q))
     if bias is not None:
         y_ += np.asarray(bias, np.float64).reshape(1, groups, K_group, 1, 1)
@@ -70,8 +72,8 @@ def conv_transpose2d_input_grad(
     """
     dy, weight = np.asarray(dy, np.float64), np.asarray(weight, np.float64)
     rows, columns, _ = _relations(x_shape, weight.shape, stride, padding, output_padding, dilation)
-    dy_, weight_ = _by_group(dy, 1, groups), _by_group(weight, 0, groups)
-    dx_ = _by_group(np.zeros(x_shape), 1, groups)
+    dy_, weight_ = by_group(dy, 1, groups), by_group(weight, 0, groups)
+    dx_ = by_group(np.zeros(x_shape), 1, groups)
     for (h, r, p), (w, s, q) in product(rows, columns):
         dx_[:, :, :, h, w] += np.einsum("ngk,gck->ngc", dy_[:, :, :, p, q], weight_[:, :, :, r, s])
     return dx_.reshape(x_shape)
@@ -93,20 +95,11 @@ def conv_transpose2d_weight_grad(
     """
     dy, x = np.asarray(dy, np.float64), np.asarray(x, np.float64)
     rows, columns, _ = _relations(x.shape, weight_shape, stride, padding, output_padding, dilation)
-    dy_, x_ = _by_group(dy, 1, groups), _by_group(x, 1, groups)
-    dweight_ = _by_group(np.zeros(weight_shape), 0, groups)
+    dy_, x_ = by_group(dy, 1, groups), by_group(x, 1, groups)
+    dweight_ = by_group(np.zeros(weight_shape), 0, groups)
     for (h, r, p), (w, s, q) in product(rows, columns):
         dweight_[:, :, :, r, s] += np.einsum("ngc,ngk->gck", x_[:, :, :, h, w], dy_[:, :, :, p, q])
     return dweight_.reshape(weight_shape)
-
-
-def conv_transpose2d_bias_grad(dy: ArrayLike) -> NDArray[np.float64]:
-    """Gradient with respect to bias, (K,): dbias[k] = sum over n, p, q of dy[n, k, p, q]."""
-    dbias: NDArray[np.float64] = np.einsum("nkpq->k", np.asarray(dy, np.float64))
-    return dbias
-
-
-_Relation = list[tuple[int, int, int]]
 
 
 def _relations(
@@ -116,31 +109,18 @@ def _relations(
     padding: IntPair,
     output_padding: IntPair,
     dilation: IntPair,
-) -> tuple[_Relation, _Relation, tuple[int, int]]:
+) -> tuple[Meetings, Meetings, tuple[int, int]]:
     """All (h, r, p) and all (w, s, q) that meet inside the output, and the output's size (P, Q)."""
     arguments = (pair(stride), pair(padding), pair(output_padding), pair(dilation))
-    vertical, horizontal = zip(x_shape[2:], weight_shape[2:], *arguments, strict=True)
-    (rows, P), (columns, Q) = _relation(*vertical), _relation(*horizontal)
+    (rows, P), (columns, Q) = (_along(*axis) for axis in zip(x_shape[2:], weight_shape[2:], *arguments, strict=True))
     return rows, columns, (P, Q)
 
 
-def _relation(
+def _along(
     size: int, kernel: int, stride: int, padding: int, output_padding: int, dilation: int
-) -> tuple[_Relation, int]:
+) -> tuple[Meetings, int]:
     covered = (size - 1) * stride + (kernel - 1) * dilation + 1
     outputs = covered - 2 * padding + output_padding
     if outputs < 1:
         raise ValueError(f"nothing is left of {covered} cells, cropped by {padding} at both ends")
-    met = [
-        (h, r, p)
-        for h in range(size)
-        for r in range(kernel)
-        if 0 <= (p := h * stride - padding + r * dilation) < outputs
-    ]
-    return met, outputs
-
-
-def _by_group(array: NDArray[np.float64], axis: int, groups: int) -> NDArray[np.float64]:
-    """`array` with the channels of its axis `axis` as two axes: groups, and channels of each."""
-    shape = array.shape
-    return array.reshape(*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
+    return meetings(size, outputs, kernel, stride, padding, dilation), outputs

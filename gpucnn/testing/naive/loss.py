@@ -38,10 +38,7 @@ def cross_entropy(
         mass = _mass(int(t), weights, ignore_index, label_smoothing)
         log_softmax = row - row.max() - np.log(np.exp(row - row.max()).sum())
         losses[i] = -sum(mass[c] * log_softmax[c] for c in range(len(row)) if mass[c] != 0)
-    if reduction == "none":
-        return losses.reshape(np.shape(target))
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.divide(losses.sum(), _divisor(classes, weights, ignore_index, reduction)))
+    return _reduced(losses.reshape(np.shape(target)), _divisor(classes, weights, ignore_index, reduction), reduction)
 
 
 def cross_entropy_grad(
@@ -60,7 +57,7 @@ def cross_entropy_grad(
     z, classes, weights = _rows(logits, target, weight, ignore_index)
     shape = np.shape(logits)
     upstream = np.broadcast_to(np.asarray(dloss, np.float64), np.shape(target)).reshape(-1)
-    divisor = 1.0 if reduction == "none" else _divisor(classes, weights, ignore_index, reduction)
+    divisor = _divisor(classes, weights, ignore_index, reduction)
     dz = np.zeros_like(z)
     for i, (row, t) in enumerate(zip(z, classes, strict=True)):
         if t != ignore_index:
@@ -83,10 +80,7 @@ def nll_loss(
     for i, (row, t) in enumerate(zip(rows, classes, strict=True)):
         if t != ignore_index:
             losses[i] = -weights[t] * row[t]
-    if reduction == "none":
-        return losses.reshape(np.shape(target))
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.divide(losses.sum(), _divisor(classes, weights, ignore_index, reduction)))
+    return _reduced(losses.reshape(np.shape(target)), _divisor(classes, weights, ignore_index, reduction), reduction)
 
 
 def nll_loss_grad(
@@ -101,7 +95,7 @@ def nll_loss_grad(
     rows, classes, weights = _rows(log_p, target, weight, ignore_index)
     shape = np.shape(log_p)
     upstream = np.broadcast_to(np.asarray(dloss, np.float64), np.shape(target)).reshape(-1)
-    divisor = 1.0 if reduction == "none" else _divisor(classes, weights, ignore_index, reduction)
+    divisor = _divisor(classes, weights, ignore_index, reduction)
     gradient = np.zeros_like(rows)
     for i, t in enumerate(classes):
         if t != ignore_index:
@@ -183,10 +177,15 @@ def _mass(t: int, weights: NDArray[np.float64], ignore_index: int, label_smoothi
     return mass
 
 
+def _reduced(losses: NDArray[np.float64], divisor: float, reduction: Reduction) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return losses if reduction == "none" else np.asarray(np.divide(losses.sum(), divisor))
+
+
 def _divisor(
     classes: NDArray[np.int64], weights: NDArray[np.float64], ignore_index: int, reduction: Reduction
 ) -> float:
-    if reduction == "sum":
+    if reduction in ("none", "sum"):
         return 1.0
     if reduction == "mean":
         return float(weights[classes[classes != ignore_index]].sum())

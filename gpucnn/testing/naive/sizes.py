@@ -1,4 +1,4 @@
-"""THE output-size formulas, along one axis: everything else in the truth asks these."""
+"""THE formulas of windows along one axis, how many and where: everything else in the truth asks these."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from operator import index
 
 IntPair = int | tuple[int, int]
 """One number for both axes, or (vertical, horizontal)."""
+
+Meetings = list[tuple[int, int, int]]
+"""(window, tap, element): which taps of which windows meet which elements along an axis."""
 
 
 def pair(value: IntPair) -> tuple[int, int]:
@@ -31,6 +34,16 @@ def conv_output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, 
             f"of {padded} ({size} + 2*{padding})"
         )
     return (padded - extent) // stride + 1
+
+
+def meetings(count: int, size: int, kernel: int, stride: int, padding: int, dilation: int) -> Meetings:
+    """All (p, r, h) of `count` windows p, their `kernel` taps r and what these meet of `size` elements h.
+
+    h = p*stride - padding + r*dilation
+    """
+    return [
+        (p, r, h) for p in range(count) for r in range(kernel) if 0 <= (h := p * stride - padding + r * dilation) < size
+    ]
 
 
 def pool_output_size(

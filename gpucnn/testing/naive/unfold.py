@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpucnn.testing.naive.sizes import IntPair, conv_output_size, pair
+from gpucnn.testing.naive.sizes import IntPair, Meetings, conv_output_size, meetings, pair
 
 
 def unfold(
@@ -47,21 +47,10 @@ def fold(
     return x
 
 
-_Places = list[tuple[int, int, int]]
-
-
 def _places(
     image: tuple[int, ...], kernel_size: IntPair, dilation: IntPair, padding: IntPair, stride: IntPair
-) -> tuple[tuple[int, int], tuple[int, int], tuple[_Places, _Places]]:
+) -> tuple[tuple[int, int], tuple[int, int], tuple[Meetings, Meetings]]:
     """The kernel (R, S), the windows (P, Q), and all (p, r, h) and all (q, s, w) that meet inside the image."""
     vertical, horizontal = zip(image, pair(kernel_size), pair(stride), pair(padding), pair(dilation), strict=True)
-    (P, rows), (Q, columns) = _along(*vertical), _along(*horizontal)
-    return pair(kernel_size), (P, Q), (rows, columns)
-
-
-def _along(size: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[int, _Places]:
-    count = conv_output_size(size, kernel, stride, padding, dilation)
-    meet = [
-        (p, r, h) for p in range(count) for r in range(kernel) if 0 <= (h := p * stride - padding + r * dilation) < size
-    ]
-    return count, meet
+    P, Q = conv_output_size(*vertical), conv_output_size(*horizontal)
+    return pair(kernel_size), (P, Q), (meetings(P, *vertical), meetings(Q, *horizontal))

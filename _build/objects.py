@@ -1,4 +1,4 @@
-"""Compiles a list of sources in parallel, each only if its text, a header it includes or its command has changed.
+"""Compiles sources in parallel, each only if its text, a header it includes or its command has changed; and links.
 
 What an object was made from is kept beside it as a stamp: the command, and a SHA-256 of every file that the compiler
 named as an input. Contents decide, not dates, which a checkout, an unpacked sdist or a copy all change.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
+import sys
+import sysconfig
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,3 +112,63 @@ def _dependencies(rule: str) -> list[str]:
     """The inputs in a make rule `object: input input \\`, where a space inside a name is escaped."""
     _, _, inputs = rule.replace("\\\n", " ").partition(":")
     return [name.replace("\\ ", " ") for name in re.split(r"(?<!\\)\s+", inputs.strip()) if name]
+
+
+def processors() -> int:
+    """How many compilers this process may run at once."""
+    return len(os.sched_getaffinity(0))
+
+
+def version_line(compiler: Path) -> str:
+    """The first line of `compiler --version`."""
+    done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.partition("\n")[0]
+
+
+def binding_includes(pybind11: str) -> list[str]:
+    """Flags for a source that includes Python's and pybind11's headers."""
+    paths = {sysconfig.get_path("include"), sysconfig.get_path("platinclude")}
+    return ["-isystem", pybind11, *(f"-I{path}" for path in sorted(paths))]
+
+
+def show_warnings(units: Iterable[Unit]) -> None:
+    """Passes on what the compilers printed, without ptxas's report of registers, which stays in the log."""
+    report = ("ptxas info", "    0 bytes stack frame")
+    for unit in units:
+        lines = unit.beside(".log").read_text(encoding="utf-8").splitlines()
+        if kept := [line for line in lines if line.strip() and not line.startswith(report)]:
+            print("\n".join(kept), file=sys.stderr)
+
+
+def remove_leftovers(objects: Path, units: Iterable[Unit]) -> None:
+    """Removes from the folder `objects` what is left of sources that are gone: reports there are of what is shipped."""
+    kept = {unit.beside(suffix) for unit in units for suffix in ("", ".d", ".json", ".log")}
+    for path in objects.rglob("*"):
+        if path.is_file() and path not in kept:
+            path.unlink()
+
+
+def link(command: Sequence[str], module: Path, preload: Sequence[str] = ()) -> None:
+    """Runs the compiler `command`, to which the output is added, and sees that Python can load what it made.
+
+    A shared object may lack symbols and still link; what is missing would only show where it is imported.
+
+    Args:
+        command: the compiler, flags and objects.
+        module: what to write.
+        preload: libraries that have to come first in a process that loads it.
+
+    Raises:
+        BuildError: with the linker's or the loader's words.
+    """
+    module.parent.mkdir(parents=True, exist_ok=True)
+    linking = [*command, "-o", str(module)]
+    done = subprocess.run(linking, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise BuildError(f"{module} does not link:\n{' '.join(linking)}\n{done.stdout}{done.stderr}")
+    loading = [sys.executable, "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])", str(module.absolute())]
+    environ = {**os.environ, "LD_PRELOAD": " ".join(preload), "ASAN_OPTIONS": "detect_leaks=0"} if preload else None
+    done = subprocess.run(loading, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        words = done.stderr.strip().rpartition("\n")[2]
+        raise BuildError(f"{module} links but can't be loaded: {words}")

@@ -1,0 +1,153 @@
+// dw[k,r,s,c] = sum over n, p, q of dy[n,p,q,k] * x[n, p*stride-padding+r*dilation, q*..., c], float32.
+//
+// The N*P*Q positions are cut into splits of equal length. Each split's sums go to a part of `partial` of their own;
+// a second kernel adds the parts in order. No atomics: the same bits in every run.
+//
+// Layout   x (N,H,W,C), dy (N,P,Q,K), dw (K,R,S,C/groups), partial (splits,K,R,S,C/groups). As a product of matrices,
+//          for each group: rows are its filters, columns a filter's R*S*C/groups weights, and a sum runs over
+//          positions.
+// Wide     groups of 8 filters or more and filters of 16 weights or more. A block owns 32 filters x 64 weights of one
+//          group and one split, and goes through its positions in strips of 16, gathered into shared memory; a thread
+//          owns 4 x 4 of the sums (tile.h). In a fill a warp reads 128 contiguous bytes of dy and, where C/groups
+//          allows, of x.
+// Narrow   the rest, depthwise filters among them. A thread owns one weight and one split; neighbours own neighbouring
+//          weights.
+// Sum      a thread owns one weight and adds its parts (direct_sum.cu).
+// Limits   what check() in problem.h asks for; nothing needs to be aligned. partial takes less than 16 MiB: there are
+//          several splits only where one takes fewer than 1,024 blocks, of at most 8 KiB of sums each, and then all of
+//          them together take fewer than 2,048.
+// Bound    FFMA: 2*N*P*Q*K*R*S*C/groups flops; N32 C64 56x56 K64 3x3 pad 1, 7.4 GFLOP, takes 0.11 ms at an H100's
+//          67 TFLOP/s. Gathering costs index arithmetic beside the products: half of that rate is the aim here.
+// Measured not run on hardware yet.
+#include "conv2d/conv2d.h"
+#include "conv2d/direct_sum.h"
+#include "conv2d/geometry.h"
+#include "conv2d/tile.h"
+
+#include <algorithm>
+#include <cstdint>
+
+namespace gpucnn {
+namespace {
+
+using WgradTile = Tile<32, 64>;
+constexpr int kFewestFilters = 8, kFewestWeights = 16;  // for the wide kernel: with fewer, most of a tile would be idle
+constexpr int kNarrowThreads = 256;
+constexpr int kBlocksPerMultiprocessor = 4;
+constexpr int kBlocks = 1024;          // wanted in a grid: two waves of an H100's 132 multiprocessors, nearly
+constexpr int kFewestPositions = 128;  // in a split, so that adding the parts up stays a small share of the work
+
+static_assert(sizeof(float) * WgradTile::kRows * WgradTile::kColumns == 8 << 10, "partial's bound, as said above");
+static_assert(kNarrowThreads <= WgradTile::kRows * WgradTile::kColumns);
+
+bool is_wide(const Geometry& g) {
+  return g.filters >= kFewestFilters && g.weights.value >= kFewestWeights;
+}
+
+// Blocks that one split takes.
+std::int64_t blocks_of_split(const Geometry& g) {
+  if (is_wide(g)) return tile_count<WgradTile>(g.filters, g.groups, g.weights.value);
+  return blocks_of(kNarrowThreads, std::int64_t{g.y.channels.value} * g.weights.value);
+}
+
+__global__ void __launch_bounds__(WgradTile::kThreads, kBlocksPerMultiprocessor)
+    wgrad_wide_kernel(const Geometry g, const float* __restrict__ x, const float* __restrict__ dy,
+                      float* __restrict__ parts, std::int64_t positions_of_split, int blocks_per_split) {
+  constexpr int kRowLines = WgradTile::kThreads / WgradTile::kRows;        // of a strip of dy in one pass of a fill
+  constexpr int kColumnLines = WgradTile::kThreads / WgradTile::kColumns;  // of a strip of x
+  static_assert(WgradTile::kDepth % kRowLines == 0 && WgradTile::kDepth % kColumnLines == 0);
+  static_assert(WgradTile::kDepth <= WgradTile::kThreads);
+  SIMT_SHARED(float, gradients, [WgradTile::kDepth][WgradTile::kRows + WgradTile::kPad]);
+  SIMT_SHARED(float, cells, [WgradTile::kDepth][WgradTile::kColumns + WgradTile::kPad]);
+  SIMT_SHARED(Corner, corners, [WgradTile::kDepth]);  // of a strip's windows
+
+  const int block = static_cast<int>(blockIdx.x), split = block / blocks_per_split;
+  const TilePlace place = tile_place<WgradTile>(block % blocks_per_split, g.groups, g.weights.value);
+  const int thread = static_cast<int>(threadIdx.x);
+  const int row = thread % WgradTile::kRows, column = thread % WgradTile::kColumns;  // of the tile, that it fills
+  const int filter = static_cast<int>(place.row) + row;                              // of the group
+  const int k = place.group * g.filters + filter;
+  const bool has_weight = place.column + column < g.weights.value;
+  const Tap tap = tap_of(g, has_weight ? place.column + column : 0);
+  const float* const source = x + place.group * g.channels;
+  const std::int64_t begin = split * positions_of_split;
+  const std::int64_t end = min(begin + positions_of_split, g.positions);
+
+  WgradTile tile;
+  for (std::int64_t first = begin; first < end; first += WgradTile::kDepth) {
+    if (thread < WgradTile::kDepth) corners[thread] = corner_of(g, first + thread);  // beyond the last: unused
+    __syncthreads();  // the corners are there, and the strips before these have been used
+#pragma unroll
+    for (int line = thread / WgradTile::kRows; line < WgradTile::kDepth; line += kRowLines) {
+      const bool inside = first + line < end && filter < g.filters;
+      gradients[line][row] = simt::load_if(inside, dy + (inside ? (first + line) * g.y.channels.value + k : 0));
+    }
+#pragma unroll
+    for (int line = thread / WgradTile::kColumns; line < WgradTile::kDepth; line += kColumnLines) {
+      const Corner corner = corners[line];
+      const bool inside = first + line < end && has_weight && meets(g, corner, tap);
+      cells[line][column] = simt::load_if(inside, source + (inside ? corner.offset + tap.offset : 0));
+    }
+    __syncthreads();
+    tile.add(gradients, cells);
+  }
+
+  float* const part = parts + split * (std::int64_t{g.y.channels.value} * g.weights.value);
+#pragma unroll
+  for (int i = 0; i < WgradTile::kOwn; ++i) {
+    const int mine = static_cast<int>(place.row) + WgradTile::row() + i;  // filter of the group
+#pragma unroll
+    for (int j = 0; j < WgradTile::kOwn; ++j) {
+      const int weight = place.column + WgradTile::column() + j;
+      if (mine >= g.filters || weight >= g.weights.value) continue;
+      part[std::int64_t{place.group * g.filters + mine} * g.weights.value + weight] = tile.sums[i][j];
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kNarrowThreads)
+    wgrad_narrow_kernel(const Geometry g, const float* __restrict__ x, const float* __restrict__ dy,
+                        float* __restrict__ parts, std::int64_t positions_of_split, int blocks_per_split) {
+  const int block = static_cast<int>(blockIdx.x), split = block / blocks_per_split;
+  const std::int64_t index =
+      std::int64_t{block % blocks_per_split} * kNarrowThreads + threadIdx.x;  // of a weight of dw
+  const std::int64_t weights = std::int64_t{g.y.channels.value} * g.weights.value;
+  if (index >= weights) return;
+  const auto [filter, weight] = g.weights.divide(index);
+  const int k = static_cast<int>(filter);
+  const Tap tap = tap_of(g, weight);
+  const float* const source = x + k / g.filters * g.channels;
+  const std::int64_t begin = split * positions_of_split;
+  const std::int64_t end = min(begin + positions_of_split, g.positions);
+
+  float sum = 0.0f;
+  for (std::int64_t position = begin; position < end; ++position) {
+    const Corner corner = corner_of(g, position);
+    if (meets(g, corner, tap)) sum += dy[position * g.y.channels.value + k] * source[corner.offset + tap.offset];
+  }
+  parts[split * weights + index] = sum;
+}
+
+}  // namespace
+
+std::int64_t conv2d_direct_wgrad_splits(const Conv2dProblem& p) {
+  const Geometry g = geometry_of(p);
+  const std::int64_t wanted = blocks_of(blocks_of_split(g), kBlocks);
+  return std::max<std::int64_t>(1, std::min(wanted, g.positions / kFewestPositions));
+}
+
+simt::Status conv2d_direct_wgrad(const Conv2dProblem& p, const float* x, const float* dy, float* dw, float* partial,
+                                 simt::Stream stream) {
+  const Geometry g = geometry_of(p);
+  const std::int64_t splits = conv2d_direct_wgrad_splits(p), each = blocks_of_split(g);
+  const bool wide = is_wide(g);
+  float* const parts = splits > 1 ? partial : dw;
+  const simt::Status status =
+      simt::launch(wide ? wgrad_wide_kernel : wgrad_narrow_kernel, dim3(static_cast<unsigned>(splits * each)),
+                   dim3(wide ? WgradTile::kThreads : kNarrowThreads), 0, stream, g, x, dy, parts,
+                   blocks_of(splits, g.positions), static_cast<int>(each));
+  if (status != simt::kSuccess || splits == 1) return status;
+  return sum_parts(partial, dw, splits, std::int64_t{g.y.channels.value} * g.weights.value, stream);
+}
+
+}  // namespace gpucnn

@@ -1,0 +1,71 @@
+"""What the tests of the kernels on the CPU share: inputs and outputs between canaries, and how many cases a flavour
+has time for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from op_checks import NHWC
+
+from gpucnn.testing import Guarded, guarded
+
+ORDERS = ("fwd", "rev", "rand:7", "prio:7")
+
+_SHARE = {"plain": 1, "race": 3, "asan": 6}
+"""Of a flavour's cases, one in so many: its slowdown, roughly."""
+
+_Case = TypeVar("_Case")
+
+
+def sample(flavour: str, cases: Sequence[_Case]) -> Sequence[_Case]:
+    """As many of `cases` as the flavour has time for, spread over all of them."""
+    return cases[:: _SHARE[flavour]]
+
+
+class Memory:
+    """The arrays of one call. Each lies between canaries: outputs are full of poison, inputs can't be written."""
+
+    def __init__(self) -> None:
+        self._arrays: list[tuple[str, Guarded, bool]] = []
+
+    def given(self, name: str, array: NDArray[Any], dtype: Any = np.float32) -> NDArray[Any]:
+        """An input; of four axes the logical N,C,H,W, which kernels get as N,H,W,C."""
+        laid_out = array.transpose(NHWC) if array.ndim == 4 else array
+        guard = guarded(laid_out.shape, dtype)
+        guard.array[...] = laid_out
+        guard.array.flags.writeable = False
+        self._arrays.append((name, guard, False))
+        return guard.array
+
+    def wanted(
+        self, name: str, shape: tuple[int, ...], dtype: Any = np.float32, some_are_poison: bool = False
+    ) -> NDArray[Any]:
+        """An output, of which every element has to be written; unless right ones may look like an integer's poison."""
+        guard = guarded(shape, dtype)
+        self._arrays.append((name, guard, not some_are_poison))
+        return guard.array
+
+    def check(self, call: str) -> None:
+        """Nothing around any array was written, and everything wanted was."""
+        __tracebackhide__ = True
+        for name, guard, output in self._arrays:
+            guard.check(written=output, name=f"{call}: {name}")
+
+
+class Planted:
+    """A kernel module in which some bindings are wrong: of `Planted(module, scale=wrong)`, scale(x, y) is
+    wrong(module.scale, x, y)."""
+
+    def __init__(self, module: ModuleType, **wrong: Any) -> None:
+        self._module = module
+        self._wrong = wrong
+
+    def __getattr__(self, name: str) -> Any:
+        binding = getattr(self._module, name)
+        if name not in self._wrong:
+            return binding
+        return lambda *arguments: self._wrong[name](binding, *arguments)

@@ -1,0 +1,354 @@
+"""The direct convolution on the CPU: every pass against the truth, in any order of threads, and what its bindings
+refuse."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_checks import ORDERS, Memory, Planted, sample
+from op_checks import NCHW, SEED, compare, draw
+
+from gpucnn.problem import Conv2dProblem, conv2d_problem, conv_transpose2d_problem
+from gpucnn.testing import ConvCase, conv_cases, naive
+
+CASES = [
+    *conv_cases(SEED, 40, max_taps=1024, max_products=300_000),
+    ConvCase(2, 5, 6, 7, 8, 2, 3, padding=(1, 1)),  # as few filters as the wide kernel takes
+    ConvCase(2, 8, 6, 7, 7, 3, 2, stride=(2, 1), padding=(1, 2)),  # and as few channels; one filter less
+    ConvCase(2, 7, 5, 5, 9, 3, 3, dilation=(2, 1)),
+    ConvCase(1, 16, 3, 3, 64, 1, 1),  # as few weights as the wide weight gradient takes
+    ConvCase(1, 15, 3, 3, 8, 1, 1),
+    ConvCase(3, 4, 17, 16, 8, 2, 2, padding=(1, 1)),  # several splits, the last of another length
+    ConvCase(5, 3, 16, 16, 3, 3, 3, padding=(1, 1), groups=3),  # the same in the narrow kernel
+    ConvCase(1, 64, 1, 1, 65, 1, 1),  # one row of a tile, one column more than tiles
+    ConvCase(4, 1, 4, 4, 33, 2, 2, stride=(2, 2)),
+    ConvCase(0, 8, 5, 5, 16, 3, 3),
+]
+SPLITTING = [case for case in CASES if case.N * case.y_shape[2] * case.y_shape[3] > 256]
+PASSES = ("y", "dx", "dw", "db")
+
+
+class Truth:
+    """Inputs and results of one case in float64, logical order."""
+
+    def __init__(self, case: ConvCase, kind: str) -> None:
+        self.x, self.w = draw(kind, case.x_shape), draw(kind, case.weight_shape, 1)
+        self.bias = draw(kind, (case.K,), 2) if case.bias else None
+        self.dy = draw(kind, case.y_shape, 3)
+        self.y = naive.conv2d(self.x, self.w, self.bias, **case.arguments)
+        self.dx = naive.conv2d_input_grad(self.dy, self.w, case.x_shape, **case.arguments)
+        self.dw = naive.conv2d_weight_grad(self.dy, self.x, case.weight_shape, **case.arguments)
+        self.db = naive.conv2d_bias_grad(self.dy)
+
+
+truth = functools.cache(Truth)
+
+
+def problem_of(case: ConvCase) -> Conv2dProblem:
+    return conv2d_problem(case.x_shape, case.weight_shape, case.stride, case.padding, case.dilation, case.groups)
+
+
+def results(module: Any, p: Conv2dProblem, t: Any, call: str = "", passes: tuple[str, ...] = PASSES) -> dict[str, Any]:
+    """What the bindings make of t.x, t.w, t.bias and t.dy, in memory order; no other memory is touched."""
+    __tracebackhide__ = True
+    memory = Memory()
+    x, w, dy = memory.given("x", t.x), memory.given("w", t.w), memory.given("dy", t.dy)
+    bias = None if t.bias is None else memory.given("bias", t.bias)
+    shapes = {"y": (p.N, p.P, p.Q, p.K), "dx": x.shape, "dw": w.shape, "db": (p.K,)}
+    found = {name: memory.wanted(name, shapes[name]) for name in passes}
+
+    def parts(splits: int, name: str) -> Any:
+        return memory.wanted(f"{name}'s parts", (splits, *shapes[name])) if splits > 1 else None
+
+    if "y" in passes:
+        module.conv2d_direct_fprop(p, x, w, bias, found["y"], 0)
+    if "dx" in passes:
+        module.conv2d_direct_dgrad(p, dy, w, found["dx"], 0)
+    if "dw" in passes:
+        module.conv2d_direct_wgrad(p, x, dy, found["dw"], parts(module.conv2d_direct_wgrad_splits(p), "dw"), 0)
+    if "db" in passes:
+        module.conv2d_direct_bgrad(p, dy, found["db"], parts(module.conv2d_direct_bgrad_splits(p), "db"), 0)
+    memory.check(call)
+    return found
+
+
+def check(module: Any, case: ConvCase, kind: str) -> None:
+    """Every pass of one case: nothing unwritten, nothing else written, every element right."""
+    __tracebackhide__ = True
+    t, p = truth(case, kind), problem_of(case)
+    positions = p.N * p.P * p.Q
+    terms = {"y": case.terms + 1, "dx": p.K // p.groups * p.R * p.S, "dw": positions, "db": positions}
+    for name, found in results(module, p, t, f"{case}").items():
+        logical = found.transpose(NCHW) if found.ndim == 4 else found
+        compare(logical, getattr(t, name), terms[name], f"{case}: {name}", exact=kind == "integers")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_pass_is_exact_on_small_integers(simt: ModuleType, order: str) -> None:
+    simt.set_order(order)
+    for case in sample(simt.flavour, CASES):
+        check(simt, case, "integers")
+
+
+def test_every_pass_rounds_no_more_than_it_must(simt: ModuleType) -> None:
+    for case in sample(simt.flavour, CASES[1::2]):
+        check(simt, case, "normal")
+
+
+def test_bits_depend_neither_on_the_order_of_threads_nor_on_the_run(simt: ModuleType) -> None:
+    assert len(SPLITTING) > 4
+    for case in sample(simt.flavour, [*SPLITTING, *CASES[::6]]):
+        seen = set()
+        for order in (*ORDERS, "rand:8", "fwd"):
+            simt.set_order(order)
+            found = results(simt, problem_of(case), truth(case, "normal"))
+            seen.add(tuple(found[name].tobytes() for name in PASSES))
+        assert len(seen) == 1, case
+
+
+def test_an_image_has_the_same_bits_in_any_batch(simt: ModuleType) -> None:
+    for case in (ConvCase(70, 3, 5, 4, 9, 3, 3, padding=(1, 1)), ConvCase(70, 6, 5, 4, 6, 3, 3, groups=3)):
+        together, alone = truth(case, "normal"), replace(case, N=1)
+        batch = results(simt, problem_of(case), together, passes=("y", "dx"))
+        for image in (0, 37, 69):
+            one = Truth.__new__(Truth)
+            one.x, one.dy = together.x[image : image + 1], together.dy[image : image + 1]
+            one.w, one.bias = together.w, together.bias
+            found = results(simt, problem_of(alone), one, passes=("y", "dx"))
+            for name in ("y", "dx"):
+                assert found[name].tobytes() == batch[name][image].tobytes(), (case, name, image)
+
+
+@pytest.mark.parametrize("kernel", [(2, 4), (4, 3), (1, 2)])
+def test_padding_may_be_longer_at_the_end(simt: ModuleType, kernel: tuple[int, int]) -> None:
+    """padding='same' of even kernels: as the same image with a row and a column of zeros after it."""
+    case = ConvCase(2, 3, 6, 7, 9, *kernel)
+    t = Truth(case, "integers")
+    p = conv2d_problem(case.x_shape, case.weight_shape, 1, "same", 1, 1)
+    before, after = zip(p.padding, p.padding_after, strict=True)
+    wide = np.pad(t.x, ((0, 0), (0, 0), before, after))
+    t.dy = draw("integers", (p.N, p.K, p.P, p.Q), 3)
+    t.y = naive.conv2d(wide, t.w, t.bias)
+    (top, left), (H, W) = p.padding, (p.H, p.W)
+    t.dx = naive.conv2d_input_grad(t.dy, t.w, wide.shape)[:, :, top : top + H, left : left + W]
+    t.dw = naive.conv2d_weight_grad(t.dy, wide, case.weight_shape)
+    t.db = naive.conv2d_bias_grad(t.dy)
+    for name, found in results(simt, p, t).items():
+        compare(found.transpose(NCHW) if found.ndim == 4 else found, getattr(t, name), 1, name, exact=True)
+
+
+def test_the_convolutions_under_a_transposed_one(simt: ModuleType) -> None:
+    """Images that end where no window reaches, up to an output_padding beyond the stride."""
+    p = conv_transpose2d_problem((2, 9, 4, 3), (9, 5, 3, 2), (2, 3), (1, 0), (1, 3), 1, (1, 4))
+    case = ConvCase(p.N, p.C, p.H, p.W, p.K, p.R, p.S, p.stride, p.padding, p.dilation)
+    whole = problem_of(case)
+    assert (p.P, p.Q) == (whole.P, whole.Q - 1)  # fewer windows than would fit
+    t = Truth(case, "integers")
+    t.dy[:, :, :, p.Q :] = 0
+    dx = naive.conv2d_input_grad(t.dy, t.w, case.x_shape, **case.arguments)
+    dw = naive.conv2d_weight_grad(t.dy, t.x, case.weight_shape, **case.arguments)
+    t.dy = t.dy[:, :, :, : p.Q]
+    found = results(simt, p, t)
+    compare(found["y"].transpose(NCHW), t.y[:, :, :, : p.Q], 1, "y", exact=True)
+    compare(found["dx"].transpose(NCHW), dx, 1, "dx", exact=True)
+    compare(found["dw"].transpose(NCHW), dw, 1, "dw", exact=True)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_an_infinity_or_nan_stays_in_its_windows(simt: ModuleType, groups: int) -> None:
+    case = ConvCase(1, 27, 9, 9, 27 if groups == 1 else 9, 3, 3, stride=(2, 2), groups=groups)
+    t, p = Truth(case, "normal"), problem_of(case)
+    clean = results(simt, p, t, passes=("y",))["y"]
+    t.x[0, 4, 4, 5] = np.nan  # under the windows of rows 1 and 2, and of column 2
+    found = results(simt, p, t, passes=("y",))["y"]
+    filters = slice(0, p.K // groups)  # those of channel 4's group
+    assert np.isnan(found[0, 1:3, 2, filters]).all()
+    found[0, 1:3, 2, filters] = clean[0, 1:3, 2, filters]
+    assert found.tobytes() == clean.tobytes()
+
+
+# ------------------------------------------------------------------------------------- what must not pass unnoticed
+
+
+def wrong_problem(**fields: Any) -> Any:
+    return lambda binding, p, *arguments: binding(replace(p, **fields), *arguments)
+
+
+def after(change: Any, output: int) -> Any:
+    """Runs the binding, then `change` on the array that is its argument number `output`."""
+
+    def run(binding: Any, *arguments: Any) -> None:
+        binding(*arguments)
+        change(arguments[output])
+
+    return run
+
+
+def unwritten(array: Any) -> None:
+    array.reshape(-1)[-1] = np.nan
+
+
+def nudged(array: Any) -> None:
+    array.reshape(-1)[array.size // 2] *= 1.0001
+
+
+def tile_repeated(array: Any) -> None:
+    array[:, :2, :2, -4:] = array[:, 2:4, :2, -4:]
+
+
+WRONG = {
+    "fprop: padding": {"conv2d_direct_fprop": wrong_problem(padding=(1, 2))},
+    "fprop: dilation": {"conv2d_direct_fprop": wrong_problem(dilation=(2, 1))},
+    "fprop: groups swapped": {"conv2d_direct_fprop": lambda run, p, x, *rest: run(p, x[..., ::-1].copy(), *rest)},
+    "fprop: no bias": {"conv2d_direct_fprop": lambda run, p, x, w, bias, *rest: run(p, x, w, None, *rest)},
+    "fprop: unwritten": {"conv2d_direct_fprop": after(unwritten, 4)},
+    "fprop: one element": {"conv2d_direct_fprop": after(nudged, 4)},
+    "fprop: a tile": {"conv2d_direct_fprop": after(tile_repeated, 4)},
+    "dgrad: padding": {"conv2d_direct_dgrad": wrong_problem(padding=(2, 1))},
+    "dgrad: stride": {"conv2d_direct_dgrad": wrong_problem(stride=(1, 1))},
+    "dgrad: unwritten": {"conv2d_direct_dgrad": after(unwritten, 3)},
+    "dgrad: a tile": {"conv2d_direct_dgrad": after(tile_repeated, 3)},
+    "wgrad: padding": {"conv2d_direct_wgrad": wrong_problem(padding=(1, 2))},
+    "wgrad: one split": {"conv2d_direct_wgrad": lambda run, *a: (run(*a), np.copyto(a[3], a[4][0]))},
+    "wgrad: one element": {"conv2d_direct_wgrad": after(nudged, 3)},
+    "bgrad: one split": {"conv2d_direct_bgrad": lambda run, *a: (run(*a), np.copyto(a[2], a[3][0]))},
+    "bgrad: unwritten": {"conv2d_direct_bgrad": after(unwritten, 2)},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_kernel_is_caught(simt: ModuleType, wrong: str) -> None:
+    case = ConvCase(2, 16, 25, 13, 32, 3, 3, stride=(2, 1), padding=(1, 1), groups=2)
+    check(simt, case, "normal")
+    with pytest.raises(AssertionError, match=r"elements are wrong|never written"):
+        check(Planted(simt, **WRONG[wrong]), case, "normal")
+
+
+# ---------------------------------------------------------------------------------------------- what bindings refuse
+
+PROBLEM = conv2d_problem((2, 6, 5, 4), (4, 3, 3, 2), 1, 1, 1, 2)
+
+
+def arrays() -> dict[str, Any]:
+    p = PROBLEM
+    shapes = {"x": (p.N, p.H, p.W, p.C), "w": (p.K, p.R, p.S, 3), "bias": (p.K,), "y": (p.N, p.P, p.Q, p.K)}
+    return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+
+def fprop(module: ModuleType, problem: Any = PROBLEM, **others: Any) -> None:
+    given = arrays() | others
+    module.conv2d_direct_fprop(problem, given["x"], given["w"], given["bias"], given["y"], 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"groups": 3}, "groups=3 must divide C=6 and K=4"),
+        ({"groups": 0}, r"groups must be in \[1, 2\^31\), got 0"),
+        ({"N": -1}, r"N must be in \[0, 2\^31\), got -1"),
+        ({"H": 1 << 31}, r"H must be in \[1, 2\^31\), got 2147483648"),
+        ({"stride": (0, 1)}, r"stride must be in \[1, 2\^31\), got 0"),
+        ({"dilation": (1, -1)}, r"dilation must be in \[1, 2\^31\), got -1"),
+        ({"padding": (-1, 0)}, r"padding must be in \[0, 2\^31\), got -1"),
+        ({"P": 7}, r"more outputs than windows .*\(H,R,P=5,3,7, stride=1, padding=1, dilation=1\)"),
+        ({"Q": 8}, r"more outputs than windows .*\(W,S,Q=4,2,8,"),
+        ({"N": 1 << 30, "C": 1 << 20}, r"the input \(N,H,W,C\) has more than 2\^38 elements"),
+        ({"K": 1 << 30, "N": 1 << 10}, r"the output \(N,P,Q,K\) has more than 2\^38 elements"),
+        ({"stride": (1 << 30, 1), "P": 1, "dilation": (1 << 30, 1)}, r"span 2\^31 cells or more"),
+        ({"N": 0, "C": 1 << 28, "R": 9, "H": 13}, r"R\*S\*C/groups and R\*S\*K/groups must be at most 2\^30"),
+    ],
+)
+def test_problems_that_no_kernel_could_be_trusted_with(simt: ModuleType, fields: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"conv2d: .*{message}"):
+        simt.conv2d_direct_wgrad_splits(replace(PROBLEM, **fields))
+
+
+@pytest.mark.parametrize(
+    ("problem", "error", "message"),
+    [
+        (None, AttributeError, "'N'"),
+        (replace(PROBLEM, C=6.5), TypeError, "the problem's C must be 64-bit integers, got 6.5"),
+        (replace(PROBLEM, C=1 << 70), TypeError, "the problem's C must be 64-bit integers"),
+        (replace(PROBLEM, stride=1), TypeError, r"the problem's stride must be \(vertical, horizontal\), got 1"),
+        (replace(PROBLEM, stride=(1, 1, 1)), TypeError, r"stride must be \(vertical, horizontal\)"),
+        (replace(PROBLEM, padding=(1, None)), TypeError, "padding must be 64-bit integers, got None"),
+    ],
+)
+def test_what_is_no_problem(simt: ModuleType, problem: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        fprop(simt, problem)
+
+
+def test_arrays_that_do_not_fit_are_refused_and_nothing_is_written(simt: ModuleType) -> None:
+    good = arrays()
+    y = np.full_like(good["y"], 7)
+    read_only = np.zeros_like(y)
+    read_only.flags.writeable = False
+    bad: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"x": good["x"].astype(np.float64)}, TypeError, r"argument 'x' of shape \(2, 5, 4, 6\) must be float32"),
+        ({"w": good["w"].astype(np.float16)}, TypeError, r"argument 'w' .*must be float32"),
+        (
+            {"x": [1.0]},
+            TypeError,
+            "'x' must be an array in CPU memory, such as a numpy.ndarray, and is a list",
+        ),
+        ({"x": good["x"][:1]}, ValueError, r"'x' of shape \(1, 5, 4, 6\) must have shape \(2, 5, 4, 6\): \(N,H,W,C\)"),
+        ({"w": good["w"][..., :2].copy()}, ValueError, r"must have shape \(4, 3, 2, 3\): \(K,R,S,C/groups\)"),
+        (
+            {"bias": np.zeros(3, np.float32)},
+            ValueError,
+            r"'bias' of shape \(3,\) must have shape \(4,\): \(K,\)",
+        ),
+        ({"x": good["x"][:, ::-1]}, ValueError, "'x' .*must be C-contiguous"),
+        ({"y": read_only}, ValueError, "'y' .*is read-only and would be written"),
+        ({"y": np.zeros((2, 6, 5, 3), np.float32)}, ValueError, r"'y' of shape .*\(N,P,Q,K\)"),
+    ]
+    for others, error, message in bad:
+        with pytest.raises(error, match=message):
+            fprop(simt, **({"y": y} | others))
+        assert (y == 7).all(), message
+
+
+def test_an_output_must_not_share_memory_with_what_is_read(simt: ModuleType) -> None:
+    p = conv2d_problem((1, 4, 3, 3), (4, 4, 1, 1), 1, 0, 1, 1)
+    pool = np.zeros(100, np.float32)
+    x, y = pool[:36].reshape(1, 3, 3, 4), pool[30:66].reshape(1, 3, 3, 4)
+    w = np.zeros((4, 1, 1, 4), np.float32)
+    with pytest.raises(ValueError, match=r"'y' of shape \(1, 3, 3, 4\) and 'x' of shape .* overlap in memory"):
+        simt.conv2d_direct_fprop(p, x, w, None, y, 0)
+    with pytest.raises(ValueError, match=r"'dx' .* and 'w' .* overlap in memory"):
+        simt.conv2d_direct_dgrad(p, x.copy(), pool[8:24].reshape(4, 1, 1, 4), pool[:36].reshape(1, 3, 3, 4), 0)
+    simt.conv2d_direct_fprop(p, x, w, None, pool[36:72].reshape(1, 3, 3, 4), 0)  # side by side is fine
+
+
+def test_a_split_sum_needs_its_workspace(simt: ModuleType) -> None:
+    p = conv2d_problem((3, 2, 20, 20), (2, 2, 3, 3), 1, 1, 1, 1)
+    x, dw = np.zeros((3, 20, 20, 2), np.float32), np.zeros((2, 3, 3, 2), np.float32)
+    splits = simt.conv2d_direct_wgrad_splits(p)
+    assert splits == 9  # of 128 positions or more: 1,200
+    for partial in (None, np.zeros((splits - 1, *dw.shape), np.float32)):
+        with pytest.raises(ValueError, match=r"argument 'partial' .*must .*\(9, 2, 3, 3, 2\): a part for each of 9"):
+            simt.conv2d_direct_wgrad(p, x, x, dw, partial, 0)
+    pool = np.zeros((splits + 1, *dw.shape), np.float32)
+    with pytest.raises(ValueError, match=r"'partial' .* and 'dw' .* overlap in memory"):
+        simt.conv2d_direct_wgrad(p, x, x, pool[splits - 1], pool[:splits], 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_workspace_is_bounded(simt: ModuleType, seed: int) -> None:
+    """Less than 16 MiB and 1 MiB, however large the problem; and one split never needs any."""
+    rng = np.random.default_rng([SEED, seed])
+    for _ in range(300):
+        N, size, taps, groups, channels, filters = (int(2 ** rng.uniform(0, top)) for top in (8, 8, 3, 4, 9, 10))
+        C, K, size = channels * groups, filters * groups, max(size, taps)
+        p = conv2d_problem((N, C, size, size), (K, channels, taps, taps), 1, 0, 1, groups)
+        splits, weights = simt.conv2d_direct_wgrad_splits(p), K * channels * taps * taps
+        assert splits == 1 or splits * weights * 4 < 16 << 20, p
+        assert splits == 1 or 128 * splits <= N * p.P * p.Q, p
+        splits = simt.conv2d_direct_bgrad_splits(p)
+        assert splits == 1 or splits * K * 4 < 1 << 20, p

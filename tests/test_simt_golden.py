@@ -1,0 +1,202 @@
+"""The instruction models against the golden file, and both against numpy's reading of the PTX manual.
+
+The golden file is what tools/make_simt_golden.py wrote: on a GPU its own instructions, before that the models. Not
+calibrated against hardware until the file's origin is a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import make_simt_golden as tool
+import numpy as np
+import pytest
+from simt_checks import compiler
+
+from cuda_toolkit import find_toolkit
+
+LANE = np.arange(tool.LANES)
+# Of a lane's share: see csrc/simt/ptx.h.
+G, T = LANE // 4, LANE % 4
+
+with np.load(tool.FACTS) as _file:
+    GOLDEN: dict[str, Any] = dict(_file)
+INSTRUCTIONS = sorted({name.split(".")[0] for name in GOLDEN if name != "origin"})
+ENTRIES = sorted({name.rpartition(".")[0] for name in GOLDEN if name != "origin"})
+MMA = [name for name in INSTRUCTIONS if name.startswith("mma")]
+
+
+@pytest.fixture(scope="module")
+def models() -> tool.Machine:
+    return tool.models(compiler())
+
+
+def halves(words: Any) -> Any:
+    """The low and the high 16 bits of registers, along a new last axis."""
+    return np.stack([words & 0xFFFF, words >> 16], axis=-1).astype(np.uint16)
+
+
+def matrices(instruction: str, given: Any) -> tuple[Any, Any, Any]:
+    """a [16, k], b [k, 8] and d [16, 8] in float64, put together from the 32 lanes' words."""
+    wide = "tf32" in instruction
+    k = 8 if wide else 16
+    a, b, d = np.zeros((16, k)), np.zeros((k, 8)), np.zeros((16, 8))
+    for i, value in enumerate(given[:, :4].view(np.float32).T):
+        d[G + i // 2 * 8, 2 * T + i % 2] = value
+    for i, register in enumerate(given[:, 4:8].T):
+        if wide:
+            a[G + i % 2 * 8, T + i // 2 * 4] = (register & 0xFFFFE000).view(np.float32)
+        else:
+            for j, bits in enumerate(halves(register).T):
+                a[G + i % 2 * 8, 2 * T + j + i // 2 * 8] = numbers(instruction, bits)
+    for i, register in enumerate(given[:, 8:].T):
+        if wide:
+            b[T + i * 4, G] = (register & 0xFFFFE000).view(np.float32)
+        else:
+            for j, bits in enumerate(halves(register).T):
+                b[2 * T + j + i * 8, G] = numbers(instruction, bits)
+    return a, b, d
+
+
+def numbers(instruction: str, bits: Any) -> Any:
+    if "fp16" in instruction:
+        return bits.view(np.float16)
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def shares(d: Any) -> Any:
+    """[32, 4]: what of d [16, 8] the lanes have."""
+    return np.stack([d[G + i // 2 * 8, 2 * T + i % 2] for i in range(4)], axis=1)
+
+
+def wrong_lanes(entry: str, given: Any, found: Any, expected: Any) -> list[tuple[int, ...]]:
+    """The places [trial, lane, word] at which `found` is not what is `expected` of this kind of input."""
+    if entry.endswith(".bits"):
+        return [tuple(map(int, place)) for place in np.argwhere(found != expected)]
+    magnitude = np.zeros(found.shape)
+    for one, trial in zip(magnitude, given, strict=True):
+        a, b, d = matrices(entry, trial)
+        one[...] = shares(np.abs(a) @ np.abs(b) + np.abs(d))
+    error = np.abs(found.view(np.float32).astype(float) - expected.view(np.float32).astype(float))
+    return [tuple(map(int, place)) for place in np.argwhere(~(error <= 2.0**-18 * magnitude))]
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_model_gives_what_the_file_says(entry: str, models: tool.Machine) -> None:
+    given, expected = GOLDEN[f"{entry}.in"], GOLDEN[f"{entry}.out"]
+    found = models.run(entry.split(".")[0], given)
+    assert wrong_lanes(entry, given, found, expected) == [], f"{GOLDEN['origin']} says otherwise"
+
+
+def test_the_file_is_of_these_instructions_and_inputs(models: tool.Machine) -> None:
+    """Else the tool has to be run again, on a GPU if the file came from one."""
+    assert sorted(models.words) == INSTRUCTIONS
+    for instruction, (words, _) in models.words.items():
+        for kind, given in tool.inputs(instruction, words).items():
+            np.testing.assert_array_equal(GOLDEN[f"{instruction}.{kind}.in"], given)
+    assert len(ENTRIES) == len(INSTRUCTIONS) + len(MMA)
+
+
+@pytest.mark.parametrize("instruction", MMA)
+@pytest.mark.parametrize("kind", ["bits", "products"])
+def test_file_has_the_products_of_the_matrices(instruction: str, kind: str) -> None:
+    entry = f"{instruction}.{kind}"
+    given = GOLDEN[f"{entry}.in"]
+    expected = []
+    for trial in given:
+        a, b, d = matrices(instruction, trial)
+        expected.append(shares(a @ b + d).astype(np.float32).view(np.uint32))
+    assert wrong_lanes(entry, given, GOLDEN[f"{entry}.out"], np.array(expected)) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_file_has_the_matrices_where_they_belong(count: int, transposed: bool) -> None:
+    entry = f"ldmatrix_x{count}{'_trans' if transposed else ''}.bits"
+    for given, found in zip(GOLDEN[f"{entry}.in"], GOLDEN[f"{entry}.out"], strict=True):
+        rows = halves(given).reshape(4, 8, 8)[:count]  # matrix, row, column
+        if transposed:
+            rows = rows.transpose(0, 2, 1)
+        np.testing.assert_array_equal(halves(found), rows.reshape(count, 32, 2).transpose(1, 0, 2))
+
+
+@pytest.mark.parametrize("size", [4, 8, 16])
+def test_file_has_copies_and_zeros(size: int) -> None:
+    for given, found in zip(GOLDEN[f"cp_async_{size}.bits.in"], GOLDEN[f"cp_async_{size}.bits.out"], strict=True):
+        np.testing.assert_array_equal(found, np.where((LANE % 3 != 0)[:, None], given, 0)[LANE ^ 5])
+
+
+@pytest.mark.parametrize("width", [32, 8])
+def test_file_has_the_values_of_other_lanes(width: int) -> None:
+    suffix = "" if width == 32 else f"_of_{width}"
+    first = LANE // width * width
+    sources = {
+        "shfl": lambda by: first + by % width,
+        "shfl_xor": lambda by: np.where((LANE ^ by) < first + width, LANE ^ by, LANE),
+        "shfl_up": lambda by: np.where(LANE - by >= first, LANE - by, LANE),
+        "shfl_down": lambda by: np.where(LANE + by < first + width, LANE + by, LANE),
+    }
+    for name, source in sources.items():
+        entry = f"{name}{suffix}.bits"
+        for given, found in zip(GOLDEN[f"{entry}.in"], GOLDEN[f"{entry}.out"], strict=True):
+            np.testing.assert_array_equal(found[:, 0], given[source(given[:, 1].astype(int)), 0], err_msg=entry)
+
+
+def test_file_has_reductions_and_votes() -> None:
+    expected = {
+        "ballot": lambda x: np.sum((x % 2) << LANE.astype(np.uint32)),
+        "any": lambda x: np.any(x % 2),
+        "all_of": lambda x: np.all(x % 2),
+        "reduce_add": lambda x: np.add.reduce(x, dtype=np.uint32),
+        "reduce_min": np.min,
+        "reduce_max": np.max,
+        "reduce_min_int": lambda x: np.min(x.view(np.int32)),
+        "reduce_max_int": lambda x: np.max(x.view(np.int32)),
+        "reduce_and": np.bitwise_and.reduce,
+        "reduce_or": np.bitwise_or.reduce,
+        "reduce_xor": np.bitwise_xor.reduce,
+    }
+    for name, reduce in expected.items():
+        for given, found in zip(GOLDEN[f"{name}.bits.in"], GOLDEN[f"{name}.bits.out"], strict=True):
+            assert set(map(int, found[:, 0])) == {int(reduce(given[:, 0])) % 2**32}, name
+
+
+@pytest.mark.parametrize("entry", ["ldmatrix_x4.bits", "mma_m16n8k16_bf16.bits", "mma_m16n8k8_tf32.products"])
+@pytest.mark.parametrize("harm", ["two lanes swapped", "one bit", "NaN"])
+def test_a_wrong_answer_is_seen(entry: str, harm: str) -> None:
+    given, expected = GOLDEN[f"{entry}.in"], GOLDEN[f"{entry}.out"]
+    found = expected.copy()
+    if harm == "two lanes swapped":
+        found[0, [3, 4]] = found[0, [4, 3]]
+    elif harm == "one bit":
+        found[1, 7, 0] ^= 2**16
+    else:
+        found[1, 7, 0] = 0x7FC00000
+    assert wrong_lanes(entry, given, found, expected)
+
+
+@pytest.fixture(scope="module")
+def compiled_for_device(tmp_path_factory: pytest.TempPathFactory) -> tool.Machine:
+    toolkit = find_toolkit(os.environ, sys.path).toolkit
+    if toolkit is None:
+        pytest.skip("there is no nvcc, which compiles the instructions for a GPU")
+    library = tmp_path_factory.mktemp("device") / "instructions.so"
+    tool.compile_for_device(toolkit.nvcc, library)
+    return tool.Machine(library)
+
+
+def test_the_same_kernels_compile_for_a_gpu(compiled_for_device: tool.Machine) -> None:
+    assert sorted(compiled_for_device.words) == INSTRUCTIONS
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_the_file_says(compiled_for_device: tool.Machine) -> None:
+    if compiled_for_device.name.startswith("no device"):
+        pytest.skip(compiled_for_device.name)
+    differing = {}
+    for entry in ENTRIES:
+        given, expected = GOLDEN[f"{entry}.in"], GOLDEN[f"{entry}.out"]
+        differing[entry] = wrong_lanes(entry, given, compiled_for_device.run(entry.split(".")[0], given), expected)
+    assert {entry: lanes for entry, lanes in differing.items() if lanes} == {}
