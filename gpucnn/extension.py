@@ -101,8 +101,8 @@ def asan_environment() -> dict[str, str]:
     """The environment variables under which a new Python process can load the asan flavour.
 
     The sanitizers' runtimes have to come before everything else in a process, and its first report ends it, so this
-    flavour belongs in a child process: `subprocess.run([sys.executable, ...], env={**os.environ, **asan_environment()})`.
-    Python itself frees little at exit, so the search for leaks is off.
+    flavour belongs in a child process: `subprocess.run(command, env={**os.environ, **asan_environment()})`. Python
+    itself frees little at exit, so the search for leaks is off.
 
     Raises:
         RuntimeError: the flavour is not built; the message says why and what to do.

@@ -113,16 +113,18 @@ UNIT(ordered_after_all_readers_of_a_mask, 1, {
   if (t < 16) __syncwarp(0x0000ffffu);
   if (t == 3) s[0] = 1;
 })
-UNIT(ordered_after_readers_at_two_stamps, 1, {  // 8 lanes have met among themselves before they read
-  if (t < 8) __syncwarp(0x000000ffu);
-  if (t < 32) m.floats[t] = s[0];
-  __syncwarp();
+UNIT(ordered_after_readers_that_met_twice, 1, {
+  if (t < 8) {
+    __syncwarp(0x000000ffu);
+    m.floats[t] = s[0];
+    __syncwarp(0x000000ffu);
+  }
   if (t == 3) s[0] = 1;
 })
-UNIT(race_with_readers_at_two_stamps, 1, {
+UNIT(race_with_readers_at_two_stamps, 1, {  // 8 lanes meet among themselves, before they read and after
   if (t < 8) __syncwarp(0x000000ffu);
   if (t < 32) m.floats[t] = s[0];
-  if (t != 30 && t < 32) __syncwarp(0xbfffffffu);
+  if (t < 8) __syncwarp(0x000000ffu);
   if (t == 3) s[0] = 1;
 })
 UNIT(race_after_many_barriers, 1, {
