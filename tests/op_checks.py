@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpucnn
-from gpucnn import backend
+from gpucnn import backend, extension
 from gpucnn.ops.registry import KernelSpec, KernelTable
 from gpucnn.reference import parallel
 from gpucnn.testing import assert_close, assert_equal, rotating_seed, tolerance
@@ -59,6 +59,8 @@ def each_kernel(table: KernelTable, problem: Any, *arrays: Any) -> Iterator[tupl
             if spec.why_not(problem, arrays[0]) is None:
                 with backend.use_backend(name, strict=True):
                     result = table.pick(problem, arrays[0], kernel=spec.name).run(problem, *arrays)
+                if name == "simt":
+                    assert extension.compiled(name).reports() == [], f"{table} {spec.name}"
                 yield f"{table} {spec.name}", result
 
 

@@ -202,6 +202,14 @@ bool Checker::touch(Cell& cell, const Access& now, std::uintptr_t address, std::
   if (!wrong && conflict(cell.write.kind, now.kind) && !ordered<kShared>(cell.write, thread)) {
     found(Problem::race, &cell.write);
   }
+  if (now.kind != Kind::write && cell.first.access.kind == now.kind && cell.last.access.kind == now.kind) {
+    // The usual case, where nothing more can be wrong: whole warps read the same words.
+    for (Group* group : {&cell.first, &cell.last}) {
+      if (!is_mine(*group) || group->access.site != now.site) continue;
+      group->lanes |= lane;
+      return wrong;
+    }
+  }
   const std::uint32_t before_first = unordered<kShared>(cell.first, thread);
   const std::uint32_t before_last = unordered<kShared>(cell.last, thread);
   for (const auto& [group, lanes] : {std::pair(&cell.first, before_first), std::pair(&cell.last, before_last)}) {
@@ -214,10 +222,6 @@ bool Checker::touch(Cell& cell, const Access& now, std::uintptr_t address, std::
   const Group alone{now, lane};
   if (now.kind == Kind::write) {
     cell = {now, {}, {}};
-  } else if (is_mine(cell.first) && cell.first.access.site == now.site) {
-    cell.first.lanes |= lane;
-  } else if (is_mine(cell.last) && cell.last.access.site == now.site) {
-    cell.last.lanes |= lane;
   } else if (before_first == 0) {
     cell.first = alone;
   } else if (before_last == 0) {
