@@ -17,10 +17,11 @@ from simt_library import ROOT, build
 import build_simt
 from build_cuda import compiler_missing
 from cuda_toolkit import host_compiler
+from gpucnn.testing import rotating_seed
 
 HERE = Path("tests/simt")
 CASES = ("planted_races", "planted_memory", "planted_meetings", "correct_blocks", "correct_pipelines")
-RACE_CASES = ("race_units", "race_bounds")
+RACE_CASES = ("race_units", "race_bounds", "race_programs")
 FLAVOURS = build_simt.FLAVOURS
 
 
@@ -63,7 +64,7 @@ def runtimes(flavour: str) -> list[str]:
 def environment(flavour: str) -> dict[str, str]:
     """For the process that loads the library. Python frees little at its end: the search for leaks is off."""
     added = {"LD_PRELOAD": " ".join(runtimes(flavour)), "ASAN_OPTIONS": "detect_leaks=0"} if flavour == "asan" else {}
-    return {**os.environ, "GPUCNN_SIMT_ORDER": "", **added}
+    return {**os.environ, "GPUCNN_SIMT_ORDER": "", "GPUCNN_TEST_SEED": str(rotating_seed()), **added}
 
 
 def run_cases(flavour: str, requests: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Answer]:
@@ -76,6 +77,7 @@ def run_cases(flavour: str, requests: Iterable[tuple[str, str]]) -> dict[tuple[s
         command, env=environment(flavour), input=json.dumps(requests), capture_output=True, text=True, timeout=300
     )
     answers = [Answer(**json.loads(line)) for line in done.stdout.splitlines()]
+    print(done.stderr)
     assert done.returncode == 0, f"{requests[len(answers)]} ended the process ({done.returncode}): {done.stderr}"
     return dict(zip(requests, answers, strict=True))
 

@@ -187,6 +187,13 @@ def test_what_is_a_race(unit: str, order: str, answers: dict[str, dict[tuple[str
         assert found.reports == []
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_random_programs_race_where_the_definition_says(order: str) -> None:
+    """2,000 programs of GPUCNN_TEST_SEED; which of them is wrong is printed."""
+    case = "programs_race_where_the_definition_says"
+    assert run_cases("race", [(case, order)])[case, order].outcome == "right"
+
+
 def test_an_access_outside_ends_the_launch_before_it_happens(
     answers: dict[str, dict[tuple[str, str], Answer]],
 ) -> None:
@@ -200,6 +207,17 @@ def test_equal_findings_are_one_with_a_count(answers: dict[str, dict[tuple[str, 
     reports = answer(answers, "race", "shuffle_taken_for_syncwarp", "fwd").reports
     assert len(reports) == 1
     assert reports[0].endswith(" (64 times)")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_lane_that_was_not_waited_for_is_named(
+    order: str, answers: dict[str, dict[tuple[str, str], Answer]]
+) -> None:
+    (report,) = answer(answers, "race", "syncwarp_with_half_a_mask_after_read", order).reports
+    threads = set(map(int, re.findall(r"by thread \((\d+),0,0\)", report)))
+    assert len(threads) == 2
+    assert 0 in threads
+    assert max(threads) >= 16
 
 
 def test_an_uninitialised_atomic_is_reported_once(answers: dict[str, dict[tuple[str, str], Answer]]) -> None:
@@ -240,4 +258,4 @@ def test_every_case_is_in_the_tables() -> None:
     assert len(CORRECT) >= 10
     assert all(case.startswith("correct_") for case in CORRECT)
     assert all(unit.startswith(("race_", "ordered_")) for unit in UNITS)
-    assert RACE_CASES == ("race_units", "race_bounds")
+    assert RACE_CASES == ("race_units", "race_bounds", "race_programs")

@@ -5,7 +5,7 @@
 // it, in CPU memory as numpy does.
 #pragma once
 
-#include "simt/status.h"
+#include "simt/float16.h"
 
 #include <pybind11/pybind11.h>
 
@@ -39,6 +39,19 @@ template <>
 struct ElementType<float> {
   static constexpr const char* typestr = "<f4";
   static constexpr const char* name = "float32";
+};
+
+template <>
+struct ElementType<simt::half> {
+  static constexpr const char* typestr = "<f2";
+  static constexpr const char* name = "float16";
+};
+
+// numpy has no bfloat16; ml_dtypes' looks like two bytes of no type in an array interface.
+template <>
+struct ElementType<simt::bfloat16> {
+  static constexpr const char* typestr = "<V2";
+  static constexpr const char* name = "bfloat16";
 };
 
 template <>

@@ -1,10 +1,9 @@
 // The layer of simt.h under nvcc: CUDA itself, and what it spells otherwise.
 #pragma once
 
+#include "simt/float16.h"
 #include "simt/status.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstddef>
@@ -67,9 +66,9 @@ __device__ __forceinline__ T load_if(bool ok, const T* p, T otherwise = T{}) {
   return ok ? *p : otherwise;
 }
 
-using half = __half;
-using bfloat16 = __nv_bfloat16;
-
+__device__ __forceinline__ float to_float(float value) {
+  return value;
+}
 __device__ __forceinline__ float to_float(half value) {
   return __half2float(value);
 }
@@ -79,6 +78,10 @@ __device__ __forceinline__ float to_float(bfloat16 value) {
 
 template <typename T>
 __device__ __forceinline__ T from_float(float value);
+template <>
+__device__ __forceinline__ float from_float<float>(float value) {
+  return value;
+}
 template <>
 __device__ __forceinline__ half from_float<half>(float value) {
   return __float2half_rn(value);

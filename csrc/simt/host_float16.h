@@ -4,16 +4,15 @@
 // smallest normal number denormals; every NaN becomes 0x7FFF.
 #pragma once
 
+#include "simt/float16.h"
+
 #include <cstdint>
 
 namespace gpucnn::simt {
 
-struct alignas(2) half {
-  std::uint16_t bits;
-};
-struct alignas(2) bfloat16 {
-  std::uint16_t bits;
-};
+inline float to_float(float value) {
+  return value;
+}
 
 inline float to_float(bfloat16 value) {
   return __uint_as_float(std::uint32_t{value.bits} << 16);
@@ -37,6 +36,11 @@ constexpr std::uint32_t shift_rounded(std::uint32_t value, int shift) {
 
 template <typename T>
 T from_float(float value);
+
+template <>
+inline float from_float<float>(float value) {
+  return value;
+}
 
 template <>
 inline bfloat16 from_float<bfloat16>(float value) {

@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <dlfcn.h>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace gpucnn::simt {
@@ -26,6 +25,23 @@ std::uintptr_t start_of_module() {
   Dl_info info;
   dladdr(reinterpret_cast<const void*>(&start_of_module), &info);
   return address_of(info.dli_fbase);
+}
+
+// Whether the access could be one of the group's.
+bool is_of(const Group& group, const Access& access) {
+  return group.stamp == access.stamp && group.warp == access.thread / 32u;
+}
+
+// Whether this thread did the same before at the same stamp, and nobody has changed anything since.
+bool is_repeated(const Cell& cell, const Access& now) {
+  if (now.kind == Kind::write) {
+    return cell.write.stamp == now.stamp && cell.write.thread == now.thread && cell.write.kind == Kind::write &&
+           cell.reads[0].lanes == 0 && cell.atomics[0].lanes == 0;
+  }
+  for (const Group& group : now.kind == Kind::read ? cell.reads : cell.atomics) {
+    if (is_of(group, now) && group.lanes >> now.thread % 32 & 1) return true;
+  }
+  return false;
 }
 
 bool conflict(Kind a, Kind b) {
@@ -65,6 +81,8 @@ class Checker final : public Observer {
   template <bool kShared>
   bool touch(Cell& cell, const Access& now, std::uintptr_t address, std::size_t bytes, bool report);
   template <bool kShared>
+  void join(Groups& groups, const Access& now);
+  template <bool kShared>
   bool ordered(const Access& earlier, int thread) const {
     if (earlier.stamp < (kShared ? block_first_ : horizon_)) return true;
     return earlier.stamp >= block_first_ && clocks_.ordered(earlier, thread);
@@ -72,8 +90,8 @@ class Checker final : public Observer {
   // Those lanes of the group that are not ordered before what `thread` does now.
   template <bool kShared>
   std::uint32_t unordered(const Group& group, int thread) const {
-    if (group.access.stamp < (kShared ? block_first_ : horizon_)) return 0;
-    return group.access.stamp < block_first_ ? group.lanes : clocks_.unordered(group, thread);
+    if (group.stamp < (kShared ? block_first_ : horizon_)) return 0;
+    return group.stamp < block_first_ ? group.lanes : clocks_.unordered(group, thread);
   }
 
   void report(Problem problem, const Access& now, std::uintptr_t address, std::size_t bytes, const Access* earlier);
@@ -175,65 +193,66 @@ void Checker::remember(Access now, std::uintptr_t address, std::size_t bytes) {
 // Whether something was found wrong. Reports it if asked to.
 template <bool kShared>
 bool Checker::touch(Cell& cell, const Access& now, std::uintptr_t address, std::size_t bytes, bool report_it) {
-  const int thread = now.thread;
-  const std::uint32_t lane = 1u << thread % 32;
-  const auto is_mine = [&now](const Group& group) {  // or could be
-    return group.access.stamp == now.stamp && group.access.thread / 32 == now.thread / 32 &&
-           group.access.kind == now.kind;
-  };
   bool wrong = false;
   const auto found = [&](Problem problem, const Access* earlier) {
     if (report_it && !wrong) report(problem, now, address, bytes, earlier);
     wrong = true;
   };
+  const auto check = [&](const Groups& groups, Kind kind) {
+    for (const Group& group : groups) {
+      const std::uint32_t lanes = group.lanes == 0 || wrong ? 0 : unordered<kShared>(group, now.thread);
+      if (lanes == 0) continue;
+      const auto thread = static_cast<std::uint16_t>(group.warp * 32 + static_cast<unsigned>(__builtin_ctz(lanes)));
+      const Access earlier{group.stamp, group.site, thread, kind, false};
+      found(Problem::race, &earlier);
+    }
+  };
 
   const bool is_written = !kShared || cell.write.stamp >= block_first_;
   if (kShared && is_written && cell.write.in_flight) {
     found(Problem::in_flight, &cell.write);
-  } else if (now.kind == Kind::write) {
-    if (cell.write.stamp == now.stamp && cell.write.thread == thread && cell.first.lanes == 0) return false;
-  } else if ((is_mine(cell.first) && cell.first.lanes & lane) || (is_mine(cell.last) && cell.last.lanes & lane)) {
-    return false;  // the same again, and nobody was there in between
+  } else if (is_repeated(cell, now)) {
+    return false;
   }
   if (kShared && !is_written && now.kind != Kind::write) {
     found(Problem::uninitialised, nullptr);
     if (now.kind == Kind::atomic) cell.write = now;  // written by this, for better or worse
   }
-  if (!wrong && conflict(cell.write.kind, now.kind) && !ordered<kShared>(cell.write, thread)) {
+  if (!wrong && conflict(cell.write.kind, now.kind) && !ordered<kShared>(cell.write, now.thread)) {
     found(Problem::race, &cell.write);
   }
-  if (now.kind != Kind::write && cell.first.access.kind == now.kind && cell.last.access.kind == now.kind) {
-    // The usual case, where nothing more can be wrong: whole warps read the same words.
-    for (Group* group : {&cell.first, &cell.last}) {
-      if (!is_mine(*group) || group->access.site != now.site) continue;
-      group->lanes |= lane;
-      return wrong;
-    }
-  }
-  const std::uint32_t before_first = unordered<kShared>(cell.first, thread);
-  const std::uint32_t before_last = unordered<kShared>(cell.last, thread);
-  for (const auto& [group, lanes] : {std::pair(&cell.first, before_first), std::pair(&cell.last, before_last)}) {
-    if (wrong || lanes == 0 || !conflict(group->access.kind, now.kind)) continue;
-    Access earlier = group->access;
-    earlier.thread = static_cast<std::uint16_t>(earlier.thread / 32 * 32 + __builtin_ctz(lanes));
-    found(Problem::race, &earlier);
-  }
+  if (now.kind != Kind::read) check(cell.reads, Kind::read);
+  if (now.kind != Kind::atomic) check(cell.atomics, Kind::atomic);
 
-  const Group alone{now, lane};
   if (now.kind == Kind::write) {
     cell = {now, {}, {}};
-  } else if (before_first == 0) {
-    cell.first = alone;
-  } else if (before_last == 0) {
-    cell.last = alone;
-  } else if (is_mine(cell.first)) {  // at another line: who is right, where only nearly
-    cell.first.lanes |= lane;
-  } else if (is_mine(cell.last)) {
-    cell.last.lanes |= lane;
-  } else if (cell.last.access.thread / 32 == cell.first.access.thread / 32) {
-    cell.last = alone;
+  } else {
+    join<kShared>(now.kind == Kind::read ? cell.reads : cell.atomics, now);
   }
   return wrong;
+}
+
+// Adds an access to those of its kind.
+template <bool kShared>
+void Checker::join(Groups& groups, const Access& now) {
+  const std::uint32_t lane = 1u << now.thread % 32;
+  const Group alone{now.stamp, now.thread / 32u, now.site, lane};
+  for (Group& group : groups) {
+    if (!is_of(group, now) || group.site != now.site) continue;
+    group.lanes |= lane;
+    return;
+  }
+  for (Group& group : groups) {
+    if (unordered<kShared>(group, now.thread) != 0) continue;
+    group = alone;
+    return;
+  }
+  for (Group& group : groups) {  // at another line, which a report on this lane then won't name
+    if (!is_of(group, now)) continue;
+    group.lanes |= lane;
+    return;
+  }
+  if (groups[0].warp == groups[1].warp) groups[1] = alone;
 }
 
 void Checker::copy_issued(int thread, const void*, void* shared, std::size_t bytes, const void* site) {

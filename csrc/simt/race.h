@@ -15,7 +15,7 @@
 // Launches are ordered one after another. What happens on a thread's own stack is not looked at. __threadfence() orders
 // nothing here: blocks that hand data to each other inside a launch are reported, with a fence or without.
 //
-// Memory: kShadowBytes at most for global memory (64 MiB of float32 or 16 MiB of bytes that one launch touches);
+// Memory: kShadowBytes at most for global memory (51 MiB of float32 or 12 MiB of bytes that one launch touches);
 // a launch that touches more makes the checker forget what the launch has done in global memory so far, and a report
 // says so.
 #pragma once

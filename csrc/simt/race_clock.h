@@ -54,12 +54,12 @@ class Clocks {
 
   // Lanes of the group, of this block, that are not ordered before what `thread` does now.
   std::uint32_t unordered(const Group& group, int thread) const {
-    if (group.access.stamp < met_) return 0;
-    if (group.access.thread / kLanes != thread / kLanes) return group.lanes;
+    if (group.stamp < met_) return 0;
+    if (static_cast<int>(group.warp) != thread / kLanes) return group.lanes;
     std::uint32_t lanes = group.lanes & ~(1u << thread % kLanes);
     for (std::uint32_t rest = lanes; rest != 0; rest &= rest - 1) {
       const int lane = __builtin_ctz(rest);
-      if (known_[thread][lane] >= group.access.stamp) lanes &= ~(1u << lane);
+      if (known_[thread][lane] >= group.stamp) lanes &= ~(1u << lane);
     }
     return lanes;
   }

@@ -31,15 +31,25 @@ const char* name(Kind kind) {
   return "access";
 }
 
-// source_line() starts a process, and few places are wrong in many ways.
-const std::string& line_of(const void* site) {
-  static std::mutex mutex;
-  static std::map<const void*, std::string> known;
-  const std::lock_guard<std::mutex> lock(mutex);
-  const auto [found, is_new] = known.try_emplace(site);
-  if (is_new) found->second = source_line(site);
-  return found->second;
-}
+// What `find` says of an address, asked once: it starts a process, and few places are wrong in many ways.
+class Names {
+ public:
+  explicit Names(std::string (*find)(const void*)) : find_(find) {}
+
+  const std::string& operator()(const void* address) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto [found, is_new] = known_.try_emplace(address);
+    if (is_new) found->second = find_(address);
+    return found->second;
+  }
+
+ private:
+  std::string (*find_)(const void*);
+  std::mutex mutex_;
+  std::map<const void*, std::string> known_;
+};
+
+Names line_of(&source_line), name_of(&kernel_name);
 
 std::string act_in_words(const Party& party) {
   std::string text = name(party.kind);
@@ -88,7 +98,7 @@ const char* title(Problem problem) {
 }  // namespace
 
 std::string describe(const Finding& finding) {
-  std::string text = std::string(title(finding.problem)) + " in " + kernel_name(finding.kernel) + ": " +
+  std::string text = std::string(title(finding.problem)) + " in " + name_of(finding.kernel) + ": " +
                      in_words(finding.now) + ", " + in_words(finding.place);
   if (finding.earlier.site != nullptr) text += "; earlier " + in_words(finding.earlier);
   return text;

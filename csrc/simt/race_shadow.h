@@ -31,20 +31,23 @@ static_assert(sizeof(Access) == 16);
 
 // Lanes of one warp whose clocks stood at the same stamp when they read, or when they did an atomic.
 struct Group {
-  Access access;  // of the first of them
+  std::uint64_t stamp : 56, warp : 8;
+  std::uint32_t site;  // of the first of them
   std::uint32_t lanes;
 };
+static_assert(sizeof(Group) == 16);
 
-// `first` and `last` are reads or atomics since the write: accesses of one kind, which do not exclude one another. A
-// group whose successor is ordered after it gives way, since what conflicts with it conflicts with the successor too.
-// Two groups are enough to miss nothing: of two warps any writer conflicts with one unless a __syncthreads() has
-// ordered it after both, and a warp whose lanes are at three stamps at once has gone through several __syncwarp()s in
-// part.
+// What of one kind does not exclude itself. A group whose successor is ordered after it gives way: what conflicts with
+// it conflicts with the successor, being of the same kind. Two groups are enough to miss nothing: of two warps any
+// writer conflicts with one unless a __syncthreads() has ordered it after both, and a warp whose lanes are at three
+// stamps at once has gone through several __syncwarp()s in part.
+using Groups = Group[2];
+
 struct Cell {
   Access write;
-  Group first, last;
+  Groups reads, atomics;  // since the write
 };
-static_assert(sizeof(Cell) == 64, "a line of the cache");
+static_assert(sizeof(Cell) == 80);
 
 constexpr std::size_t kPageBytes = 4096;
 constexpr std::size_t kChunkCells = kPageBytes / 4;

@@ -10,7 +10,7 @@
 //   SIMT_DYNAMIC_SHARED(float, buffer);     float* buffer, aligned to 1,024: the launch's shared_bytes
 //   vload<float4>(p)  vstore<float4>(p, v)  one access of that width (1 to 16 bytes); p must be aligned to it
 //   load_if(ok, p, otherwise = 0)           *p where ok; p is not followed where not
-//   half  bfloat16  to_float(h)  from_float<half>(x)     rounded to nearest, ties to even
+//   half  bfloat16  to_float(h)  from_float<half>(x)     rounded to nearest, ties to even; of float, itself
 //   threadIdx ... __syncthreads() __syncwarp() __shfl_*_sync() __ballot_sync() __any_sync() __all_sync()
 //   __reduce_*_sync() atomicAdd() ... __ldg() __threadfence() min() max(): as in CUDA
 //

@@ -108,6 +108,17 @@ UNIT(race_with_a_reader_at_another_line, 1, {
   if (t != 17 && t < 32) __syncwarp(0xfffdffffu);
   if (t == 4) s[1] = sum;
 })
+UNIT(race_with_one_of_readers_at_many_lines, 1, {
+  float sum = 0;
+  if (t < 8) sum += s[1];
+  if (t >= 8 && t < 16) sum -= s[1];
+  if (t == 17) sum = 2 * s[1];
+  if (t == 18) sum = 3 * s[1];
+  if (t == 19) sum = 4 * s[1];
+  m.floats[t] = sum;
+  if (t != 17 && t < 32) __syncwarp(0xfffdffffu);
+  if (t == 4) s[1] = sum;
+})
 UNIT(ordered_after_all_readers_of_a_mask, 1, {
   if (t < 16) m.floats[t] = s[0];
   if (t < 16) __syncwarp(0x0000ffffu);
@@ -219,6 +230,57 @@ UNIT(ordered_atomics_then_read, 1, {
   atomicAdd(&m.ints[0], 1);
   __syncthreads();
   m.floats[t] = static_cast<float>(m.ints[0]);
+})
+
+UNIT(race_read_of_what_another_changed_and_read, 1, {
+  if (t == 0) {
+    atomicAdd(&m.ints[0], 1);
+    m.floats[0] = static_cast<float>(m.ints[0]);
+  }
+  const int other = __shfl_sync(kAll, t, 0);  // in this order, whatever the order
+  if (t == 5) m.floats[5] = static_cast<float>(m.ints[0] + other);
+})
+UNIT(race_change_of_what_another_read_and_changed, 1, {
+  if (t == 0) {
+    m.floats[0] = static_cast<float>(m.ints[0]);
+    atomicAdd(&m.ints[0], 1);
+  }
+  const int other = __shfl_sync(kAll, t, 0);
+  if (t == 5) atomicAdd(&m.ints[0], other);
+})
+UNIT(race_block_reads_what_another_changed_and_read, 2, {
+  if (blockIdx.x == 0) {
+    if (t == 0) atomicAdd(&m.ints[0], 1);
+    __syncthreads();
+    m.floats[t] = static_cast<float>(m.ints[0]);
+  } else if (t == 1) {
+    m.ints[1] = m.ints[0];
+  }
+})
+UNIT(race_block_changes_what_another_read_and_changed, 2, {
+  if (blockIdx.x == 0) {
+    m.floats[t] = static_cast<float>(m.ints[0]);
+    __syncthreads();
+    atomicAdd(&m.ints[0], 1);
+  } else {
+    atomicAdd(&m.ints[0], 1);
+  }
+})
+UNIT(race_change_of_what_another_wrote_and_changed, 1, {
+  if (t == 0) {
+    m.ints[0] = 1;
+    atomicAdd(&m.ints[0], 1);
+  }
+  const int other = __shfl_sync(kAll, t, 0);
+  if (t == 5) atomicAdd(&m.ints[0], other);
+})
+UNIT(ordered_changes_and_reads_in_turn, 1, {
+  for (int i = 0; i < 3; ++i) {
+    atomicAdd(&m.ints[0], 1);
+    __syncthreads();
+    m.floats[t] = static_cast<float>(m.ints[0]);
+    __syncthreads();
+  }
 })
 
 // Between blocks: even the same thread of another block is another thread.

@@ -1,0 +1,46 @@
+// Sums and maxima over the threads of a warp or a block, always in the same order. For .cu files.
+#pragma once
+
+#include "simt/simt.h"
+
+namespace gpucnn {
+
+// combine(...) over the warp, in every lane: a butterfly, so all lanes have the same bits if combine(a, b) and
+// combine(b, a) are the same. All 32 lanes call it.
+template <typename T, typename Combine>
+__device__ __forceinline__ T warp_reduce(T value, Combine combine) {
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    value = combine(value, __shfl_xor_sync(0xffffffffu, value, distance));
+  }
+  return value;
+}
+
+__device__ __forceinline__ float warp_sum(float value) {
+  return warp_reduce(value, [](float a, float b) { return a + b; });
+}
+
+// As warp_reduce() over a block of kThreads threads, a multiple of 32, in every thread. All threads of the block call
+// it; it begins and ends with a barrier's order, so calls may follow one another.
+template <int kThreads, typename T, typename Combine>
+__device__ __forceinline__ T block_reduce(T value, Combine combine) {
+  static_assert(kThreads % 32 == 0 && kThreads <= 1024, "whole warps");
+  constexpr int kWarps = kThreads / 32;
+  value = warp_reduce(value, combine);
+  if constexpr (kWarps > 1) {
+    SIMT_SHARED(T, partial, [kWarps]);
+    __syncthreads();  // an earlier call's readers are done
+    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = partial[0];
+    for (int warp = 1; warp < kWarps; ++warp) value = combine(value, partial[warp]);
+  }
+  return value;
+}
+
+template <int kThreads>
+__device__ __forceinline__ float block_sum(float value) {
+  return block_reduce<kThreads>(value, [](float a, float b) { return a + b; });
+}
+
+}  // namespace gpucnn
