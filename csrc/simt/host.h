@@ -64,6 +64,7 @@ constexpr bool is_one_access =
 template <typename... Parameters, typename... Arguments>
 [[nodiscard]] Status launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes, Stream,
                             Arguments&&... arguments) {
+  static_assert((sizeof(Parameters) + ... + 0) <= 4096, "a kernel takes 4 KiB of parameters");
   struct Closure {
     void (*kernel)(Parameters...);
     std::tuple<Parameters...> parameters;

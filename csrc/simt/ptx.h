@@ -1,29 +1,30 @@
 // PTX instructions as named functions: under nvcc the instruction itself (ptx_cuda.h), on the host a model of what the
 // PTX manual says it does (ptx_host.h). The models are not calibrated against hardware yet.
 //
-//   cp_async<16>(shared, global, valid = true)   copies 4, 8 or 16 bytes later, past the registers; not valid: zeros,
-//   and
-//                                                global is not followed. Both aligned to the number of bytes
-//   cp_async_commit()                            those issued since the last commit become a group
-//   cp_async_wait_group<N>()                     waits until all but the last N groups are done (this thread's own)
-//   cp_async_wait_all()                          waits for everything, committed or not
+//   cp_async<16>(shared, global, valid = true)
+//     copies 4, 8 or 16 bytes later, past the registers; both addresses are multiples of that. Not valid: writes zeros,
+//     and global is not followed
+//   cp_async_commit()            those issued since the last commit become a group
+//   cp_async_wait_group<N>()     waits until all but the last N groups are done (this thread's own)
+//   cp_async_wait_all()          waits for everything, committed or not
 //
 // The next ones are called by all 32 lanes at once.
 //
-//   ldmatrix_x1/x2/x4(r, row)        1, 2 or 4 matrices of 8 rows of 8 16-bit elements from shared memory: matrix i's
-//   row j
-//                                    is at lane (8 i + j)'s `row`, aligned to 16. r[i] of lane l: row l / 4, columns
-//                                    2 (l % 4) in the low half and 2 (l % 4) + 1 in the high one
-//   ldmatrix_x1/x2/x4_trans(r, row)  the same of the transposed matrices
-//   mma_m16n8k16_bf16/fp16(d, a, b)  d += a * b with a 16 x 16, b 16 x 8, d 16 x 8 in float32, spread over the lanes
-//   thus mma_m16n8k8_tf32(d, a, b)        (g = lane / 4, t = lane % 4):
-//                                      d[0] d[1]: row g, columns 2t, 2t + 1; d[2] d[3]: row g + 8
-//                                      16-bit: a[0]: row g, columns 2t, 2t + 1; a[1]: row g + 8; a[2], a[3]: columns +
-//                                      8
-//                                              b[0]: rows 2t, 2t + 1, column g; b[1]: rows + 8
-//                                      tf32:   a[0]: row g, column t; a[1]: row g + 8; a[2], a[3]: columns + 4
-//                                              b[0]: row t, column g; b[1]: row t + 4
-//                                              float32 bits of which the low 13 are ignored
+//   ldmatrix_x1/x2/x4(r, row)
+//     1, 2 or 4 matrices of 8 rows of 8 16-bit elements from shared memory: row j of matrix i is where lane (8 i + j)'s
+//     `row` points, a multiple of 16. r[i] of lane l: row l / 4, columns 2 (l % 4) in the low half and 2 (l % 4) + 1 in
+//     the high one
+//   ldmatrix_x1/x2/x4_trans(r, row)
+//     the same of the transposed matrices
+//   mma_m16n8k16_bf16/fp16(d, a, b), mma_m16n8k8_tf32(d, a, b)
+//     d += a * b with a 16 x 16 (tf32: 16 x 8), b 16 x 8 (8 x 8) and d 16 x 8 in float32, spread over the lanes; with
+//     g = lane / 4 and t = lane % 4:
+//       d[0], d[1]   row g, columns 2t and 2t + 1; d[2], d[3] the same of row g + 8
+//       16-bit       a[0] row g, columns 2t and 2t + 1; a[1] row g + 8; a[2], a[3] the same, 8 columns on
+//                    b[0] column g, rows 2t and 2t + 1; b[1] the same, 8 rows on
+//       tf32         a[0] row g, column t; a[1] row g + 8; a[2], a[3] the same, 4 columns on
+//                    b[0] column g, row t; b[1] row t + 4
+//                    float32 bits, of which the low 13 are ignored
 #pragma once
 
 #include "simt/simt.h"

@@ -3,10 +3,10 @@
 // Kernels are compiled with -fsanitize=thread but linked with these files in the place of libtsan, which knows neither
 // blocks nor barriers and has to be preloaded. Found, each with both source lines, threads and blocks:
 //
-//   - two accesses to one byte of shared or global memory, at least one a write, and no barrier between them that
-//   orders
-//     them: inside a block, and between the blocks of a launch, which nothing orders. Atomics do not race with atomics.
-//     It does not depend on the order in which threads happened to run;
+//   - two accesses to one byte of shared or global memory, at least one a write, and no barrier that orders them:
+//   inside
+//     a block, and between the blocks of a launch, which nothing orders. Atomics do not race with atomics. It does not
+//     depend on the order in which threads happened to run;
 //   - a read of shared memory that no thread of the block has written, or that a cp.async is still on its way to;
 //   - an access to the block's shared memory outside the declared arrays, or to global memory outside all registered
 //     buffers, if there are any. These also end the launch with a Fault, before anything is overwritten. The module's

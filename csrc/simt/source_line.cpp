@@ -71,6 +71,7 @@ std::string kernel_name(const void* kernel) {
 std::string source_line(const void* return_address) {
   for (std::string line : ask_addr2line("-i", static_cast<const char*>(return_address) - 1)) {
     line = line.substr(0, line.find(" (discriminator"));
+    if (line.compare(0, 2, "./") == 0) line.erase(0, 2);  // as Site says it
     if (line.compare(0, 2, "??") != 0 && !is_of_the_layer(line)) return line;
   }
   return "an unknown line";
