@@ -133,7 +133,7 @@ def conversion(targets: tuple[Any, ...], dtype: Any, device: str | None) -> tupl
     )
 
 
-_KINDS = {"b": 0, "u": 1, "i": 1, "f": 2}
+_KINDS = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2}
 
 
 def common_dtype(a: np.dtype[Any], a_ndim: int, b: np.dtype[Any], b_ndim: int) -> np.dtype[Any]:
@@ -144,6 +144,8 @@ def common_dtype(a: np.dtype[Any], a_ndim: int, b: np.dtype[Any], b_ndim: int) -
         return a
     kind = _KINDS[a.kind] - _KINDS[b.kind]
     if kind == 0 and bool(a_ndim) == bool(b_ndim):
+        if {a.name, b.name} == {"bfloat16", "float16"}:
+            return np.dtype(np.float32)  # which holds both; numpy knows of none
         return np.promote_types(a, b)
     return a if kind > 0 or (kind == 0 and a_ndim) else b
 

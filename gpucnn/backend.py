@@ -21,6 +21,9 @@ Array = Any
 """A numpy.ndarray or a cupy.ndarray; no third kind reaches an op."""
 
 FLOAT_DTYPES = (np.dtype("float32"), np.dtype("float64"), np.dtype("float16"))
+FLOAT_KINDS = "fV"
+"""numpy's letters for the floating dtypes that tensors hold: V stands for bfloat16, and tensors hold no other such."""
+
 BACKENDS = ("reference", "cuda", "simt")
 """Every backend that a kernel can be registered for. A compiled CPU backend is one more name here, and its kernels."""
 
@@ -63,7 +66,8 @@ def as_array(data: Any, dtype: Any = None) -> Array:
         dtype: numpy dtype or its name; None keeps that of the data.
 
     Raises:
-        TypeError: data, or a `dtype`, that is neither a float of FLOAT_DTYPES, an integer nor a bool.
+        TypeError: data, or a `dtype`, that is neither a float of FLOAT_DTYPES, bfloat16, an integer nor a bool.
+        RuntimeError: bfloat16 by its name where ml_dtypes, which has it, is not installed.
     """
     loaded = sys.modules.get("cupy")
     on_gpu = loaded is not None and isinstance(data, loaded.ndarray)
@@ -83,13 +87,28 @@ def _of_python_floats(data: Any) -> bool:
 
 
 def supported_dtype(dtype: Any) -> np.dtype[Any]:
-    """`dtype` in native byte order; TypeError for one that tensors can't hold."""
+    """`dtype` in native byte order; TypeError for one that tensors can't hold, RuntimeError for a missing bfloat16."""
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        return bfloat16()
     try:
         found: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
     except TypeError:
         raise TypeError(f"dtype must be a numpy dtype or the name of one, got {dtype!r}") from None
-    if not (found in FLOAT_DTYPES or found.kind in "biu"):
-        raise TypeError(f"a tensor holds floats (float32, float64, float16), integers or bools, not {found}")
+    if not (found in FLOAT_DTYPES or found.kind in "biu" or found.name == "bfloat16"):
+        raise TypeError(f"a tensor holds floats (float32, float64, float16, bfloat16), integers or bools, not {found}")
+    return found
+
+
+@functools.cache
+def bfloat16() -> np.dtype[Any]:
+    """numpy's dtype for bfloat16, which ml_dtypes adds. Raises RuntimeError with the remedy where that is missing."""
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise RuntimeError(
+            "bfloat16 needs ml_dtypes, which is not installed: pip install 'gpucnn[bfloat16]'"
+        ) from error
+    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
     return found
 
 

@@ -29,7 +29,7 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
     array = backend.as_array(data.data if isinstance(data, Tensor) else data, dtype)
     if device is not None:
         array = backend.to_device(array, device)
-    channels_last = array.ndim == 4 and array.dtype.kind == "f"
+    channels_last = array.ndim == 4 and array.dtype.kind in backend.FLOAT_KINDS
     laid_out = backend.namespace(array).array(array.transpose(backend.NHWC) if channels_last else array, order="C")
     return Tensor(backend.from_nhwc(laid_out) if channels_last else laid_out, requires_grad)
 
@@ -101,7 +101,7 @@ def full_like(
 def _alike(make: Callable[..., Any], shape: Any, dtype: Any, device: str, requires_grad: bool) -> Tensor:
     """A Tensor of make(shape, dtype), whose elements are all made alike, so that their order does not matter."""
     held, sizes = backend.supported_dtype(dtype), _sizes(shape)
-    if len(sizes) == 4 and held.kind == "f":
+    if len(sizes) == 4 and held.kind in backend.FLOAT_KINDS:
         array = backend.from_nhwc(make([sizes[axis] for axis in backend.NHWC], held))
     else:
         array = make(sizes, held)
@@ -183,6 +183,6 @@ def randn(*size: Any, dtype: Any = "float32", device: str = "cpu", requires_grad
 
 def _floating(dtype: Any) -> np.dtype[Any]:
     held = backend.supported_dtype(dtype)
-    if held.kind != "f":
+    if held.kind not in backend.FLOAT_KINDS:
         raise TypeError(f"random numbers need a floating dtype, got {held}")
     return held

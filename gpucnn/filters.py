@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from gpucnn import functional as F
 from gpucnn.arguments import normalize_axis
-from gpucnn.backend import to_device
+from gpucnn.backend import FLOAT_KINDS, to_device
 from gpucnn.problem import IntPair, pair
 from gpucnn.tensor import Tensor, as_array
 
@@ -234,7 +234,7 @@ _VERTICAL, _HORIZONTAL = 2, 3
 
 def _checked(op: str, image: Image, mode: str) -> Tensor:
     x = image if isinstance(image, Tensor) else Tensor(image)
-    if x.dtype.kind != "f":
+    if x.dtype.kind not in FLOAT_KINDS:
         raise TypeError(f"{op}: image must hold floats, got {x.dtype}; astype('float32') or to('float32') makes them")
     if x.ndim not in (2, 3, 4) or 0 in x.shape[-3:]:
         raise ValueError(

@@ -120,7 +120,7 @@ class Node:
         """Zeros where a floating output went unused while another was used."""
         present = next(gradient for gradient in gradients if gradient is not None)
         return [
-            backend.zeros(shape, dtype, present) if gradient is None and dtype.kind == "f" else gradient
+            backend.zeros(shape, dtype, present) if gradient is None and dtype.kind in backend.FLOAT_KINDS else gradient
             for gradient, (shape, dtype) in zip(gradients, self.outputs, strict=True)
         ]
 

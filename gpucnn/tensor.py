@@ -230,7 +230,7 @@ class Tensor(Operators):
         """
         if not self.is_leaf and not requires_grad:
             raise RuntimeError("requires_grad can be switched off for leaves only; use detach() to cut the history")
-        if requires_grad and self.dtype.kind != "f":
+        if requires_grad and self.dtype.kind not in backend.FLOAT_KINDS:
             raise ValueError(f"only tensors of a floating dtype can require gradients, got {self.dtype}")
         self._requires_grad = bool(requires_grad)
         return self
@@ -283,7 +283,7 @@ class Tensor(Operators):
         if True in context.needs_input_grad:
             node = Node(function, context, edges, [(output.data.shape, output.data.dtype) for output in outputs])
             for number, output in enumerate(outputs):
-                if output.data.dtype.kind == "f":
+                if output.data.dtype.kind in backend.FLOAT_KINDS:
                     output._requires_grad, output.node = True, (node, number)
         if observers and (observer := observers.get(threading.get_ident())):
             observer.function(function, inputs, parameters, context, outputs)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ml_dtypes  # noqa: F401  from here on numpy knows bfloat16 by its name
 import pytest
 
 from gpucnn import extension
@@ -76,7 +77,7 @@ def poisoned(allocate: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(allocate)
     def run(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
         array = allocate(shape, dtype, like)
-        array[...] = float("nan") if array.dtype.kind == "f" else 0x5A
+        array[...] = float("nan") if array.dtype.kind in "fV" else 0x5A
         return array
 
     return run

@@ -23,7 +23,8 @@ def draw(kind: str, shape: tuple[int, ...], stream: int = 0) -> np.ndarray:
     rng = np.random.default_rng([SEED, stream, *shape])
     if kind == "integers":
         return rng.integers(-4, 5, shape).astype(np.float64)
-    return rng.standard_normal(shape).astype(np.float16).astype(np.float64)
+    short = rng.standard_normal(shape).astype(np.float16).astype(np.float32)
+    return (short.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)  # as bfloat16 has them
 
 
 def nhwc(array: np.ndarray, dtype: Any = None) -> np.ndarray:
@@ -102,7 +103,7 @@ def names(table: KernelTable) -> list[str]:
 
 
 def _strided(array: np.ndarray) -> np.ndarray:
-    wide = np.full([2 * size + 1 for size in array.shape], np.nan if array.dtype.kind == "f" else 99, array.dtype)
+    wide = np.full([2 * size + 1 for size in array.shape], np.nan if array.dtype.kind in "fV" else 99, array.dtype)
     view = wide[tuple(slice(1, None, 2) for _ in array.shape)]
     view[...] = array
     return view

@@ -292,7 +292,7 @@ class _Function:
         if out is not None:
             return out
         if self.name in ("empty", "empty_like"):
-            result[...] = float("nan") if result.dtype.kind == "f" else 0x5A
+            result[...] = float("nan") if result.dtype.kind in "fV" else 0x5A
         owner = next((argument for argument in arguments if isinstance(argument, StrictArray)), None)
         return _wrapped(result, owner, self.name)
 

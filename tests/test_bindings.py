@@ -48,7 +48,7 @@ def test_arrays_of_another_machine_are_refused(any_module: ModuleType, array: ob
     if any_module is not cuda:
         where, other = "in CPU memory, such as a numpy.ndarray", "__cuda_array_interface__"
         array = Elsewhere(other) if isinstance(array, np.ndarray) else array
-    arguments = {"x": Fake(), "y": Fake(), "alpha": 2.0, "stream": 0, position: array}
+    arguments = {"dtype": "float32", "x": Fake(), "y": Fake(), "alpha": 2.0, "stream": 0, position: array}
     with pytest.raises(TypeError) as caught:
         any_module.scale(**arguments)
     assert str(caught.value).startswith(f"scale: argument '{position}' must be an array {where}, and is a ")
@@ -85,7 +85,7 @@ BAD = [
 def test_arrays_that_a_kernel_can_not_take_are_refused(
     any_module: ModuleType, error: type[Exception], rule: str, interface: dict[str, Any], position: str
 ) -> None:
-    arguments = {"x": Fake(), "y": Fake(), "alpha": 2.0, "stream": 0, position: Fake(**interface)}
+    arguments = {"dtype": "float32", "x": Fake(), "y": Fake(), "alpha": 2.0, "stream": 0, position: Fake(**interface)}
     with pytest.raises(error) as caught:
         any_module.scale(**arguments)
     assert rule in str(caught.value)
@@ -97,7 +97,7 @@ def test_an_incomplete_interface_is_refused(any_module: ModuleType, missing: str
     array = Fake()
     del array.__cuda_array_interface__[missing]  # the other attribute is the same dict
     with pytest.raises(TypeError, match=f"{interface_of(any_module)} has no '{missing}'"):
-        any_module.scale(array, Fake(), 2.0, 0)
+        any_module.scale("float32", array, Fake(), 2.0, 0)
 
 
 def test_what_an_arrays_own_property_raises_is_not_hidden(any_module: ModuleType) -> None:
@@ -109,22 +109,22 @@ def test_what_an_arrays_own_property_raises_is_not_hidden(any_module: ModuleType
         __array_interface__ = __cuda_array_interface__
 
     with pytest.raises(RuntimeError, match="detach it first"):
-        any_module.scale(Tracked(), Fake(), 2.0, 0)
+        any_module.scale("float32", Tracked(), Fake(), 2.0, 0)
 
 
 def test_shapes_must_agree_and_an_output_must_be_writable(any_module: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"'x' of shape \(2, 3\) and 'y' of shape \(3, 2\) must have the same shape"):
-        any_module.scale(Fake((2, 3)), Fake((3, 2)), 2.0, 0)
+        any_module.scale("float32", Fake((2, 3)), Fake((3, 2)), 2.0, 0)
     with pytest.raises(ValueError, match=r"'x' of shape \(6,\) and 'y' of shape \(2, 3\)"):
-        any_module.scale(Fake((6,)), Fake((2, 3)), 2.0, 0)
+        any_module.scale("float32", Fake((6,)), Fake((2, 3)), 2.0, 0)
     with pytest.raises(ValueError, match=r"argument 'y' of shape \(2, 3\) is read-only"):
-        any_module.scale(Fake(), Fake(data=(1 << 21, True)), 2.0, 0)
+        any_module.scale("float32", Fake(), Fake(data=(1 << 21, True)), 2.0, 0)
 
 
 @pytest.mark.parametrize("offset", [4, 20, -4, -20])
 def test_partly_overlapping_arrays_are_refused(any_module: ModuleType, offset: int) -> None:
     with pytest.raises(ValueError, match="overlap in memory without being the same array"):
-        any_module.scale(Fake(), Fake(data=((1 << 20) + offset, False)), 2.0, 0)
+        any_module.scale("float32", Fake(), Fake(data=((1 << 20) + offset, False)), 2.0, 0)
 
 
 @needs_extension
@@ -146,14 +146,14 @@ def test_partly_overlapping_arrays_are_refused(any_module: ModuleType, offset: i
 def test_arrays_that_are_right_get_as_far_as_the_missing_device(x: Fake, y: Fake) -> None:
     module = loaded("_cuda")
     with pytest.raises(module.CudaError, match="no CUDA device"):
-        module.scale(x, y, 2.0, 0)
+        module.scale("float32", x, y, 2.0, 0)
 
 
 def test_alpha_must_fit_float32(any_module: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"alpha=1e\+39 is beyond float32's range"):
-        any_module.scale(Fake(), Fake(), 1e39, 0)
+        any_module.scale("float32", Fake(), Fake(), 1e39, 0)
     with pytest.raises(TypeError):
-        any_module.scale(Fake(), Fake(), "2", 0)
+        any_module.scale("float32", Fake(), Fake(), "2", 0)
 
 
 # ----------------------------------------------------------------------------------- the kernels built for the CPU
@@ -186,9 +186,9 @@ def test_an_order_that_there_is_not_is_refused(
     cpu_module.set_order("")
     monkeypatch.setenv("GPUCNN_SIMT_ORDER", order)
     with pytest.raises(cpu_module.SimtError, match=r"^scale: .*fwd.* \(x float32 \(5,\), y float32 \(5,\)\)$"):
-        cpu_module.scale(x, x, 2.0, 0)
+        cpu_module.scale("float32", x, x, 2.0, 0)
     monkeypatch.setenv("GPUCNN_SIMT_ORDER", "rev")
-    cpu_module.scale(x, x, 2.0, 0)  # the process goes on
+    cpu_module.scale("float32", x, x, 2.0, 0)  # the process goes on
     assert (x == 2).all()
 
 
@@ -210,13 +210,13 @@ def test_numpy_arrays_that_a_kernel_can_not_take_are_refused(
 ) -> None:
     y = np.full((2, 3), 7, np.float32)
     if rule is None:  # numpy's own masks are no part of the interface that it offers
-        cpu_module.scale(x, y, 2.0, 0)
+        cpu_module.scale("float32", x, y, 2.0, 0)
         return
     with pytest.raises((TypeError, ValueError), match=r"^scale: ") as caught:
-        cpu_module.scale(x, y, 2.0, 0)
+        cpu_module.scale("float32", x, y, 2.0, 0)
     assert rule in str(caught.value)
     assert (y == 7).all()
-    cpu_module.scale(y, y, 2.0, 0)
+    cpu_module.scale("float32", y, y, 2.0, 0)
     assert (y == 14).all()
 
 
@@ -224,13 +224,13 @@ def test_an_output_that_can_not_be_written_is_refused(cpu_module: ModuleType) ->
     y = np.zeros(6, np.float32)
     y.flags.writeable = False
     with pytest.raises(ValueError, match=r"scale: argument 'y' of shape \(6,\) is read-only and would be written"):
-        cpu_module.scale(np.zeros(6, np.float32), y, 2.0, 0)
-    assert cpu_module.scale(y, np.ones(6, np.float32), 2.0, 0) is None  # an input may be
+        cpu_module.scale("float32", np.zeros(6, np.float32), y, 2.0, 0)
+    assert cpu_module.scale("float32", y, np.ones(6, np.float32), 2.0, 0) is None  # an input may be
 
 
 def test_arrays_without_elements_are_no_launch(cpu_module: ModuleType) -> None:
     x = np.zeros((0, 3), np.float32)
-    cpu_module.scale(x, np.empty_like(x), 2.0, 0)
+    cpu_module.scale("float32", x, np.empty_like(x), 2.0, 0)
 
 
 def test_kernels_run_from_several_threads(cpu_module: ModuleType) -> None:
@@ -240,7 +240,7 @@ def test_kernels_run_from_several_threads(cpu_module: ModuleType) -> None:
 
     def work(index: int) -> None:
         for _ in range(5):
-            cpu_module.scale(x, results[index], float(index), 0)
+            cpu_module.scale("float32", x, results[index], float(index), 0)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
     for thread in threads:

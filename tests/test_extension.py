@@ -175,7 +175,7 @@ def test_a_call_without_a_device_is_refused_before_the_pointer_is_touched(
     module: ModuleType, shape: tuple[int, ...]
 ) -> None:
     with pytest.raises(module.CudaError, match="scale: no CUDA device: "):
-        module.scale(Fake(shape), Fake(shape), 2.0, 0)
+        module.scale("float32", Fake(shape), Fake(shape), 2.0, 0)
     assert issubclass(module.CudaError, RuntimeError)
     assert f"{module.CudaError.__module__}.{module.CudaError.__name__}" == "gpucnn._cuda.CudaError"
 
@@ -249,7 +249,7 @@ class TestScaleOnDevice:
             x = np.random.default_rng(seed).standard_normal(size + 8).astype(np.float32)
             x[::7] = [np.inf, np.nan, -0.0, 1e-42, 3e38][seed % 5]
             into = cupy.full(size + 8, 123.0, np.float32)
-            module.scale(cupy.asarray(x)[start : start + size], into[out : out + size], 1.7, stream.ptr)
+            module.scale("float32", cupy.asarray(x)[start : start + size], into[out : out + size], 1.7, stream.ptr)
             with np.errstate(over="ignore"):
                 expected = np.float32(1.7) * x[start : start + size]
             result = cupy.asnumpy(into)
@@ -258,7 +258,7 @@ class TestScaleOnDevice:
 
     def test_in_place(self, module: ModuleType, cupy: Any) -> None:
         x = cupy.arange(1001, dtype=np.float32)
-        module.scale(x, x, -2.0, cupy.cuda.get_current_stream().ptr)
+        module.scale("float32", x, x, -2.0, cupy.cuda.get_current_stream().ptr)
         np.testing.assert_array_equal(cupy.asnumpy(x), -2.0 * np.arange(1001, dtype=np.float32))
 
     @pytest.mark.slow
@@ -267,7 +267,7 @@ class TestScaleOnDevice:
         if cupy.cuda.runtime.memGetInfo()[0] < 4 * size + (1 << 30):
             pytest.skip("needs 9 GB of free device memory")
         x = cupy.ones(size, np.float32)
-        module.scale(x, x, 3.0, cupy.cuda.get_current_stream().ptr)
+        module.scale("float32", x, x, 3.0, cupy.cuda.get_current_stream().ptr)
         assert bool((x[:1000] == 3).all())
         assert bool((x[-1000:] == 3).all())
         assert int(cupy.count_nonzero(x == 3)) == size
@@ -275,7 +275,7 @@ class TestScaleOnDevice:
     def test_a_pointer_that_is_no_device_memory_is_refused(self, module: ModuleType) -> None:
         host = np.zeros(6, np.float32)
         with pytest.raises(ValueError, match=r"argument 'x' of shape \(6,\) is not device memory"):
-            module.scale(Fake((6,), data=(host.ctypes.data, False)), Fake((6,)), 2.0, 0)
+            module.scale("float32", Fake((6,), data=(host.ctypes.data, False)), Fake((6,)), 2.0, 0)
 
     def test_devices_are_described(self, module: ModuleType) -> None:
         properties = module.device_properties(0)

@@ -52,7 +52,7 @@ ONLY = {
 EXTENSION_IS_FOR = {"backend", "ops", "cli"}
 
 # Heavy, and not needed by everyone: imported where they are used.
-ON_USE = {"PIL", "cupy", "matplotlib", "pooch", "requests", "safetensors", "tabulate", "threadpoolctl"}
+ON_USE = {"PIL", "cupy", "matplotlib", "ml_dtypes", "pooch", "requests", "safetensors", "tabulate", "threadpoolctl"}
 AT_THE_TOP = {"numpy": None, "click": "cli", "tabulate": "cli", "tqdm": "cli"}
 
 

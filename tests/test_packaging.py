@@ -327,7 +327,7 @@ def test_the_kernels_for_the_cpu_build_and_rebuild_from_the_sdist(small: Path, t
         f"import {', '.join(names := ['_simt_plain', '_simt_race'])}, numpy\n"
         f"for module in ({', '.join(names)}):\n"
         "    x = numpy.ones(5, numpy.float32)\n"
-        "    module.scale(x, x, 3.0, 0)\n"
+        "    module.scale('float32', x, x, 3.0, 0)\n"
         "    print(module.flavour, x.sum())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=package, capture_output=True, text=True)

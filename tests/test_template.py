@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_checks import ORDERS
 from op_checks import LAYOUTS, compare, draw, each_kernel, frozen, names, plant
 
 import gpucnn
 from gpucnn import backend
 from gpucnn.ops import _template as ops
+from gpucnn.ops.compiled import FLOATS
 from gpucnn.ops.registry import TABLES
 from gpucnn.testing import assert_equal, gradcheck, guarded
 
@@ -38,7 +40,7 @@ def check_kernels(shape: tuple[int, ...], dtype: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float64", *FLOATS])
 def test_every_kernel(shape: tuple[int, ...], dtype: str) -> None:
     check_kernels(shape, dtype)
 
@@ -48,52 +50,61 @@ def test_these_are_all_kernels() -> None:
     for compiled in ("cuda", "simt"):
         (kernel,) = ops.forward.specs(compiled)
         assert kernel.name == "grid_stride"
-        assert kernel.dtypes == ("float32",)
+        assert kernel.dtypes == FLOATS
 
 
-SIZES = [0, 1, 2, 3, 4, 5, 31, 32, 33, 127, 128, 129, 1023, 1024, 1025, 16_384, 16_389, 40_001]
-"""Elements: across a pack of 4, a block's 1,024, and the 16,384 that the whole grid on the CPU moves in one pass."""
+SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 127, 128, 129, 1023, 1024, 1025, 4103, 16_384, 16_389, 40_001]
+"""Elements: across a pack of 4 or 8, a block's 1,024 or 2,048, and what the whole grid on the CPU moves in one pass:
+16,384 floats or 32,768 halves."""
 
 
-@pytest.mark.parametrize("order", ["fwd", "rev", "rand:7", "prio:7"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_the_kernel_runs_on_the_cpu_in_any_order(simt: ModuleType, order: str) -> None:
+    """Products of numbers of 8 bits each are exact in float32, so that one rounding is all there is."""
     simt.set_order(order)
-    for size in SIZES:
-        x = draw("normal", (size,))
-        problem = ops.ScaleProblem(-1.75, "float32")
-        y = ops.forward(problem, frozen(x, "float32"), like=np.empty(0, np.float32))
-        assert_equal(y, (x * -1.75).astype(np.float32), name=f"{size} elements")
+    for dtype in map(gpucnn.backend.supported_dtype, FLOATS):
+        for size in SIZES:
+            x = draw("normal", (size,))
+            y = ops.forward(ops.ScaleProblem(-1.75, dtype.name), frozen(x, dtype), like=np.empty(0, dtype))
+            assert_equal(y, (x * -1.75).astype(dtype), name=f"{size} elements of {dtype}")
 
 
-@pytest.mark.parametrize(("start", "out"), [(0, 0), (1, 1), (0, 3), (4, 0)])
-def test_memory_that_is_not_aligned_to_16_bytes_takes_the_narrow_path(simt: ModuleType, start: int, out: int) -> None:
+@pytest.mark.parametrize(("start", "out"), [(0, 0), (1, 1), (0, 3), (4, 0), (8, 16)])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_memory_that_is_not_aligned_to_16_bytes_takes_the_narrow_path(
+    simt: ModuleType, start: int, out: int, dtype: str
+) -> None:
     """And nothing outside the output is written."""
     for size in SIZES:
-        x = draw("normal", (size + 8,)).astype(np.float32)
-        guard = guarded((size + 8,), np.float32)
+        x = draw("integers", (size + 16,)).astype(dtype)
+        guard = guarded((size + 16,), dtype)
         before = guard.array.copy()
-        simt.scale(x[start : start + size], guard.array[out : out + size], 3.0, 0)
+        simt.scale(dtype, x[start : start + size], guard.array[out : out + size], 3.0, 0)
         guard.check(name=f"{size} elements")
         assert_equal(guard.array[out : out + size], 3 * x[start : start + size])
         untouched = np.delete(guard.array, np.s_[out : out + size])
         assert untouched.tobytes() == np.delete(before, np.s_[out : out + size]).tobytes()
 
 
-def test_the_kernel_may_work_in_place(simt: ModuleType) -> None:
-    x = draw("integers", (1001,)).astype(np.float32)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_kernel_may_work_in_place(simt: ModuleType, dtype: str) -> None:
+    x = draw("integers", (1001,)).astype(dtype)
     y = x.copy()
-    simt.scale(y, y, -2.0, 0)
+    simt.scale(dtype, y, y, -2.0, 0)
     assert_equal(y, -2 * x)
 
 
-def test_the_op_and_its_gradient_run_on_the_cpu_kernel(simt: ModuleType) -> None:
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_op_and_its_gradient_run_on_the_cpu_kernel(simt: ModuleType, dtype: str) -> None:
     values = draw("integers", (2, 3, 4, 5))
-    x = gpucnn.tensor(values.astype(np.float32), requires_grad=True)
+    x = gpucnn.tensor(values, dtype, requires_grad=True)
     y = scale(x, 0.5)
-    y.backward(gpucnn.tensor(values.astype(np.float32)))
+    y.backward(gpucnn.tensor(values, dtype))
     assert_equal(y, values / 2)
     assert_equal(x.grad, values / 2)
-    with pytest.raises(RuntimeError, match="needs float32, got float64"):  # strict: no fall to the reference
+    with pytest.raises(
+        RuntimeError, match="needs float32 or float16 or bfloat16, got float64"
+    ):  # strict: no fall to the reference
         scale(gpucnn.tensor(values), 0.5)
 
 
@@ -101,7 +112,7 @@ def test_the_op_and_its_gradient_run_on_the_cpu_kernel(simt: ModuleType) -> None
 def test_the_kernel_multiplies_as_ieee_754_has_it(simt: ModuleType, value: float) -> None:
     x = np.full(7, value, np.float32)
     y = np.empty_like(x)
-    simt.scale(x, y, 1.7, 0)
+    simt.scale("float32", x, y, 1.7, 0)
     with np.errstate(all="ignore"):
         assert_equal(y, np.float32(1.7) * x)
 

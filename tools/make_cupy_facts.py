@@ -66,6 +66,9 @@ def methods(ufunc: Any) -> list[str]:
     return found
 
 
+_BFLOAT16 = "E"  # cupy's loops for it are there only where ml_dtypes is; the reference computes in float32 instead
+
+
 def facts() -> dict[str, Any]:
     """What tests/strict_cupy.py goes by.
 
@@ -83,7 +86,7 @@ def facts() -> dict[str, Any]:
                 continue
             if isinstance(value, cupy.ufunc):
                 functions[name] = UFUNC
-                loops[name] = value.types
+                loops[name] = [loop for loop in value.types if _BFLOAT16 not in loop]
                 functions |= {f"{name}.{method}": METHODS[method] for method in methods(value)}
             elif inspect.isroutine(value) and not inspect.isfunction(value):
                 functions[place + name] = of_docstring(value) or ["*args"]

@@ -9,7 +9,9 @@
 
 namespace gpucnn {
 
-// y[i] = alpha * x[i] for i in [0, n).   x, y: float32, any shape of n elements, n in [0, 2^61).   y may be x.
-[[nodiscard]] simt::Status scale(const float* x, float* y, float alpha, std::int64_t n, simt::Stream stream);
+// y[i] = alpha * x[i] for i in [0, n).   x, y: any shape of n elements, n in [0, 2^61).   y may be x.
+// T is float, simt::half or simt::bfloat16.
+template <typename T>
+[[nodiscard]] simt::Status scale(const T* x, T* y, float alpha, std::int64_t n, simt::Stream stream);
 
 }  // namespace gpucnn

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gpucnn import creation, random
+from gpucnn import backend, creation, random
 from gpucnn.arguments import whole
 from gpucnn.autograd import enable_grad
 from gpucnn.books.fields import Field, Reach
@@ -228,7 +228,7 @@ def summary(model: Module, shape: Sequence[int]) -> Summary:
 
 def _zeros(model: Module, shape: tuple[int, ...]) -> Tensor:
     """An input in the dtype and on the device of the model's parameters."""
-    like = next((p for p in model.parameters() if p.dtype.kind == "f"), None)
+    like = next((p for p in model.parameters() if p.dtype.kind in backend.FLOAT_KINDS), None)
     if like is None:
         return creation.zeros(*shape)
     return creation.zeros(*shape, dtype=like.dtype, device=like.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gpucnn.backend import FLOAT_KINDS
 from gpucnn.tensor import Tensor
 
 
@@ -24,7 +25,7 @@ def floats_together(op: str, *optional: str, **operands: Tensor | None) -> None:
         operand = a_tensor(operand, name, op)
         if first is None:
             first_name, first = name, operand
-            if first.data.dtype.kind != "f":
+            if first.data.dtype.kind not in FLOAT_KINDS:
                 raise TypeError(f"{op}: {name} must have a floating dtype, got {first.dtype}")
         elif operand.data.dtype != first.data.dtype:
             raise TypeError(f"{op}: {first_name} has dtype {first.dtype}, but {name} has {operand.dtype}")

@@ -47,7 +47,7 @@ def cross_entropy(
     ignored = whole(ignore_index, "cross_entropy: ignore_index")
     problem = CrossEntropyProblem(ignored, float(label_smoothing), reduction)
     targets = target if isinstance(target, Tensor) else Tensor(target)
-    if targets.dtype.kind != "f":
+    if targets.dtype.kind not in backend.FLOAT_KINDS:
         return _by_class("cross_entropy", loss.CrossEntropy, input, targets, weight, axis, problem)
     if targets.shape != input.shape:
         raise TypeError(

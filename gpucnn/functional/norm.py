@@ -190,7 +190,7 @@ def _channels(op: str, input: Tensor) -> tuple[int, int]:
 
 
 def _fit(op: str, input: Tensor, shape: tuple[int, ...], meaning: str, **parameters: Tensor | None) -> None:
-    """The parameters have `shape`, are where input is, and are all of its dtype or, beside float16, of float32."""
+    """The parameters have `shape`, are where input is, and are all of its dtype or, beside 16 bits, of float32."""
     first = None
     for name, parameter in parameters.items():
         if parameter is None:
@@ -199,7 +199,7 @@ def _fit(op: str, input: Tensor, shape: tuple[int, ...], meaning: str, **paramet
             raise ValueError(f"{op}: {name} must have shape {shape}, {meaning}, got {parameter.shape}")
         if parameter.device != input.device:
             raise ValueError(f"{op}: input is on {input.device}, but {name} on {parameter.device}")
-        if parameter.dtype != input.dtype and not (input.dtype == np.float16 and parameter.dtype == np.float32):
+        if parameter.dtype != input.dtype and not (input.dtype.itemsize == 2 and parameter.dtype == np.float32):
             raise TypeError(f"{op}: input has dtype {input.dtype}, but {name} has {parameter.dtype}")
         first = first or (name, parameter.dtype)
         if parameter.dtype != first[1]:

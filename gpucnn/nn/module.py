@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from gpucnn import arguments
+from gpucnn import arguments, backend
 from gpucnn.autograd import no_grad, observers
 from gpucnn.nn.parameter import Parameter
 from gpucnn.tensor import Tensor, as_array
@@ -211,10 +211,10 @@ class Module:
         Integers and bools keep their dtype. Raises TypeError for a dtype that is no float.
         """
         wanted, place = arguments.conversion(targets, dtype, device)
-        if wanted is not None and wanted.kind != "f":
+        if wanted is not None and wanted.kind not in backend.FLOAT_KINDS:
             raise TypeError(f"a module's tensors go to floating dtypes only, got {wanted}")
         for tensor in (*self.parameters(), *self.buffers()):
-            kept = None if tensor.dtype.kind != "f" else wanted
+            kept = None if tensor.dtype.kind not in backend.FLOAT_KINDS else wanted
             tensor.data = tensor.detach().to(dtype=kept, device=place).data
             if tensor.grad is not None:
                 tensor.grad = tensor.grad.to(dtype=wanted, device=place)

@@ -30,7 +30,7 @@ class Recorded:
         return self.__record__(function, (self,), parameters)  # type: ignore[no-any-return]
 
     def _floating(self: T) -> T:
-        return self if self.data.dtype.kind == "f" else converted(self, np.dtype(np.float32))
+        return self if self.data.dtype.kind in backend.FLOAT_KINDS else converted(self, np.dtype(np.float32))
 
 
 def joined(tensor: Recorded, op: str, a: Any, b: Any, *, floating: bool = False) -> tuple[Any, Any]:
@@ -52,9 +52,9 @@ def joined(tensor: Recorded, op: str, a: Any, b: Any, *, floating: bool = False)
         n = b.data
     else:
         b = n = _beside(tensor.data, b)
-    if m.dtype != n.dtype or (floating and m.dtype.kind != "f"):
+    if m.dtype != n.dtype or (floating and m.dtype.kind not in backend.FLOAT_KINDS):
         dtype = arguments.common_dtype(m.dtype, m.ndim, n.dtype, n.ndim)
-        if floating and dtype.kind != "f":
+        if floating and dtype.kind not in backend.FLOAT_KINDS:
             dtype = np.dtype(np.float32)
         a, b = converted(a, dtype), converted(b, dtype)
     if m.shape != n.shape:

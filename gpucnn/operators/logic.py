@@ -76,5 +76,5 @@ class _Apply(Function):
 
 
 def _check_bits(sign: str, operand: Recorded) -> None:
-    if operand.data.dtype.kind == "f":
+    if operand.data.dtype.kind in backend.FLOAT_KINDS:
         raise TypeError(f"{sign} takes bools and integers, got {operand.data.dtype}")

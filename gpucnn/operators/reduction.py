@@ -6,7 +6,7 @@ import math
 import operator
 from typing import Any, NamedTuple, TypeVar
 
-from gpucnn import arguments
+from gpucnn import arguments, backend
 from gpucnn.arguments import normalize_axis
 from gpucnn.autograd import Function
 from gpucnn.operators.base import Recorded
@@ -201,7 +201,7 @@ class Reductions(Logic):
 
 
 def _check_floating(op: str, tensor: Recorded) -> None:
-    if tensor.data.dtype.kind != "f":
+    if tensor.data.dtype.kind not in backend.FLOAT_KINDS:
         raise TypeError(f"{op} needs a floating dtype, got {tensor.data.dtype}; to('float32') gives one")
 
 

@@ -14,14 +14,14 @@ from gpucnn.reference import _template as reference
 
 def _compiled(module: Any, problem: ScaleProblem, stream: int, x: Array) -> Array:
     y = empty(x.shape, x.dtype, x)
-    module.scale(x, y, problem.alpha, stream)
+    module.scale(problem.dtype, x, y, problem.alpha, stream)
     return y
 
 
 ScaleProblem = reference.ScaleProblem
 
 forward = KernelTable("scale", "forward")
-compiled.add(forward, "grid_stride", _compiled, dtypes=("float32",))
+compiled.add(forward, "grid_stride", _compiled, dtypes=compiled.FLOATS)
 forward.add("array", "reference", reference.scale)
 
 

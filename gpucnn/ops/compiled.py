@@ -12,6 +12,9 @@ from gpucnn.ops.registry import KernelTable, Supports, always
 COMPILED = ("cuda", "simt")
 """The backends whose kernels are compiled from csrc/."""
 
+FLOATS = ("float32", "float16", "bfloat16")
+"""What such kernels store numbers as; their arithmetic is float32's."""
+
 
 def add(
     table: KernelTable,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, namespace
+from gpucnn.backend import FLOAT_KINDS, Array, contiguous, namespace
 from gpucnn.ops.memory import PLAIN, common_axes, falling, inverse
 from gpucnn.ops.reduction import summed
 from gpucnn.ops.registry import KernelTable
@@ -135,7 +135,9 @@ class Power(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Array, *, exponent: float) -> Array:
-        ctx.exponent = float(exponent) if a.dtype.kind == "f" else exponent  # numpy's scalars would widen a float32
+        ctx.exponent = (
+            float(exponent) if a.dtype.kind in FLOAT_KINDS else exponent
+        )  # numpy's scalars would widen a float32
         ctx.save_for_backward(a)
         return in_memory_order(power, ctx.exponent, a)
 

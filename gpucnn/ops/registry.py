@@ -8,9 +8,10 @@ forces one or says why not.
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def always(problem: Any) -> None:
 class KernelSpec:
     """One kernel: its name within the op, the backend that it belongs to, the code, and what it can do.
 
-    `dtypes` are the names of those that it computes in; None is any.
+    `dtypes` are the names of those that it computes in; None is any. `widens`: see `KernelTable.add`.
     """
 
     name: str
@@ -40,6 +41,7 @@ class KernelSpec:
     run: Callable[..., Any]
     supports: Supports = always
     dtypes: tuple[str, ...] | None = None
+    widens: bool = False
 
     def why_not(self, problem: Any, like: Array) -> str | None:
         """Why it can't run `problem` on data of `like`'s dtype; None if it can."""
@@ -67,8 +69,13 @@ class KernelTable:
         run: Callable[..., Any],
         supports: Supports = always,
         dtypes: tuple[str, ...] | None = None,
+        widens: bool = True,
     ) -> None:
         """Appends a kernel; those added first are preferred.
+
+        Array code sums in the dtype of its arrays unless told otherwise, and numpy has no common dtype of bfloat16 and
+        most others. So a reference kernel gets bfloat16 arrays as float32, and its float32 results leave as bfloat16
+        (what it writes in place, if it returns nothing, too). With `widens=False` it gets them as they are.
 
         Raises ValueError for an unknown backend, and for a name that the backend has already.
         """
@@ -76,7 +83,8 @@ class KernelTable:
             raise ValueError(f"{self}: unknown backend {backend!r}; there are {', '.join(self._by_backend)}")
         if any(spec.name == name for spec in self._by_backend[backend]):
             raise ValueError(f"{self}: backend {backend!r} has a kernel {name!r} already")
-        self._by_backend[backend].append(KernelSpec(name, backend, run, supports, dtypes))
+        widens = widens and backend == "reference"
+        self._by_backend[backend].append(KernelSpec(name, backend, run, supports, dtypes, widens))
 
     def specs(self, backend: str) -> tuple[KernelSpec, ...]:
         """The kernels of a backend, in order of preference."""
@@ -105,11 +113,15 @@ class KernelTable:
             raise RuntimeError(f"{self}: backend 'simt' works on cpu arrays, got one on {backend.device_of(like)}")
         specs = self._by_backend[name]
         if kernel is not None:
-            return self._forced(kernel, name, specs, problem, like)
-        for spec in specs:
-            if spec.why_not(problem, like) is None:
-                return spec
-        return self._fall_back(name, problem, like)
+            chosen = self._forced(kernel, name, specs, problem, like)
+        else:
+            for spec in specs:
+                if spec.why_not(problem, like) is None:
+                    chosen = spec
+                    break
+            else:
+                chosen = self._fall_back(name, problem, like)
+        return _widened(chosen) if chosen.widens and like.dtype.kind == "V" else chosen
 
     def _forced(self, kernel: str, name: str, specs: Iterable[KernelSpec], problem: Any, like: Array) -> KernelSpec:
         by_name = {spec.name: spec for spec in specs}
@@ -138,6 +150,32 @@ class KernelTable:
 
     def __str__(self) -> str:
         return f"{self.op} {self.direction}"
+
+
+def _widened(spec: KernelSpec) -> KernelSpec:
+    """The kernel with bfloat16 as float32 on the way in and back on the way out."""
+
+    @functools.wraps(spec.run)
+    def run(problem: Any, *arrays: Any) -> Any:
+        narrow = [array for array in arrays if getattr(array, "dtype", _NONE).kind == "V"]
+        wide = {id(array): array.astype(np.float32, order="K") for array in narrow}
+        result = spec.run(problem, *[wide.get(id(array), array) for array in arrays])
+        if result is None:
+            for array in narrow:
+                if array.flags.writeable if isinstance(array, np.ndarray) else True:
+                    array[...] = wide[id(array)]
+        return _narrowed(result, narrow[0].dtype if narrow else backend.bfloat16())
+
+    return replace(spec, run=run)
+
+
+_NONE = np.dtype(bool)
+
+
+def _narrowed(result: Any, dtype: np.dtype[Any]) -> Any:
+    if isinstance(result, (tuple, list)):
+        return type(result)([_narrowed(each, dtype) for each in result])
+    return result.astype(dtype) if getattr(result, "dtype", _NONE) == np.float32 else result
 
 
 TABLES: dict[tuple[str, str], KernelTable] = {}
