@@ -116,6 +116,43 @@ def test_kernels_are_exact_on_small_integers(case: ConvCase, dtype: str, parts: 
     check_kernels(case, dtype, "integers")
 
 
+@pytest.mark.parametrize("case", CASES[::3], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_relu_in_the_kernels_is_relu_after_them(case: ConvCase, dtype: str) -> None:
+    t, p = truth(case, "normal"), problem_of(case)
+    arrays = nhwc(t.x, dtype), nhwc(t.w, dtype), frozen(t.b, dtype) if case.bias else None
+    plain = dict(each_kernel(conv2d.fprop, p, *arrays))
+    for name, found in each_kernel(conv2d.fprop, p, *arrays, True):
+        assert_equal(found, np.maximum(plain[name], 0), signed_zeros=False, name=name)
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1, "groups": 4}])
+def test_conv2d_relu_is_relu_of_conv2d(options: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = [draw("integers", shape, n).astype("f4") for n, shape in enumerate([(2, 4, 6, 5), (8, 4, 3, 3), (8,)])]
+    arrays[1] = arrays[1][:, : 4 // options.get("groups", 1)]
+    found = []
+    for run in (lambda *a: F.relu(F.conv2d(*a, **options)), lambda *a: F.conv2d_relu(*a, **options)):
+        leaves = [gpucnn.tensor(array, requires_grad=True) for array in arrays]
+        y = run(*leaves)
+        y.backward(gpucnn.tensor(draw("integers", y.shape, 9).astype("f4")))
+        found.append([y, *(leaf.grad for leaf in leaves)])
+    for ours, theirs in zip(*found, strict=True):
+        assert_equal(ours, theirs, signed_zeros=False)
+    assert F.conv2d_relu(gpucnn.tensor(arrays[0][0]), leaves[1], **options).shape == y.shape[1:]
+    with pytest.raises(TypeError, match="conv2d_relu: "):
+        F.conv2d_relu(arrays[0], leaves[1])
+
+
+def test_conv2d_relu_keeps_nan_and_its_gradient_is_a_central_difference() -> None:
+    w = gpucnn.tensor(draw("normal", (3, 2, 2, 2), 1), requires_grad=True)
+    bias = gpucnn.tensor(draw("normal", (3,), 2), requires_grad=True)
+    x = gpucnn.tensor(draw("normal", (1, 2, 4, 4)), requires_grad=True)
+    assert gradcheck(F.conv2d_relu, [x, w, bias])
+    broken = x.detach().numpy().copy()
+    broken[0, 0, 0, 0] = math.nan
+    assert np.isnan(F.conv2d_relu(gpucnn.tensor(broken), w).numpy()[0, :, 0, 0]).all()
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
 def test_kernels_round_no_more_than_they_must(case: ConvCase, dtype: str, parts: None) -> None:

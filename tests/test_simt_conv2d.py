@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from kernel_checks import ORDERS, Memory, Planted, sample
@@ -31,15 +32,19 @@ CASES = [
 ]
 SPLITTING = [case for case in CASES if case.N * case.y_shape[2] * case.y_shape[3] > 256]
 PASSES = ("y", "dx", "dw", "db")
+DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
 class Truth:
-    """Inputs and results of one case in float64, logical order."""
+    """Inputs, which `dtype` holds, and results of one case in float64, logical order."""
 
-    def __init__(self, case: ConvCase, kind: str) -> None:
-        self.x, self.w = draw(kind, case.x_shape), draw(kind, case.weight_shape, 1)
-        self.bias = draw(kind, (case.K,), 2) if case.bias else None
-        self.dy = draw(kind, case.y_shape, 3)
+    def __init__(self, case: ConvCase, kind: str, dtype: str = "float32") -> None:
+        def drawn(shape: tuple[int, ...], stream: int = 0) -> Any:
+            return draw(kind, shape, stream).astype(DTYPES[dtype]).astype(np.float64)
+
+        self.x, self.w = drawn(case.x_shape), drawn(case.weight_shape, 1)
+        self.bias = drawn((case.K,), 2) if case.bias else None
+        self.dy = drawn(case.y_shape, 3)
         self.y = naive.conv2d(self.x, self.w, self.bias, **case.arguments)
         self.dx = naive.conv2d_input_grad(self.dy, self.w, case.x_shape, **case.arguments)
         self.dw = naive.conv2d_weight_grad(self.dy, self.x, case.weight_shape, **case.arguments)
@@ -53,51 +58,66 @@ def problem_of(case: ConvCase) -> Conv2dProblem:
     return conv2d_problem(case.x_shape, case.weight_shape, case.stride, case.padding, case.dilation, case.groups)
 
 
-def results(module: Any, p: Conv2dProblem, t: Any, call: str = "", passes: tuple[str, ...] = PASSES) -> dict[str, Any]:
+def results(
+    module: Any,
+    p: Conv2dProblem,
+    t: Any,
+    call: str = "",
+    passes: tuple[str, ...] = PASSES,
+    dtype: str = "float32",
+    relu: bool = False,
+) -> dict[str, Any]:
     """What the bindings make of t.x, t.w, t.bias and t.dy, in memory order; no other memory is touched."""
     __tracebackhide__ = True
     memory = Memory()
-    x, w, dy = memory.given("x", t.x), memory.given("w", t.w), memory.given("dy", t.dy)
-    bias = None if t.bias is None else memory.given("bias", t.bias)
+    x, w, dy = (memory.given(name, getattr(t, name), DTYPES[dtype]) for name in ("x", "w", "dy"))
+    bias = None if t.bias is None else memory.given("bias", t.bias, DTYPES[dtype])
     shapes = {"y": (p.N, p.P, p.Q, p.K), "dx": x.shape, "dw": w.shape, "db": (p.K,)}
-    found = {name: memory.wanted(name, shapes[name]) for name in passes}
+    found = {name: memory.wanted(name, shapes[name], DTYPES[dtype]) for name in passes}
 
     def parts(splits: int, name: str) -> Any:
         return memory.wanted(f"{name}'s parts", (splits, *shapes[name])) if splits > 1 else None
 
     if "y" in passes:
-        module.conv2d_direct_fprop(p, x, w, bias, found["y"], 0)
+        module.conv2d_direct_fprop(p, dtype, x, w, bias, found["y"], relu, 0)
     if "dx" in passes:
-        module.conv2d_direct_dgrad(p, dy, w, found["dx"], 0)
+        module.conv2d_direct_dgrad(p, dtype, dy, w, found["dx"], 0)
     if "dw" in passes:
-        module.conv2d_direct_wgrad(p, x, dy, found["dw"], parts(module.conv2d_direct_wgrad_splits(p), "dw"), 0)
+        partial = parts(module.conv2d_direct_wgrad_splits(p), "dw")
+        module.conv2d_direct_wgrad(p, dtype, x, dy, found["dw"], partial, 0)
     if "db" in passes:
-        module.conv2d_direct_bgrad(p, dy, found["db"], parts(module.conv2d_direct_bgrad_splits(p), "db"), 0)
+        partial = parts(module.conv2d_direct_bgrad_splits(p), "db")
+        module.conv2d_direct_bgrad(p, dtype, dy, found["db"], partial, 0)
     memory.check(call)
     return found
 
 
-def check(module: Any, case: ConvCase, kind: str) -> None:
-    """Every pass of one case: nothing unwritten, nothing else written, every element right."""
+def check(module: Any, case: ConvCase, kind: str, dtype: str = "float32", relu: bool = False) -> None:
+    """Every pass of one case: nothing unwritten, nothing else written, every element right; and float32 sums of small
+    integers are exact, so that what is stored is the truth, rounded once."""
     __tracebackhide__ = True
-    t, p = truth(case, kind), problem_of(case)
+    t, p, exact = truth(case, kind, dtype), problem_of(case), kind == "integers"
     positions = p.N * p.P * p.Q
     terms = {"y": case.terms + 1, "dx": p.K // p.groups * p.R * p.S, "dw": positions, "db": positions}
-    for name, found in results(module, p, t, f"{case}").items():
+    for name, found in results(module, p, t, f"{case}", dtype=dtype, relu=relu).items():
         logical = found.transpose(NCHW) if found.ndim == 4 else found
-        compare(logical, getattr(t, name), terms[name], f"{case}: {name}", exact=kind == "integers")
+        expected = np.maximum(t.y, 0) if name == "y" and relu else getattr(t, name)
+        expected = expected.astype(DTYPES[dtype]).astype(np.float64) if exact else expected
+        compare(logical, expected, terms[name], f"{case}: {name} {dtype}", exact=exact)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_pass_is_exact_on_small_integers(simt: ModuleType, order: str) -> None:
+    """Over the orders each case meets each dtype, with ReLU and without."""
     simt.set_order(order)
-    for case in sample(simt.flavour, CASES):
-        check(simt, case, "integers")
+    for number, case in enumerate(sample(simt.flavour, CASES), ORDERS.index(order)):
+        check(simt, case, "integers", [*DTYPES][number % 3], relu=number % 2 == 1)
 
 
-def test_every_pass_rounds_no_more_than_it_must(simt: ModuleType) -> None:
-    for case in sample(simt.flavour, CASES[1::2]):
-        check(simt, case, "normal")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_pass_rounds_no_more_than_it_must(simt: ModuleType, dtype: str) -> None:
+    for number, case in enumerate(sample(simt.flavour, CASES[[*DTYPES].index(dtype) :: 4])):
+        check(simt, case, "normal", dtype, relu=number % 2 == 1)
 
 
 def test_bits_depend_neither_on_the_order_of_threads_nor_on_the_run(simt: ModuleType) -> None:
@@ -194,39 +214,45 @@ def unwritten(array: Any) -> None:
 
 
 def nudged(array: Any) -> None:
-    array.reshape(-1)[array.size // 2] *= 1.0001
+    array.reshape(-1)[np.abs(array).argmax()] *= 1.0001
 
 
 def tile_repeated(array: Any) -> None:
     array[:, :2, :2, -4:] = array[:, 2:4, :2, -4:]
 
 
+def without(argument: int, value: Any) -> Any:
+    """Runs the binding with `value` for its argument of that number."""
+    return lambda run, *a: run(*a[:argument], value, *a[argument + 1 :])
+
+
 WRONG = {
     "fprop: padding": {"conv2d_direct_fprop": wrong_problem(padding=(1, 2))},
     "fprop: dilation": {"conv2d_direct_fprop": wrong_problem(dilation=(2, 1))},
-    "fprop: groups swapped": {"conv2d_direct_fprop": lambda run, p, x, *rest: run(p, x[..., ::-1].copy(), *rest)},
-    "fprop: no bias": {"conv2d_direct_fprop": lambda run, p, x, w, bias, *rest: run(p, x, w, None, *rest)},
-    "fprop: unwritten": {"conv2d_direct_fprop": after(unwritten, 4)},
-    "fprop: one element": {"conv2d_direct_fprop": after(nudged, 4)},
-    "fprop: a tile": {"conv2d_direct_fprop": after(tile_repeated, 4)},
+    "fprop: groups swapped": {"conv2d_direct_fprop": lambda run, p, t, x, *rest: run(p, t, x[..., ::-1].copy(), *rest)},
+    "fprop: no bias": {"conv2d_direct_fprop": without(4, None)},
+    "fprop: no ReLU": {"conv2d_direct_fprop": without(6, False)},
+    "fprop: unwritten": {"conv2d_direct_fprop": after(unwritten, 5)},
+    "fprop: one element": {"conv2d_direct_fprop": after(nudged, 5)},
+    "fprop: a tile": {"conv2d_direct_fprop": after(tile_repeated, 5)},
     "dgrad: padding": {"conv2d_direct_dgrad": wrong_problem(padding=(2, 1))},
     "dgrad: stride": {"conv2d_direct_dgrad": wrong_problem(stride=(1, 1))},
-    "dgrad: unwritten": {"conv2d_direct_dgrad": after(unwritten, 3)},
-    "dgrad: a tile": {"conv2d_direct_dgrad": after(tile_repeated, 3)},
+    "dgrad: unwritten": {"conv2d_direct_dgrad": after(unwritten, 4)},
+    "dgrad: a tile": {"conv2d_direct_dgrad": after(tile_repeated, 4)},
     "wgrad: padding": {"conv2d_direct_wgrad": wrong_problem(padding=(1, 2))},
-    "wgrad: one split": {"conv2d_direct_wgrad": lambda run, *a: (run(*a), np.copyto(a[3], a[4][0]))},
-    "wgrad: one element": {"conv2d_direct_wgrad": after(nudged, 3)},
-    "bgrad: one split": {"conv2d_direct_bgrad": lambda run, *a: (run(*a), np.copyto(a[2], a[3][0]))},
-    "bgrad: unwritten": {"conv2d_direct_bgrad": after(unwritten, 2)},
+    "wgrad: one split": {"conv2d_direct_wgrad": lambda run, *a: (run(*a), np.copyto(a[4], a[5][0]))},
+    "wgrad: one element": {"conv2d_direct_wgrad": after(nudged, 4)},
+    "bgrad: one split": {"conv2d_direct_bgrad": lambda run, *a: (run(*a), np.copyto(a[3], a[4][0]))},
+    "bgrad: unwritten": {"conv2d_direct_bgrad": after(unwritten, 3)},
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_kernel_is_caught(simt: ModuleType, wrong: str) -> None:
     case = ConvCase(2, 16, 25, 13, 32, 3, 3, stride=(2, 1), padding=(1, 1), groups=2)
-    check(simt, case, "normal")
+    check(simt, case, "normal", relu=True)
     with pytest.raises(AssertionError, match=r"elements are wrong|never written"):
-        check(Planted(simt, **WRONG[wrong]), case, "normal")
+        check(Planted(simt, **WRONG[wrong]), case, "normal", relu=True)
 
 
 # ---------------------------------------------------------------------------------------------- what bindings refuse
@@ -242,7 +268,9 @@ def arrays() -> dict[str, Any]:
 
 def fprop(module: ModuleType, problem: Any = PROBLEM, **others: Any) -> None:
     given = arrays() | others
-    module.conv2d_direct_fprop(problem, given["x"], given["w"], given["bias"], given["y"], 0)
+    module.conv2d_direct_fprop(
+        problem, given.get("dtype", "float32"), given["x"], given["w"], given["bias"], given["y"], False, 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -292,6 +320,8 @@ def test_arrays_that_do_not_fit_are_refused_and_nothing_is_written(simt: ModuleT
     bad: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"x": good["x"].astype(np.float64)}, TypeError, r"argument 'x' of shape \(2, 5, 4, 6\) must be float32"),
         ({"w": good["w"].astype(np.float16)}, TypeError, r"argument 'w' .*must be float32"),
+        ({"dtype": "float16"}, TypeError, r"argument 'x' .*must be float16 \('<f2'\) and is '<f4'"),
+        ({"dtype": "float64"}, ValueError, "dtype must be float32, float16 or bfloat16, got float64"),
         (
             {"x": [1.0]},
             TypeError,
@@ -320,10 +350,11 @@ def test_an_output_must_not_share_memory_with_what_is_read(simt: ModuleType) -> 
     x, y = pool[:36].reshape(1, 3, 3, 4), pool[30:66].reshape(1, 3, 3, 4)
     w = np.zeros((4, 1, 1, 4), np.float32)
     with pytest.raises(ValueError, match=r"'y' of shape \(1, 3, 3, 4\) and 'x' of shape .* overlap in memory"):
-        simt.conv2d_direct_fprop(p, x, w, None, y, 0)
+        simt.conv2d_direct_fprop(p, "float32", x, w, None, y, False, 0)
     with pytest.raises(ValueError, match=r"'dx' .* and 'w' .* overlap in memory"):
-        simt.conv2d_direct_dgrad(p, x.copy(), pool[8:24].reshape(4, 1, 1, 4), pool[:36].reshape(1, 3, 3, 4), 0)
-    simt.conv2d_direct_fprop(p, x, w, None, pool[36:72].reshape(1, 3, 3, 4), 0)  # side by side is fine
+        simt.conv2d_direct_dgrad(p, "float32", x.copy(), pool[8:24].reshape(w.shape), pool[:36].reshape(x.shape), 0)
+    beside = pool[36:72].reshape(x.shape)
+    simt.conv2d_direct_fprop(p, "float32", x, w, None, beside, False, 0)
 
 
 def test_a_split_sum_needs_its_workspace(simt: ModuleType) -> None:
@@ -333,10 +364,10 @@ def test_a_split_sum_needs_its_workspace(simt: ModuleType) -> None:
     assert splits == 9  # of 128 positions or more: 1,200
     for partial in (None, np.zeros((splits - 1, *dw.shape), np.float32)):
         with pytest.raises(ValueError, match=r"argument 'partial' .*must .*\(9, 2, 3, 3, 2\): a part for each of 9"):
-            simt.conv2d_direct_wgrad(p, x, x, dw, partial, 0)
+            simt.conv2d_direct_wgrad(p, "float32", x, x, dw, partial, 0)
     pool = np.zeros((splits + 1, *dw.shape), np.float32)
     with pytest.raises(ValueError, match=r"'partial' .* and 'dw' .* overlap in memory"):
-        simt.conv2d_direct_wgrad(p, x, x, pool[splits - 1], pool[:splits], 0)
+        simt.conv2d_direct_wgrad(p, "float32", x, x, pool[splits - 1], pool[:splits], 0)
 
 
 @pytest.mark.parametrize("seed", range(3))

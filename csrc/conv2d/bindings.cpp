@@ -1,5 +1,9 @@
 // Python's way to the launchers of conv2d.h: checks that a call is safe, and launches without the GIL.
+//
+// All kernels of a pass are bound by one template, which gets its launcher, a template over the stored type itself, as
+// a generic lambda: a kernel is a line of register_conv2d().
 #include "common/array_view.h"
+#include "common/dispatch.h"
 #include "common/problem_argument.h"
 #include "common/run.h"
 #include "conv2d/conv2d.h"
@@ -16,9 +20,8 @@ namespace {
 
 constexpr const char* kOp = "conv2d";
 
-using Input = ArrayView<const float>;
-using Output = ArrayView<float>;
 using Shape = std::vector<std::int64_t>;
+using Splits = std::int64_t (*)(const Conv2dProblem& p);
 
 template <typename T>
 ArrayView<T> images(const py::object& array, const char* argument, const Conv2dProblem& p) {
@@ -42,7 +45,8 @@ ArrayView<T> filters(const py::object& array, const char* argument, const Conv2d
 }
 
 // Where the sums of several splits go: `splits` times `sums`; None where there is one, which needs none.
-std::optional<Output> parts(const py::object& partial, std::int64_t splits, const Output& sums) {
+template <typename T>
+std::optional<ArrayView<float>> parts(const py::object& partial, std::int64_t splits, const ArrayView<T>& sums) {
   const auto found = optional_view<float>(partial, kOp, "partial");
   Shape expected{splits};
   expected.insert(expected.end(), sums.shape.begin(), sums.shape.end());
@@ -61,99 +65,134 @@ T* pointer(const std::optional<ArrayView<T>>& array) {
   return array ? array->data : nullptr;
 }
 
-void fprop_binding(const py::object& problem, const py::object& x, const py::object& w, const py::object& bias,
-                   const py::object& y, std::uintptr_t stream) {
-  const Conv2dProblem p = conv2d_problem(problem, kOp);
-  const Input in = images<const float>(x, "x", p), weights = filters<const float>(w, "w", p);
-  const auto offsets = optional_view<const float>(bias, kOp, "bias");
-  if (offsets) require_shape(kOp, *offsets, Shape{p.K}, "(K,) of the problem");
-  const Output out = outputs<float>(y, "y", p);
-  require_disjoint(kOp, out, in);
-  require_disjoint(kOp, out, weights);
-  if (offsets) require_disjoint(kOp, out, *offsets);
-  run(kOp, describe(in, weights, offsets, out), [&] {
-    return conv2d_direct_fprop(p, in.data, weights.data, pointer(offsets), out.data,
-                               reinterpret_cast<simt::Stream>(stream));
-  });
-}
-
-void dgrad_binding(const py::object& problem, const py::object& dy, const py::object& w, const py::object& dx,
-                   std::uintptr_t stream) {
-  const Conv2dProblem p = conv2d_problem(problem, kOp);
-  const Input gradient = outputs<const float>(dy, "dy", p), weights = filters<const float>(w, "w", p);
-  const Output out = images<float>(dx, "dx", p);
-  require_disjoint(kOp, out, gradient);
-  require_disjoint(kOp, out, weights);
-  run(kOp, describe(gradient, weights, out), [&] {
-    return conv2d_direct_dgrad(p, gradient.data, weights.data, out.data, reinterpret_cast<simt::Stream>(stream));
-  });
-}
-
-void wgrad_binding(const py::object& problem, const py::object& x, const py::object& dy, const py::object& dw,
-                   const py::object& partial, std::uintptr_t stream) {
-  const Conv2dProblem p = conv2d_problem(problem, kOp);
-  const Input in = images<const float>(x, "x", p), gradient = outputs<const float>(dy, "dy", p);
-  const Output out = filters<float>(dw, "dw", p);
-  const auto sums = parts(partial, conv2d_direct_wgrad_splits(p), out);
-  require_disjoint(kOp, out, in);
-  require_disjoint(kOp, out, gradient);
-  if (sums) require_disjoint(kOp, *sums, in);
-  if (sums) require_disjoint(kOp, *sums, gradient);
-  run(kOp, describe(in, gradient, out, sums), [&] {
-    return conv2d_direct_wgrad(p, in.data, gradient.data, out.data, pointer(sums),
-                               reinterpret_cast<simt::Stream>(stream));
-  });
-}
-
-void bgrad_binding(const py::object& problem, const py::object& dy, const py::object& db, const py::object& partial,
-                   std::uintptr_t stream) {
-  const Conv2dProblem p = conv2d_problem(problem, kOp);
-  const Input gradient = outputs<const float>(dy, "dy", p);
-  const auto out = view<float>(db, kOp, "db");
-  require_shape(kOp, out, Shape{p.K}, "(K,) of the problem");
-  const auto sums = parts(partial, conv2d_direct_bgrad_splits(p), out);
-  require_disjoint(kOp, out, gradient);
-  if (sums) require_disjoint(kOp, *sums, gradient);
-  run(kOp, describe(gradient, out, sums), [&] {
-    return conv2d_direct_bgrad(p, gradient.data, out.data, pointer(sums), reinterpret_cast<simt::Stream>(stream));
-  });
+simt::Stream stream_of(std::uintptr_t handle) {
+  return reinterpret_cast<simt::Stream>(handle);
 }
 
 constexpr const char* kCommon =
-    "\n\nproblem: a gpucnn.problem.Conv2dProblem. x, dx (N,H,W,C), y, dy (N,P,Q,K), w, dw (K,R,S,C/groups), bias, db "
-    "(K,): float32, C-contiguous, with the array interface of the module's machine.\n"
+    "\n\nproblem: a gpucnn.problem.Conv2dProblem. dtype: 'float32', 'float16' or 'bfloat16', that of x, dx (N,H,W,C), "
+    "y, dy (N,P,Q,K), w, dw (K,R,S,C/groups), bias, db (K,): C-contiguous, with the array interface of the module's "
+    "machine.\n"
     "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
     "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
     "fails.";
 
+template <typename Binding, typename... Names>
+void define(py::module_& m, const std::string& name, Binding binding, const std::string& text, Names... arguments) {
+  m.def(name.c_str(), binding, py::arg(arguments)..., (text + kCommon).c_str());
+}
+
+void define_splits(py::module_& m, const std::string& name, Splits splits) {
+  m.def((name + "_splits").c_str(), [splits](const py::object& p) { return splits(conv2d_problem(p, kOp)); },
+        py::arg("problem"), ("The splits that " + name + " cuts the sum into.").c_str());
+}
+
+template <typename Launch>
+void define_fprop(py::module_& m, const char* name, Launch launch) {
+  const auto binding = [launch](const py::object& problem, const std::string& dtype, const py::object& x,
+                                const py::object& w, const py::object& bias, const py::object& y, bool relu,
+                                std::uintptr_t stream) {
+    const Conv2dProblem p = conv2d_problem(problem, kOp);
+    with_float_type(kOp, dtype, [&](auto type) {
+      using T = typename decltype(type)::type;
+      const auto in = images<const T>(x, "x", p);
+      const auto weights = filters<const T>(w, "w", p);
+      const auto offsets = optional_view<const T>(bias, kOp, "bias");
+      if (offsets) require_shape(kOp, *offsets, Shape{p.K}, "(K,) of the problem");
+      const auto out = outputs<T>(y, "y", p);
+      require_disjoint(kOp, out, in);
+      require_disjoint(kOp, out, weights);
+      if (offsets) require_disjoint(kOp, out, *offsets);
+      run(kOp, describe(in, weights, offsets, out),
+          [&] { return launch(p, in.data, weights.data, pointer(offsets), out.data, relu, stream_of(stream)); });
+    });
+  };
+  define(m, name, binding,
+         "Writes y, the convolution of x with w, plus bias where it is not None; of that, where relu "
+         "is true, max(y, 0).",
+         "problem", "dtype", "x", "w", "bias", "y", "relu", "stream");
+}
+
+template <typename Launch>
+void define_dgrad(py::module_& m, const char* name, Launch launch) {
+  const auto binding = [launch](const py::object& problem, const std::string& dtype, const py::object& dy,
+                                const py::object& w, const py::object& dx, std::uintptr_t stream) {
+    const Conv2dProblem p = conv2d_problem(problem, kOp);
+    with_float_type(kOp, dtype, [&](auto type) {
+      using T = typename decltype(type)::type;
+      const auto gradient = outputs<const T>(dy, "dy", p);
+      const auto weights = filters<const T>(w, "w", p);
+      const auto out = images<T>(dx, "dx", p);
+      require_disjoint(kOp, out, gradient);
+      require_disjoint(kOp, out, weights);
+      run(kOp, describe(gradient, weights, out),
+          [&] { return launch(p, gradient.data, weights.data, out.data, stream_of(stream)); });
+    });
+  };
+  define(m, name, binding, "Writes dx, the gradient with respect to x.", "problem", "dtype", "dy", "w", "dx", "stream");
+}
+
+template <typename Launch>
+void define_wgrad(py::module_& m, const char* name, Launch launch, Splits splits) {
+  const auto binding = [launch, splits](const py::object& problem, const std::string& dtype, const py::object& x,
+                                        const py::object& dy, const py::object& dw, const py::object& partial,
+                                        std::uintptr_t stream) {
+    const Conv2dProblem p = conv2d_problem(problem, kOp);
+    with_float_type(kOp, dtype, [&](auto type) {
+      using T = typename decltype(type)::type;
+      const auto in = images<const T>(x, "x", p);
+      const auto gradient = outputs<const T>(dy, "dy", p);
+      const auto out = filters<T>(dw, "dw", p);
+      const auto sums = parts(partial, splits(p), out);
+      require_disjoint(kOp, out, in);
+      require_disjoint(kOp, out, gradient);
+      if (sums) require_disjoint(kOp, *sums, in);
+      if (sums) require_disjoint(kOp, *sums, gradient);
+      run(kOp, describe(in, gradient, out, sums),
+          [&] { return launch(p, in.data, gradient.data, out.data, pointer(sums), stream_of(stream)); });
+    });
+  };
+  define(m, name, binding,
+         "Writes dw, the gradient with respect to w. partial: float32 (splits, K,R,S,C/groups) to "
+         "work in, or None for one split.",
+         "problem", "dtype", "x", "dy", "dw", "partial", "stream");
+  define_splits(m, name, splits);
+}
+
+template <typename Launch>
+void define_bgrad(py::module_& m, const char* name, Launch launch, Splits splits) {
+  const auto binding = [launch, splits](const py::object& problem, const std::string& dtype, const py::object& dy,
+                                        const py::object& db, const py::object& partial, std::uintptr_t stream) {
+    const Conv2dProblem p = conv2d_problem(problem, kOp);
+    with_float_type(kOp, dtype, [&](auto type) {
+      using T = typename decltype(type)::type;
+      const auto gradient = outputs<const T>(dy, "dy", p);
+      const auto out = view<T>(db, kOp, "db");
+      require_shape(kOp, out, Shape{p.K}, "(K,) of the problem");
+      const auto sums = parts(partial, splits(p), out);
+      require_disjoint(kOp, out, gradient);
+      if (sums) require_disjoint(kOp, *sums, gradient);
+      run(kOp, describe(gradient, out, sums),
+          [&] { return launch(p, gradient.data, out.data, pointer(sums), stream_of(stream)); });
+    });
+  };
+  define(m, name, binding,
+         "Writes db, the gradient with respect to bias. partial: float32 (splits, K) to work in, or "
+         "None for one split.",
+         "problem", "dtype", "dy", "db", "partial", "stream");
+  define_splits(m, name, splits);
+}
+
 }  // namespace
 
+// A launcher, whatever its stored type, as an argument.
+#define GPUCNN_LAUNCHER(name) [](auto... arguments) { return name(arguments...); }
+
 void register_conv2d(py::module_& m) {
-  const auto define = [&m](const char* name, auto binding, const std::string& text, auto... arguments) {
-    m.def(name, binding, arguments..., (text + kCommon).c_str());
-  };
-  const py::arg problem("problem"), x("x"), w("w"), bias("bias"), y("y"), dy("dy"), dx("dx"), dw("dw"), db("db"),
-      partial("partial"), stream("stream");
-  define("conv2d_direct_fprop", &fprop_binding, "Writes y, the convolution of x with w; bias is an array or None.",
-         problem, x, w, bias, y, stream);
-  define("conv2d_direct_dgrad", &dgrad_binding, "Writes dx, the gradient with respect to x.", problem, dy, w, dx,
-         stream);
-  define("conv2d_direct_wgrad", &wgrad_binding,
-         "Writes dw, the gradient with respect to w. partial: float32 (splits, K,R,S,C/groups) to work in, or None for "
-         "one split.",
-         problem, x, dy, dw, partial, stream);
-  define(
-      "conv2d_direct_bgrad", &bgrad_binding,
-      "Writes db, the gradient with respect to bias. partial: float32 (splits, K) to work in, or None for one split.",
-      problem, dy, db, partial, stream);
-  m.def(
-      "conv2d_direct_wgrad_splits",
-      [](const py::object& p) { return conv2d_direct_wgrad_splits(conv2d_problem(p, kOp)); }, problem,
-      "The splits that conv2d_direct_wgrad cuts the sum into.");
-  m.def(
-      "conv2d_direct_bgrad_splits",
-      [](const py::object& p) { return conv2d_direct_bgrad_splits(conv2d_problem(p, kOp)); }, problem,
-      "The splits that conv2d_direct_bgrad cuts the sum into.");
+  define_fprop(m, "conv2d_direct_fprop", GPUCNN_LAUNCHER(conv2d_direct_fprop));
+  define_dgrad(m, "conv2d_direct_dgrad", GPUCNN_LAUNCHER(conv2d_direct_dgrad));
+  define_wgrad(m, "conv2d_direct_wgrad", GPUCNN_LAUNCHER(conv2d_direct_wgrad), conv2d_direct_wgrad_splits);
+  define_bgrad(m, "conv2d_direct_bgrad", GPUCNN_LAUNCHER(conv2d_direct_bgrad), conv2d_direct_bgrad_splits);
 }
 
 }  // namespace gpucnn

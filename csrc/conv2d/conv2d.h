@@ -1,12 +1,23 @@
 // 2-D convolution: the menu of its launchers.
 //
-// Pointers are C-contiguous float32 memory of the device (of the process, in a simt module); launchers return what the
-// launch said. Problems must have been through check() of common/problem.h. Every array may be empty where N is 0.
+// T is the type that elements are stored in: float, simt::half or simt::bfloat16; sums are float32 throughout and are
+// rounded once. Pointers are C-contiguous memory of the device (of the process, in a simt module); launchers return
+// what the launch said, and throw std::invalid_argument for a problem that the kernel can't run. Problems must have
+// been through check() of common/problem.h. Every array may be empty where N is 0.
 //
 //   x, dx (N,H,W,C)   y, dy (N,P,Q,K)   w, dw (K,R,S,C/groups)   bias, db (K,)
+//
+// All kernels of a pass have one signature:
+//
+//   fprop  y = relu(x * w + bias); without bias where it is null, without ReLU where `relu` is false.
+//   dgrad  dx, the gradient of sum(y * dy) with respect to x, where y = x * w + bias.
+//   wgrad  dw, the gradient with respect to w. The positions may be cut into splits, each with float32 sums of its own
+//          in partial (splits, size of dw), which are then added in order; null where there is one split.
+//   bgrad  db, the gradient with respect to bias, in the same way.
 #pragma once
 
 #include "common/problem.h"
+#include "simt/float16.h"
 #include "simt/status.h"
 
 #include <cstdint>
@@ -17,23 +28,20 @@ namespace gpucnn {
 //
 // Same inputs, same bits, and an image has the same bits in any batch. Of what is outside an image the wide kernels
 // multiply a 0 and the narrow ones nothing, which differs where it meets an infinity or NaN.
+// partial takes less than 16 MiB for a weight gradient, less than 1 MiB for a bias gradient.
 
-// y = x * w + bias.   bias may be null.
-[[nodiscard]] simt::Status conv2d_direct_fprop(const Conv2dProblem& p, const float* x, const float* w,
-                                               const float* bias, float* y, simt::Stream stream);
-
-// dx, the gradient of sum(y * dy) with respect to x.
-[[nodiscard]] simt::Status conv2d_direct_dgrad(const Conv2dProblem& p, const float* dy, const float* w, float* dx,
+template <typename T>
+[[nodiscard]] simt::Status conv2d_direct_fprop(const Conv2dProblem& p, const T* x, const T* w, const T* bias, T* y,
+                                               bool relu, simt::Stream stream);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_direct_dgrad(const Conv2dProblem& p, const T* dy, const T* w, T* dx,
                                                simt::Stream stream);
-
-// dw, the gradient with respect to w. The positions are cut into splits, each with a sum of its own; then the sums are
-// added in order.   partial: splits x the size of dw, less than 16 MiB; null where there is one split.
-[[nodiscard]] simt::Status conv2d_direct_wgrad(const Conv2dProblem& p, const float* x, const float* dy, float* dw,
-                                               float* partial, simt::Stream stream);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_direct_wgrad(const Conv2dProblem& p, const T* x, const T* dy, T* dw, float* partial,
+                                               simt::Stream stream);
 [[nodiscard]] std::int64_t conv2d_direct_wgrad_splits(const Conv2dProblem& p);
-
-// db, the gradient with respect to bias, in the same way.   partial: splits x K, less than 1 MiB.
-[[nodiscard]] simt::Status conv2d_direct_bgrad(const Conv2dProblem& p, const float* dy, float* db, float* partial,
+template <typename T>
+[[nodiscard]] simt::Status conv2d_direct_bgrad(const Conv2dProblem& p, const T* dy, T* db, float* partial,
                                                simt::Stream stream);
 [[nodiscard]] std::int64_t conv2d_direct_bgrad_splits(const Conv2dProblem& p);
 

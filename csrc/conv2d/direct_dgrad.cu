@@ -1,5 +1,6 @@
 // dx[n,h,w,c] = sum over r, s, k of dy[n,p,q,k] * w[k,r,s,c], over the taps (r,s) of windows (p,q) that lie on (h,w):
-// h = p*stride - padding + r*dilation, and w likewise from q and s. float32.
+// h = p*stride - padding + r*dilation, and w likewise from q and s. Stored as float, half or bfloat16, summed in
+// float32.
 //
 // Every element gathers what it takes part in, so nothing is written twice and the sum has one order.
 //
@@ -26,6 +27,7 @@ namespace {
 using DgradTile = Tile<64, 32>;
 constexpr int kFewestChannels = 8;  // of a group for the wide kernel: with fewer, most of its columns would be idle
 constexpr int kNarrowThreads = 256;
+constexpr int kNarrowBlocksPerMultiprocessor = 4;  // 64 registers a thread: left alone, ptxas takes 32 and spills
 
 // Where the filters of the window begin in dy whose tap (r, s) lies on `cell`, or -1 if there is no such window.
 __device__ __forceinline__ std::int64_t window_offset(const Geometry& g, const Pixel& cell, int r, int s) {
@@ -34,9 +36,9 @@ __device__ __forceinline__ std::int64_t window_offset(const Geometry& g, const P
   return g.y.offset({cell.image, p, q});
 }
 
+template <typename T>
 __global__ void __launch_bounds__(DgradTile::kThreads)
-    dgrad_wide_kernel(const Geometry g, const float* __restrict__ dy, const float* __restrict__ w,
-                      float* __restrict__ dx) {
+    dgrad_wide_kernel(const Geometry g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
   constexpr int kTogether = DgradTile::kThreads / DgradTile::kDepth;  // rows that one pass of a fill covers
   constexpr int kPasses = DgradTile::kRows / kTogether;
   constexpr int kLines = DgradTile::kThreads / DgradTile::kColumns;  // of the strip of w that one pass covers
@@ -70,7 +72,8 @@ __global__ void __launch_bounds__(DgradTile::kThreads)
     for (int i = 0; i < kPasses; ++i) {
       const std::int64_t offset = exists ? window_offset(g, cells[i], r, s) : -1;
       const bool met = offset >= 0;
-      gradients[lane][first + i * kTogether] = simt::load_if(met, dy + (met ? offset + first_filter + filter : 0));
+      gradients[lane][first + i * kTogether] =
+          simt::to_float(simt::load_if(met, dy + (met ? offset + first_filter + filter : 0)));
     }
 #pragma unroll
     for (int line = first_line; line < DgradTile::kDepth; line += kLines) {
@@ -78,7 +81,7 @@ __global__ void __launch_bounds__(DgradTile::kThreads)
       const bool inside = mine < terms && channel < g.channels;
       const std::int64_t k = first_filter + mine % g.filters;
       const std::int64_t offset = (k * taps + mine / g.filters) * g.channels + channel;
-      weights[line][thread % DgradTile::kColumns] = simt::load_if(inside, w + (inside ? offset : 0));
+      weights[line][thread % DgradTile::kColumns] = simt::to_float(simt::load_if(inside, w + (inside ? offset : 0)));
     }
     __syncthreads();
     tile.add(gradients, weights);
@@ -92,48 +95,56 @@ __global__ void __launch_bounds__(DgradTile::kThreads)
     for (int j = 0; j < DgradTile::kOwn; ++j) {
       const int c = place.column + DgradTile::column() + j;  // of the group
       if (pixel >= g.pixels || c >= g.channels) continue;
-      dx[pixel * g.x.channels.value + place.group * g.channels + c] = tile.sums[i][j];
+      dx[pixel * g.x.channels.value + place.group * g.channels + c] = simt::from_float<T>(tile.sums[i][j]);
     }
   }
 }
 
-__global__ void __launch_bounds__(kNarrowThreads)
-    dgrad_narrow_kernel(const Geometry g, const float* __restrict__ dy, const float* __restrict__ w,
-                        float* __restrict__ dx) {
+template <typename T>
+__global__ void __launch_bounds__(kNarrowThreads, kNarrowBlocksPerMultiprocessor)
+    dgrad_narrow_kernel(const Geometry g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
   const std::int64_t index = std::int64_t{blockIdx.x} * kNarrowThreads + threadIdx.x;  // of an element of dx
   if (index >= g.pixels * g.x.channels.value) return;
   const auto [pixel, c] = g.x.channels.divide(index);
   const Pixel cell = g.x.pixel(pixel);
   const int group = c / g.channels;
-  const float* const gradients = dy + group * g.filters;  // of the group's filters
-  const float* const weights = w + std::int64_t{group} * g.filters * g.weights.value + c % g.channels;
+  const T* const gradients = dy + group * g.filters;  // of the group's filters
+  const T* const weights = w + std::int64_t{group} * g.filters * g.weights.value + c % g.channels;
 
   float sum = 0.0f;
   for (int r = 0; r < g.vertical.kernel; ++r) {
     for (int s = 0; s < g.horizontal.kernel; ++s) {
       const std::int64_t offset = window_offset(g, cell, r, s);
       if (offset < 0) continue;
-      const float* const weight = weights + std::int64_t{r * g.horizontal.kernel + s} * g.channels;
-      for (int k = 0; k < g.filters; ++k) sum += gradients[offset + k] * weight[std::int64_t{k} * g.weights.value];
+      const T* const weight = weights + std::int64_t{r * g.horizontal.kernel + s} * g.channels;
+      for (int k = 0; k < g.filters; ++k) {
+        sum += simt::to_float(gradients[offset + k]) * simt::to_float(weight[std::int64_t{k} * g.weights.value]);
+      }
     }
   }
-  dx[index] = sum;
+  dx[index] = simt::from_float<T>(sum);
 }
 
 }  // namespace
 
-simt::Status conv2d_direct_dgrad(const Conv2dProblem& p, const float* dy, const float* w, float* dx,
-                                 simt::Stream stream) {
+template <typename T>
+simt::Status conv2d_direct_dgrad(const Conv2dProblem& p, const T* dy, const T* w, T* dx, simt::Stream stream) {
   const Geometry g = geometry_of(p);
   if (g.pixels == 0) return simt::kSuccess;
   if (g.channels >= kFewestChannels) {
     const std::int64_t blocks = tile_count<DgradTile>(g.pixels, g.groups, g.channels);
-    return simt::launch(dgrad_wide_kernel, dim3(static_cast<unsigned>(blocks)), dim3(DgradTile::kThreads), 0, stream, g,
-                        dy, w, dx);
+    return simt::launch(dgrad_wide_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(DgradTile::kThreads), 0, stream,
+                        g, dy, w, dx);
   }
   const std::int64_t blocks = blocks_of(kNarrowThreads, g.pixels * g.x.channels.value);
-  return simt::launch(dgrad_narrow_kernel, dim3(static_cast<unsigned>(blocks)), dim3(kNarrowThreads), 0, stream, g, dy,
-                      w, dx);
+  return simt::launch(dgrad_narrow_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(kNarrowThreads), 0, stream, g,
+                      dy, w, dx);
 }
+
+template simt::Status conv2d_direct_dgrad(const Conv2dProblem&, const float*, const float*, float*, simt::Stream);
+template simt::Status conv2d_direct_dgrad(const Conv2dProblem&, const simt::half*, const simt::half*, simt::half*,
+                                          simt::Stream);
+template simt::Status conv2d_direct_dgrad(const Conv2dProblem&, const simt::bfloat16*, const simt::bfloat16*,
+                                          simt::bfloat16*, simt::Stream);
 
 }  // namespace gpucnn

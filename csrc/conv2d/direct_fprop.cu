@@ -1,4 +1,5 @@
-// y[n,p,q,k] = bias[k] + sum over r, s, c of x[n, p*stride-padding+r*dilation, q*..., c] * w[k,r,s,c], float32.
+// y[n,p,q,k] = bias[k] + sum over r, s, c of x[n, p*stride-padding+r*dilation, q*..., c] * w[k,r,s,c],
+// and max(0, y) where ReLU is asked for. Stored as float, half or bfloat16, summed in float32.
 //
 // Layout   x (N,H,W,C), w (K,R,S,C/groups), y (N,P,Q,K). As a product of matrices, for each group: rows are the N*P*Q
 //          windows, columns its filters, and a sum runs over a filter's R*S*C/groups weights as they lie in memory.
@@ -13,6 +14,7 @@
 //          67 TFLOP/s. Gathering costs index arithmetic beside the products: half of that rate is the aim here.
 // Measured not run on hardware yet.
 #include "conv2d/conv2d.h"
+#include "conv2d/epilogue.h"
 #include "conv2d/geometry.h"
 #include "conv2d/tile.h"
 
@@ -25,9 +27,10 @@ using FpropTile = Tile<64, 32>;
 constexpr int kFewestFilters = 8;  // of a group for the wide kernel: with fewer, most of its columns would be idle
 constexpr int kNarrowThreads = 256;
 
+template <typename T>
 __global__ void __launch_bounds__(FpropTile::kThreads)
-    fprop_wide_kernel(const Geometry g, const float* __restrict__ x, const float* __restrict__ w,
-                      const float* __restrict__ bias, float* __restrict__ y) {
+    fprop_wide_kernel(const Geometry g, const T* __restrict__ x, const T* __restrict__ w, const Epilogue<T> epilogue,
+                      T* __restrict__ y) {
   constexpr int kTogether = FpropTile::kThreads / FpropTile::kDepth;  // rows that one pass of a fill covers
   constexpr int kPasses = FpropTile::kRows / kTogether;
   static_assert(FpropTile::kRows % kTogether == 0 && FpropTile::kColumns % kTogether == 0);
@@ -55,14 +58,14 @@ __global__ void __launch_bounds__(FpropTile::kThreads)
     for (int i = 0; i < kPasses; ++i) {
       const bool inside = exists && meets(g, corners[i], tap);
       const std::int64_t offset = corners[i].offset + tap.offset + first_channel;
-      cells[lane][first + i * kTogether] = simt::load_if(inside, x + (inside ? offset : 0));
+      cells[lane][first + i * kTogether] = simt::to_float(simt::load_if(inside, x + (inside ? offset : 0)));
     }
 #pragma unroll
     for (int j = 0; j < FpropTile::kColumns; j += kTogether) {
       const int filter = place.column + first + j;  // of the group
       const bool inside = exists && filter < g.filters;
       const std::int64_t offset = std::int64_t{first_filter + filter} * g.weights.value + weight;
-      filters[lane][first + j] = simt::load_if(inside, w + (inside ? offset : 0));
+      filters[lane][first + j] = simt::to_float(simt::load_if(inside, w + (inside ? offset : 0)));
     }
     __syncthreads();
     tile.add(cells, filters);
@@ -74,51 +77,62 @@ __global__ void __launch_bounds__(FpropTile::kThreads)
     const int filter = place.column + FpropTile::column() + j;
     if (filter >= g.filters) continue;
     const int k = first_filter + filter;
-    const float offset = bias == nullptr ? 0.0f : bias[k];
+    const float offset = epilogue.offset(k);
 #pragma unroll
     for (int i = 0; i < FpropTile::kOwn; ++i) {
       const std::int64_t position = place.row + FpropTile::row() + i;
-      if (position < g.positions) y[position * g.y.channels.value + k] = tile.sums[i][j] + offset;
+      if (position >= g.positions) continue;
+      y[position * g.y.channels.value + k] = simt::from_float<T>(epilogue.clip(tile.sums[i][j] + offset));
     }
   }
 }
 
+template <typename T>
 __global__ void __launch_bounds__(kNarrowThreads)
-    fprop_narrow_kernel(const Geometry g, const float* __restrict__ x, const float* __restrict__ w,
-                        const float* __restrict__ bias, float* __restrict__ y) {
+    fprop_narrow_kernel(const Geometry g, const T* __restrict__ x, const T* __restrict__ w, const Epilogue<T> epilogue,
+                        T* __restrict__ y) {
   const std::int64_t index = std::int64_t{blockIdx.x} * kNarrowThreads + threadIdx.x;  // of an element of y
   if (index >= g.positions * g.y.channels.value) return;
   const auto [position, k] = g.y.channels.divide(index);
   const Corner corner = corner_of(g, position);
-  const float* const cells = x + k / g.filters * g.channels;  // the group's channels of x
-  const float* weight = w + std::int64_t{k} * g.weights.value;
+  const T* const cells = x + k / g.filters * g.channels;  // the group's channels of x
+  const T* weight = w + std::int64_t{k} * g.weights.value;
 
   float sum = 0.0f;
   for (int r = 0; r < g.vertical.kernel; ++r) {
     for (int s = 0; s < g.horizontal.kernel; ++s, weight += g.channels) {
       const Tap tap = tap_of(g, (r * g.horizontal.kernel + s) * g.channels);
       if (!meets(g, corner, tap)) continue;
-      const float* const cell = cells + corner.offset + tap.offset;
-      for (int c = 0; c < g.channels; ++c) sum += cell[c] * weight[c];
+      const T* const cell = cells + corner.offset + tap.offset;
+      for (int c = 0; c < g.channels; ++c) sum += simt::to_float(cell[c]) * simt::to_float(weight[c]);
     }
   }
-  y[index] = sum + (bias == nullptr ? 0.0f : bias[k]);
+  y[index] = simt::from_float<T>(epilogue(sum, k));
 }
 
 }  // namespace
 
-simt::Status conv2d_direct_fprop(const Conv2dProblem& p, const float* x, const float* w, const float* bias, float* y,
+template <typename T>
+simt::Status conv2d_direct_fprop(const Conv2dProblem& p, const T* x, const T* w, const T* bias, T* y, bool relu,
                                  simt::Stream stream) {
   const Geometry g = geometry_of(p);
+  const Epilogue<T> epilogue{bias, relu};
   if (g.positions == 0) return simt::kSuccess;
   if (g.filters >= kFewestFilters) {
     const std::int64_t blocks = tile_count<FpropTile>(g.positions, g.groups, g.filters);
-    return simt::launch(fprop_wide_kernel, dim3(static_cast<unsigned>(blocks)), dim3(FpropTile::kThreads), 0, stream, g,
-                        x, w, bias, y);
+    return simt::launch(fprop_wide_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(FpropTile::kThreads), 0, stream,
+                        g, x, w, epilogue, y);
   }
   const std::int64_t blocks = blocks_of(kNarrowThreads, g.positions * g.y.channels.value);
-  return simt::launch(fprop_narrow_kernel, dim3(static_cast<unsigned>(blocks)), dim3(kNarrowThreads), 0, stream, g, x,
-                      w, bias, y);
+  return simt::launch(fprop_narrow_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(kNarrowThreads), 0, stream, g,
+                      x, w, epilogue, y);
 }
+
+template simt::Status conv2d_direct_fprop(const Conv2dProblem&, const float*, const float*, const float*, float*, bool,
+                                          simt::Stream);
+template simt::Status conv2d_direct_fprop(const Conv2dProblem&, const simt::half*, const simt::half*, const simt::half*,
+                                          simt::half*, bool, simt::Stream);
+template simt::Status conv2d_direct_fprop(const Conv2dProblem&, const simt::bfloat16*, const simt::bfloat16*,
+                                          const simt::bfloat16*, simt::bfloat16*, bool, simt::Stream);
 
 }  // namespace gpucnn

@@ -1,4 +1,5 @@
-// dw[k,r,s,c] = sum over n, p, q of dy[n,p,q,k] * x[n, p*stride-padding+r*dilation, q*..., c], float32.
+// dw[k,r,s,c] = sum over n, p, q of dy[n,p,q,k] * x[n, p*stride-padding+r*dilation, q*..., c]. Stored as float, half or
+// bfloat16, summed in float32.
 //
 // The N*P*Q positions are cut into splits of equal length. Each split's sums go to a part of `partial` of their own;
 // a second kernel adds the parts in order. No atomics: the same bits in every run.
@@ -12,15 +13,15 @@
 //          allows, of x.
 // Narrow   the rest, depthwise filters among them. A thread owns one weight and one split; neighbours own neighbouring
 //          weights.
-// Sum      a thread owns one weight and adds its parts (direct_sum.cu).
+// Sum      a thread owns one weight and adds its parts (common/sum_parts.cu).
 // Limits   what check() in problem.h asks for; nothing needs to be aligned. partial takes less than 16 MiB: there are
 //          several splits only where one takes fewer than 1,024 blocks, of at most 8 KiB of sums each, and then all of
 //          them together take fewer than 2,048.
 // Bound    FFMA: 2*N*P*Q*K*R*S*C/groups flops; N32 C64 56x56 K64 3x3 pad 1, 7.4 GFLOP, takes 0.11 ms at an H100's
 //          67 TFLOP/s. Gathering costs index arithmetic beside the products: half of that rate is the aim here.
 // Measured not run on hardware yet.
+#include "common/sum_parts.h"
 #include "conv2d/conv2d.h"
-#include "conv2d/direct_sum.h"
 #include "conv2d/geometry.h"
 #include "conv2d/tile.h"
 
@@ -50,9 +51,10 @@ std::int64_t blocks_of_split(const Geometry& g) {
   return blocks_of(kNarrowThreads, std::int64_t{g.y.channels.value} * g.weights.value);
 }
 
+template <typename T>
 __global__ void __launch_bounds__(WgradTile::kThreads, kBlocksPerMultiprocessor)
-    wgrad_wide_kernel(const Geometry g, const float* __restrict__ x, const float* __restrict__ dy,
-                      float* __restrict__ parts, std::int64_t positions_of_split, int blocks_per_split) {
+    wgrad_wide_kernel(const Geometry g, const T* __restrict__ x, const T* __restrict__ dy, const Parts<T> parts,
+                      std::int64_t positions_of_split, int blocks_per_split) {
   constexpr int kRowLines = WgradTile::kThreads / WgradTile::kRows;        // of a strip of dy in one pass of a fill
   constexpr int kColumnLines = WgradTile::kThreads / WgradTile::kColumns;  // of a strip of x
   static_assert(WgradTile::kDepth % kRowLines == 0 && WgradTile::kDepth % kColumnLines == 0);
@@ -69,7 +71,7 @@ __global__ void __launch_bounds__(WgradTile::kThreads, kBlocksPerMultiprocessor)
   const int k = place.group * g.filters + filter;
   const bool has_weight = place.column + column < g.weights.value;
   const Tap tap = tap_of(g, has_weight ? place.column + column : 0);
-  const float* const source = x + place.group * g.channels;
+  const T* const source = x + place.group * g.channels;
   const std::int64_t begin = split * positions_of_split;
   const std::int64_t end = min(begin + positions_of_split, g.positions);
 
@@ -80,19 +82,20 @@ __global__ void __launch_bounds__(WgradTile::kThreads, kBlocksPerMultiprocessor)
 #pragma unroll
     for (int line = thread / WgradTile::kRows; line < WgradTile::kDepth; line += kRowLines) {
       const bool inside = first + line < end && filter < g.filters;
-      gradients[line][row] = simt::load_if(inside, dy + (inside ? (first + line) * g.y.channels.value + k : 0));
+      const T* const gradient = dy + (inside ? (first + line) * g.y.channels.value + k : 0);
+      gradients[line][row] = simt::to_float(simt::load_if(inside, gradient));
     }
 #pragma unroll
     for (int line = thread / WgradTile::kColumns; line < WgradTile::kDepth; line += kColumnLines) {
       const Corner corner = corners[line];
       const bool inside = first + line < end && has_weight && meets(g, corner, tap);
-      cells[line][column] = simt::load_if(inside, source + (inside ? corner.offset + tap.offset : 0));
+      const T* const cell = source + (inside ? corner.offset + tap.offset : 0);
+      cells[line][column] = simt::to_float(simt::load_if(inside, cell));
     }
     __syncthreads();
     tile.add(gradients, cells);
   }
 
-  float* const part = parts + split * (std::int64_t{g.y.channels.value} * g.weights.value);
 #pragma unroll
   for (int i = 0; i < WgradTile::kOwn; ++i) {
     const int mine = static_cast<int>(place.row) + WgradTile::row() + i;  // filter of the group
@@ -100,32 +103,34 @@ __global__ void __launch_bounds__(WgradTile::kThreads, kBlocksPerMultiprocessor)
     for (int j = 0; j < WgradTile::kOwn; ++j) {
       const int weight = place.column + WgradTile::column() + j;
       if (mine >= g.filters || weight >= g.weights.value) continue;
-      part[std::int64_t{place.group * g.filters + mine} * g.weights.value + weight] = tile.sums[i][j];
+      const std::int64_t index = std::int64_t{place.group * g.filters + mine} * g.weights.value + weight;
+      parts.store(split, index, tile.sums[i][j]);
     }
   }
 }
 
+template <typename T>
 __global__ void __launch_bounds__(kNarrowThreads)
-    wgrad_narrow_kernel(const Geometry g, const float* __restrict__ x, const float* __restrict__ dy,
-                        float* __restrict__ parts, std::int64_t positions_of_split, int blocks_per_split) {
+    wgrad_narrow_kernel(const Geometry g, const T* __restrict__ x, const T* __restrict__ dy, const Parts<T> parts,
+                        std::int64_t positions_of_split, int blocks_per_split) {
   const int block = static_cast<int>(blockIdx.x), split = block / blocks_per_split;
   const std::int64_t index =
       std::int64_t{block % blocks_per_split} * kNarrowThreads + threadIdx.x;  // of a weight of dw
-  const std::int64_t weights = std::int64_t{g.y.channels.value} * g.weights.value;
-  if (index >= weights) return;
+  if (index >= parts.count) return;
   const auto [filter, weight] = g.weights.divide(index);
   const int k = static_cast<int>(filter);
   const Tap tap = tap_of(g, weight);
-  const float* const source = x + k / g.filters * g.channels;
+  const T* const source = x + k / g.filters * g.channels;
   const std::int64_t begin = split * positions_of_split;
   const std::int64_t end = min(begin + positions_of_split, g.positions);
 
   float sum = 0.0f;
   for (std::int64_t position = begin; position < end; ++position) {
     const Corner corner = corner_of(g, position);
-    if (meets(g, corner, tap)) sum += dy[position * g.y.channels.value + k] * source[corner.offset + tap.offset];
+    if (!meets(g, corner, tap)) continue;
+    sum += simt::to_float(dy[position * g.y.channels.value + k]) * simt::to_float(source[corner.offset + tap.offset]);
   }
-  parts[split * weights + index] = sum;
+  parts.store(split, index, sum);
 }
 
 }  // namespace
@@ -136,18 +141,27 @@ std::int64_t conv2d_direct_wgrad_splits(const Conv2dProblem& p) {
   return std::max<std::int64_t>(1, std::min(wanted, g.positions / kFewestPositions));
 }
 
-simt::Status conv2d_direct_wgrad(const Conv2dProblem& p, const float* x, const float* dy, float* dw, float* partial,
+template <typename T>
+simt::Status conv2d_direct_wgrad(const Conv2dProblem& p, const T* x, const T* dy, T* dw, float* partial,
                                  simt::Stream stream) {
   const Geometry g = geometry_of(p);
   const std::int64_t splits = conv2d_direct_wgrad_splits(p), each = blocks_of_split(g);
   const bool wide = is_wide(g);
-  float* const parts = splits > 1 ? partial : dw;
+  const std::int64_t weights = std::int64_t{g.y.channels.value} * g.weights.value;
+  const Parts<T> parts{splits > 1 ? partial : nullptr, dw, weights};
   const simt::Status status =
-      simt::launch(wide ? wgrad_wide_kernel : wgrad_narrow_kernel, dim3(static_cast<unsigned>(splits * each)),
+      simt::launch(wide ? wgrad_wide_kernel<T> : wgrad_narrow_kernel<T>, dim3(static_cast<unsigned>(splits * each)),
                    dim3(wide ? WgradTile::kThreads : kNarrowThreads), 0, stream, g, x, dy, parts,
                    blocks_of(splits, g.positions), static_cast<int>(each));
   if (status != simt::kSuccess || splits == 1) return status;
-  return sum_parts(partial, dw, splits, std::int64_t{g.y.channels.value} * g.weights.value, stream);
+  return sum_parts(partial, dw, splits, weights, stream);
 }
+
+template simt::Status conv2d_direct_wgrad(const Conv2dProblem&, const float*, const float*, float*, float*,
+                                          simt::Stream);
+template simt::Status conv2d_direct_wgrad(const Conv2dProblem&, const simt::half*, const simt::half*, simt::half*,
+                                          float*, simt::Stream);
+template simt::Status conv2d_direct_wgrad(const Conv2dProblem&, const simt::bfloat16*, const simt::bfloat16*,
+                                          simt::bfloat16*, float*, simt::Stream);
 
 }  // namespace gpucnn

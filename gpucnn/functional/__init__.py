@@ -20,7 +20,7 @@ from gpucnn.functional.activation import (
     tanh,
     tanhshrink,
 )
-from gpucnn.functional.conv import conv1d, conv2d, conv_transpose2d, fold, unfold
+from gpucnn.functional.conv import conv1d, conv2d, conv2d_relu, conv_transpose2d, fold, unfold
 from gpucnn.functional.dropout import dropout, dropout2d
 from gpucnn.functional.linear import linear
 from gpucnn.functional.loss import cross_entropy, nll_loss
@@ -72,6 +72,7 @@ __all__ = [
     "celu",
     "conv1d",
     "conv2d",
+    "conv2d_relu",
     "conv_transpose2d",
     "cross_entropy",
     "dropout",

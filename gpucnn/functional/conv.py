@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from gpucnn.autograd import Function
 from gpucnn.functional.checks import batched, bias_fits, floats_together, hashable
 from gpucnn.ops import conv2d as conv2d_ops
 from gpucnn.ops.conv_transpose2d import ConvTranspose2d
@@ -46,15 +49,44 @@ def conv2d(
         ValueError: shapes or arguments that do not fit together, or `kernel` can't run this.
         TypeError: not tensors, not of one floating dtype.
     """
-    floats_together("conv2d", "bias", input=input, weight=weight, bias=bias)
     arguments = hashable("conv2d", stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return _conv2d("conv2d", conv2d_ops.Conv2d, input, weight, bias, arguments, kernel)
+
+
+def conv2d_relu(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntPair = 1,
+    padding: IntPair | str = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    kernel: str | None = None,
+) -> Tensor:
+    """relu(conv2d(...)) in one pass over memory: arguments, shapes and errors are those of `conv2d`.
+
+    Gradients are those of the two: that of y is masked where y is 0.
+    """
+    arguments = hashable("conv2d_relu", stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return _conv2d("conv2d_relu", conv2d_ops.Conv2dReLU, input, weight, bias, arguments, kernel)
+
+
+def _conv2d(
+    op: str,
+    function: type[Function],
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    arguments: list[Any],
+    kernel: str | None,
+) -> Tensor:
+    floats_together(op, "bias", input=input, weight=weight, bias=bias)
 
     def run(x: Tensor) -> Tensor:
         problem = conv2d_problem(x.shape, weight.shape, *arguments)
-        bias_fits("conv2d", bias, problem.K)
-        return record(  # type: ignore[no-any-return]
-            conv2d_ops.Conv2d, (x, weight, bias), {"problem": problem, "kernel": kernel}
-        )
+        bias_fits(op, bias, problem.K)
+        return record(function, (x, weight, bias), {"problem": problem, "kernel": kernel})  # type: ignore[no-any-return]
 
     return batched(input, run)  # type: ignore[no-any-return]
 

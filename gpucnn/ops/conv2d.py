@@ -2,69 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, empty, from_nhwc, to_nhwc
 from gpucnn.ops import compiled
+from gpucnn.ops.rectifier import relu_grad
 from gpucnn.ops.registry import KernelTable
 from gpucnn.problem import Conv2dProblem
 from gpucnn.reference import conv2d as reference
 from gpucnn.reference import depthwise
 
-_FLOAT32 = ("float32",)
+# ------------------------------------------------------------------------------- kernels, by their bindings' names
 
 
-def _direct_fprop(module: Any, p: Conv2dProblem, stream: int, x: Array, w: Array, bias: Array | None) -> Array:
-    y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
-    module.conv2d_direct_fprop(p, x, w, bias, y, stream)
-    return y
+def _fprop(kernel: str) -> Callable[..., Array]:
+    name = f"conv2d_{kernel}_fprop"
+
+    def call(
+        module: Any, p: Conv2dProblem, stream: int, x: Array, w: Array, bias: Array | None, relu: bool = False
+    ) -> Array:
+        y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
+        getattr(module, name)(p, x.dtype.name, x, w, bias, y, relu, stream)
+        return y
+
+    return call
 
 
-def _direct_dgrad(module: Any, p: Conv2dProblem, stream: int, dy: Array, w: Array) -> Array:
-    dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
-    module.conv2d_direct_dgrad(p, dy, w, dx, stream)
-    return dx
+def _dgrad(kernel: str) -> Callable[..., Array]:
+    name = f"conv2d_{kernel}_dgrad"
+
+    def call(module: Any, p: Conv2dProblem, stream: int, dy: Array, w: Array) -> Array:
+        dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
+        getattr(module, name)(p, dy.dtype.name, dy, w, dx, stream)
+        return dx
+
+    return call
 
 
-def _direct_wgrad(module: Any, p: Conv2dProblem, stream: int, x: Array, dy: Array) -> Array:
-    dw = empty((p.K, p.R, p.S, p.C // p.groups), x.dtype, x)
-    module.conv2d_direct_wgrad(p, x, dy, dw, _parts(module.conv2d_direct_wgrad_splits(p), dw), stream)
-    return dw
+def _wgrad(kernel: str) -> Callable[..., Array]:
+    name = f"conv2d_{kernel}_wgrad"
+
+    def call(module: Any, p: Conv2dProblem, stream: int, x: Array, dy: Array) -> Array:
+        dw = empty((p.K, p.R, p.S, p.C // p.groups), x.dtype, x)
+        partial = _parts(getattr(module, f"{name}_splits")(p), dw)
+        getattr(module, name)(p, x.dtype.name, x, dy, dw, partial, stream)
+        return dw
+
+    return call
 
 
-def _direct_bgrad(module: Any, p: Conv2dProblem, stream: int, dy: Array) -> Array:
-    db = empty((p.K,), dy.dtype, dy)
-    module.conv2d_direct_bgrad(p, dy, db, _parts(module.conv2d_direct_bgrad_splits(p), db), stream)
-    return db
+def _bgrad(kernel: str) -> Callable[..., Array]:
+    name = f"conv2d_{kernel}_bgrad"
+
+    def call(module: Any, p: Conv2dProblem, stream: int, dy: Array) -> Array:
+        db = empty((p.K,), dy.dtype, dy)
+        partial = _parts(getattr(module, f"{name}_splits")(p), db)
+        getattr(module, name)(p, dy.dtype.name, dy, db, partial, stream)
+        return db
+
+    return call
 
 
 def _parts(splits: int, sums: Array) -> Array | None:
-    """Memory for the sums of each split, where there are several: less than 16 MiB, which the kernels see to."""
-    return empty((splits, *sums.shape), sums.dtype, sums) if splits > 1 else None
+    """Memory for the float32 sums of each split, where there are several: the kernels see to it that it is bounded."""
+    return empty((splits, *sums.shape), np.dtype(np.float32), sums) if splits > 1 else None
 
+
+# ------------------------------------------------------------------------------------------------------------- tables
 
 fprop = KernelTable("conv2d", "fprop")
-compiled.add(fprop, "direct", _direct_fprop, dtypes=_FLOAT32)
+"""(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
+compiled.add(fprop, "direct", _fprop("direct"), dtypes=compiled.FLOATS)
 fprop.add("pointwise", "reference", reference.fprop_pointwise, reference.pointwise_only)
 fprop.add("depthwise", "reference", depthwise.fprop, depthwise.depthwise_only)
 fprop.add("im2col", "reference", reference.fprop_im2col)
 
 dgrad = KernelTable("conv2d", "dgrad")
-compiled.add(dgrad, "direct", _direct_dgrad, dtypes=_FLOAT32)
+compiled.add(dgrad, "direct", _dgrad("direct"), dtypes=compiled.FLOATS)
 dgrad.add("pointwise", "reference", reference.dgrad_pointwise, reference.pointwise_only)
 dgrad.add("depthwise", "reference", depthwise.dgrad, depthwise.depthwise_only)
 dgrad.add("taps", "reference", reference.dgrad_taps, reference.few_channels_only)
 dgrad.add("im2col", "reference", reference.dgrad_im2col)
 
 wgrad = KernelTable("conv2d", "wgrad")
-compiled.add(wgrad, "direct", _direct_wgrad, dtypes=_FLOAT32)
+compiled.add(wgrad, "direct", _wgrad("direct"), dtypes=compiled.FLOATS)
 wgrad.add("depthwise", "reference", depthwise.wgrad, depthwise.depthwise_only)
 wgrad.add("im2col", "reference", reference.wgrad_im2col, reference.narrow_only)
 wgrad.add("taps", "reference", reference.wgrad_taps, reference.dense_only)
 
 bgrad = KernelTable("conv2d", "bgrad")
-compiled.add(bgrad, "direct", _direct_bgrad, dtypes=_FLOAT32)
+compiled.add(bgrad, "direct", _bgrad("direct"), dtypes=compiled.FLOATS)
 bgrad.add("rows", "reference", reference.bgrad)
 
 
@@ -83,10 +114,34 @@ class Conv2d(Function):
     @staticmethod
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
         x, w = ctx.saved
-        p: Conv2dProblem = ctx.problem
+        return _gradients(ctx, to_nhwc(dy), x, w)
+
+
+class Conv2dReLU(Function):
+    """As Conv2d, of max(y, 0)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Array, w: Array, bias: Array | None, *, problem: Conv2dProblem, kernel: str | None = None
+    ) -> Array:
+        x, w = to_nhwc(x), to_nhwc(w)
+        ctx.problem = problem
+        y = from_nhwc(fprop(problem, x, w, bias, True, kernel=kernel, like=x))
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
+        x, w, y = ctx.saved
         dy = to_nhwc(dy)
-        return (
-            from_nhwc(dgrad(p, dy, w, like=dy)) if ctx.needs_input_grad[0] else None,
-            from_nhwc(wgrad(p, x, dy, like=dy)) if ctx.needs_input_grad[1] else None,
-            bgrad(p, dy, like=dy) if ctx.needs_input_grad[2] else None,
-        )
+        return _gradients(ctx, relu_grad(None, dy, to_nhwc(y), like=dy), x, w)
+
+
+def _gradients(ctx: Any, dy: Array, x: Array, w: Array) -> tuple[Array | None, ...]:
+    """Of x, w and bias, where they are needed; dy and what forward saved are in memory order."""
+    p: Conv2dProblem = ctx.problem
+    return (
+        from_nhwc(dgrad(p, dy, w, like=dy)) if ctx.needs_input_grad[0] else None,
+        from_nhwc(wgrad(p, x, dy, like=dy)) if ctx.needs_input_grad[1] else None,
+        bgrad(p, dy, like=dy) if ctx.needs_input_grad[2] else None,
+    )

@@ -126,6 +126,17 @@ def add_channels(y: Array, bias: Array) -> None:
     rows += namespace(y).tile(bias, Q)
 
 
+def rectified(y: Array) -> Array:
+    """max(y, 0), in y's memory, which is C-contiguous: a pass of its own over what is just being written."""
+    flat = y.reshape(-1)
+
+    def run(block: slice) -> None:
+        namespace(y).maximum(flat[block], 0, out=flat[block])
+
+    for_each(run, blocks(flat.size, int(y.itemsize)), y, share=is_large(y.nbytes))
+    return y
+
+
 def sum_channels(y: Array) -> Array:
     """Sums y (..., Q, K) over everything but the last axis."""
     Q, K = y.shape[-2:]

@@ -18,7 +18,7 @@ import numpy as np
 
 from gpucnn.backend import Array, accumulator, empty, namespace, zeros
 from gpucnn.problem import Conv2dProblem
-from gpucnn.reference.common import add_channels, blocks, is_large, padded_zeros, sum_channels, taps
+from gpucnn.reference.common import add_channels, blocks, is_large, padded_zeros, rectified, sum_channels, taps
 from gpucnn.reference.parallel import for_each
 from gpucnn.reference.products import is_cut, multiply, multiply_shared, summed_products
 from gpucnn.reference.windows import NARROW, Tile, phases, tiles, unfolded
@@ -72,22 +72,22 @@ def few_channels_only(p: Conv2dProblem) -> str | None:
 # ----------------------------------------------------------------------------------------------------------- forward
 
 
-def fprop_pointwise(p: Conv2dProblem, x: Array, w: Array, bias: Array | None) -> Array:
-    """y (N,P,Q,K): one product, all pixels times the filters."""
+def fprop_pointwise(p: Conv2dProblem, x: Array, w: Array, bias: Array | None, relu: bool = False) -> Array:
+    """y (N,P,Q,K): one product, all pixels times the filters. `relu`: max(y, 0)."""
     work = accumulator(x.dtype)
     y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
     filters = _columns(w.reshape(1, p.K, 1, 1, p.C).astype(work, copy=False), p.N * p.P * p.Q)[0]
     multiply_shared(x.reshape(-1, p.C), filters, _offsets(bias, work), y.reshape(-1, p.K))
-    return y
+    return rectified(y) if relu else y
 
 
-def fprop_im2col(p: Conv2dProblem, x: Array, w: Array, bias: Array | None) -> Array:
-    """y (N,P,Q,K)."""
+def fprop_im2col(p: Conv2dProblem, x: Array, w: Array, bias: Array | None, relu: bool = False) -> Array:
+    """y (N,P,Q,K). `relu`: max(y, 0)."""
     work = accumulator(x.dtype)
     y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
     filters = w.reshape(p.groups, p.K // p.groups, p.R, p.S, -1).astype(work, copy=False)
     _correlate(p, x, filters, _offsets(bias, work), y)
-    return y
+    return rectified(y) if relu else y
 
 
 def _correlate(p: Conv2dProblem, x: Array, filters: Array, offsets: Array | None, y: Array) -> None:

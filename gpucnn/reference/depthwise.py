@@ -14,7 +14,7 @@ import numpy as np
 
 from gpucnn.backend import Array, accumulator, empty, namespace, zeros
 from gpucnn.problem import Conv2dProblem
-from gpucnn.reference.common import add_channels, add_up, block_bytes, is_large, tiles
+from gpucnn.reference.common import add_channels, add_up, block_bytes, is_large, rectified, tiles
 from gpucnn.reference.parallel import for_each
 from gpucnn.reference.windows import Tile, covered, phases, tile_blocks, windows
 
@@ -27,13 +27,13 @@ def depthwise_only(p: Conv2dProblem) -> str | None:
     return None if p.groups == p.C > 1 else f"needs groups=C of 2 or more, got groups={p.groups} for C={p.C}"
 
 
-def fprop(p: Conv2dProblem, x: Array, w: Array, bias: Array | None) -> Array:
-    """y (N,P,Q,K)."""
+def fprop(p: Conv2dProblem, x: Array, w: Array, bias: Array | None, relu: bool = False) -> Array:
+    """y (N,P,Q,K). `relu`: max(y, 0)."""
     y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
     work = accumulator(x.dtype)
     offsets = None if bias is None else bias.astype(work, copy=False)
     _correlate(_single(p), _repeated(p, x), _by_tap(w, work), offsets, y)
-    return y
+    return rectified(y) if relu else y
 
 
 def dgrad(p: Conv2dProblem, dy: Array, w: Array) -> Array:
