@@ -8,6 +8,7 @@ namespace gpucnn {
 void register_machine(pybind11::module_& m);  // device/bindings.cpp for CUDA, simt/bindings.cpp for the CPU
 void register_conv2d(pybind11::module_& m);
 void register_pool2d(pybind11::module_& m);
+void register_softmax(pybind11::module_& m);
 void register_template(pybind11::module_& m);
 
 }  // namespace gpucnn
@@ -17,5 +18,6 @@ PYBIND11_MODULE(GPUCNN_MODULE, m) {
   gpucnn::register_machine(m);
   gpucnn::register_conv2d(m);
   gpucnn::register_pool2d(m);
+  gpucnn::register_softmax(m);
   gpucnn::register_template(m);
 }

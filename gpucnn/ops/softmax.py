@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous
-from gpucnn.ops.activation import tables
+from gpucnn.backend import Array, contiguous, empty
+from gpucnn.ops import compiled
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import softmax as reference
 
-softmax, softmax_grad = tables("softmax", reference.softmax, reference.softmax_grad)
-log_softmax, log_softmax_grad = tables("log_softmax", reference.log_softmax, reference.log_softmax_grad)
+
+def _rows(module: Any, problem: None, stream: int, x: Array, *, logarithm: bool) -> Array:
+    y = empty(x.shape, x.dtype, x)
+    module.softmax_fprop(x.dtype.name, x, y, logarithm, stream)
+    return y
+
+
+def _rows_grad(module: Any, problem: None, stream: int, dy: Array, y: Array, *, logarithm: bool) -> Array:
+    dx = empty(y.shape, y.dtype, y)
+    module.softmax_dgrad(y.dtype.name, dy, y, dx, logarithm, stream)
+    return dx
+
+
+def _tables(op: str, logarithm: bool) -> tuple[KernelTable, KernelTable]:
+    forward, backward = KernelTable(op, "forward"), KernelTable(op, "backward")
+    compiled.add(forward, "rows", functools.partial(_rows, logarithm=logarithm), dtypes=compiled.FLOATS)
+    compiled.add(backward, "rows", functools.partial(_rows_grad, logarithm=logarithm), dtypes=compiled.FLOATS)
+    forward.add("array", "reference", getattr(reference, op))
+    backward.add("array", "reference", getattr(reference, f"{op}_grad"))
+    return forward, backward
+
+
+softmax, softmax_grad = _tables("softmax", logarithm=False)
+log_softmax, log_softmax_grad = _tables("log_softmax", logarithm=True)
 
 
 def _over_rows(name: str, run: KernelTable, gradient: KernelTable) -> type[Function]:

@@ -1,0 +1,226 @@
+// Rows of a matrix (rows, columns), each owned by a warp or by a block, behind one interface. For .cu files.
+//
+//   HeldRow      up to 1,024 columns: a warp reads the row once and keeps it in registers, 32 values a lane
+//   StreamedRow  any number: a block of 256 reads it again in every pass; all but the first come from the caches
+//
+// A kernel that is a template of one of them is written once:
+//
+//   Row row;
+//   row.open(x + i * columns, columns);
+//   row.each([&](float value, int column) { ... });                       in every thread, for the values it owns
+//   total = Row::sum(part);                                               over the row's threads, in each of them
+//   row.write(y + i * columns, [&](float value, int column) { return ...; });
+//
+// All threads of the owner call each of these. kWide: a whole number of 16-byte packs a row and aligned addresses; else
+// elements go one by one.
+#pragma once
+
+#include "common/pack.h"
+#include "common/reduce.h"
+#include "simt/simt.h"
+
+#include <cstdint>
+
+namespace gpucnn {
+
+inline constexpr int kRowThreads = 256;  // of a block
+inline constexpr int kHeldColumns = 1024;
+
+template <typename T_, bool kWide>
+struct HeldRow {
+  using T = T_;
+  static constexpr int kThreads = 32;  // of a row
+  static constexpr int kWidth = kWide ? kPack<T> : 1;
+  static constexpr int kHeld = kHeldColumns / kThreads;
+  static_assert(kHeld % kWidth == 0, "whole packs");
+
+  Floats<kHeld> held;
+  int columns;  // [0, 1024]
+
+  // body(number of a register, column) for the first of each pack that the lane owns.
+  template <typename Body>
+  __device__ __forceinline__ void each_pack(Body body) const {
+    const int first = static_cast<int>(threadIdx.x % 32) * kWidth;
+#pragma unroll
+    for (int i = 0; i < kHeld; i += kWidth) {
+      const int column = i * kThreads + first;
+      if (column < columns) body(i, column);
+    }
+  }
+
+  __device__ __forceinline__ void open(const T* from, int columns_) {
+    columns = columns_;
+    each_pack([&](int i, int column) {
+      const Floats<kWidth> pack = load<kWidth>(from + column);
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) held[i + j] = pack[j];
+    });
+  }
+
+  template <typename Body>
+  __device__ __forceinline__ void each(Body body) const {
+    each_pack([&](int i, int column) {
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) body(held[i + j], column + j);
+    });
+  }
+
+  // As each(), with the values of another row beside them.
+  template <typename Body>
+  __device__ __forceinline__ void each(const HeldRow& other, Body body) const {
+    each_pack([&](int i, int column) {
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) body(held[i + j], other.held[i + j], column + j);
+    });
+  }
+
+  template <typename Body>
+  __device__ __forceinline__ void write(T* to, Body body) const {
+    each_pack([&](int i, int column) {
+      Floats<kWidth> pack;
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) pack[j] = body(held[i + j], column + j);
+      store(to + column, pack);
+    });
+  }
+
+  template <typename Body>
+  __device__ __forceinline__ void write(const HeldRow& other, T* to, Body body) const {
+    each_pack([&](int i, int column) {
+      Floats<kWidth> pack;
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) pack[j] = body(held[i + j], other.held[i + j], column + j);
+      store(to + column, pack);
+    });
+  }
+
+  __device__ __forceinline__ static float sum(float value) { return warp_sum(value); }
+  __device__ __forceinline__ static float largest(float value) {
+    return warp_reduce(value, [](float a, float b) { return fmaxf(a, b); });
+  }
+};
+
+template <typename T_, bool kWide>
+struct StreamedRow {
+  using T = T_;
+  static constexpr int kThreads = kRowThreads;
+  static constexpr int kWidth = kWide ? kPack<T> : 1;
+
+  const T* from;
+  int columns;  // [0, 2^31)
+
+  // body(column) for the first of each pack that the thread owns.
+  template <typename Body>
+  __device__ __forceinline__ void each_pack(Body body) const {
+    for (std::int64_t column = std::int64_t{threadIdx.x} * kWidth; column < columns; column += kThreads * kWidth) {
+      body(static_cast<int>(column));
+    }
+  }
+
+  __device__ __forceinline__ void open(const T* from_, int columns_) {
+    from = from_;
+    columns = columns_;
+  }
+
+  template <typename Body>
+  __device__ __forceinline__ void each(Body body) const {
+    each_pack([&](int column) {
+      const Floats<kWidth> pack = load<kWidth>(from + column);
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) body(pack[j], column + j);
+    });
+  }
+
+  template <typename Body>
+  __device__ __forceinline__ void each(const StreamedRow& other, Body body) const {
+    each_pack([&](int column) {
+      const Floats<kWidth> a = load<kWidth>(from + column), b = load<kWidth>(other.from + column);
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) body(a[j], b[j], column + j);
+    });
+  }
+
+  template <typename Body>
+  __device__ __forceinline__ void write(T* to, Body body) const {
+    each_pack([&](int column) {
+      Floats<kWidth> pack = load<kWidth>(from + column);
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) pack[j] = body(pack[j], column + j);
+      store(to + column, pack);
+    });
+  }
+
+  template <typename Body>
+  __device__ __forceinline__ void write(const StreamedRow& other, T* to, Body body) const {
+    each_pack([&](int column) {
+      Floats<kWidth> a = load<kWidth>(from + column);
+      const Floats<kWidth> b = load<kWidth>(other.from + column);
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) a[j] = body(a[j], b[j], column + j);
+      store(to + column, a);
+    });
+  }
+
+  __device__ __forceinline__ static float sum(float value) { return block_sum<kThreads>(value); }
+  __device__ __forceinline__ static float largest(float value) {
+    return block_reduce<kThreads>(value, [](float a, float b) { return fmaxf(a, b); });
+  }
+};
+
+// What a softmax takes from a row. A NaN among the values, an infinity, or nothing but -infinity, makes
+// exp(value - largest) / sum NaN in the whole row.
+struct Exponentials {
+  float largest;  // of the values
+  float sum;      // of exp(value - largest)
+};
+
+template <typename T, bool kWide>
+__device__ __forceinline__ Exponentials exponentials(const HeldRow<T, kWide>& row) {
+  using Row = HeldRow<T, kWide>;
+  float largest = -INFINITY, sum = 0.0f;
+  row.each([&](float value, int) { largest = fmaxf(largest, value); });
+  largest = Row::largest(largest);
+  row.each([&](float value, int) { sum += expf(value - largest); });
+  return {largest, Row::sum(sum)};
+}
+
+// In one pass over memory ("online"): a thread's sum is scaled anew where a larger value comes.
+template <typename T, bool kWide>
+__device__ __forceinline__ Exponentials exponentials(const StreamedRow<T, kWide>& row) {
+  using Row = StreamedRow<T, kWide>;
+  float largest = -INFINITY, sum = 0.0f;
+  row.each_pack([&](int column) {
+    const Floats<Row::kWidth> pack = load<Row::kWidth>(row.from + column);
+    float of_pack = pack[0];
+#pragma unroll
+    for (int j = 1; j < Row::kWidth; ++j) of_pack = fmaxf(of_pack, pack[j]);
+    if (of_pack > largest) {
+      sum *= expf(largest - of_pack);  // before the first number 0, or NaN
+      largest = of_pack;
+    }
+#pragma unroll
+    for (int j = 0; j < Row::kWidth; ++j) {
+      sum += pack[j] == -INFINITY ? 0.0f : expf(pack[j] - largest);  // -inf - -inf would be NaN before any number
+    }
+  });
+  const float of_row = Row::largest(largest);
+  return {of_row, Row::sum(sum * expf(largest - of_row))};
+}
+
+template <typename Row_>
+struct RowType {
+  using type = Row_;
+  static constexpr int kTogether = kRowThreads / Row_::kThreads;  // rows that a block has at a time
+};
+
+// What launch(RowType<Row>{}) returns for the kind of row that fits.   aligned: all addresses to 16 bytes
+template <typename T, typename Launch>
+[[nodiscard]] simt::Status with_row(bool aligned, std::int64_t columns, Launch launch) {
+  const bool wide = aligned && columns % kPack<T> == 0;
+  if (columns <= kHeldColumns) {
+    return wide ? launch(RowType<HeldRow<T, true>>{}) : launch(RowType<HeldRow<T, false>>{});
+  }
+  return wide ? launch(RowType<StreamedRow<T, true>>{}) : launch(RowType<StreamedRow<T, false>>{});
+}
+
+}  // namespace gpucnn
