@@ -14,9 +14,12 @@ from typing import Any
 
 import ml_dtypes  # noqa: F401  from here on numpy knows bfloat16 by its name
 import pytest
+from kernel_record import pytest_configure, pytest_runtest_logreport, pytest_runtest_setup, pytest_sessionfinish
 
 from gpucnn import extension
 from gpucnn.testing import rotating_seed
+
+__all__ = ["pytest_configure", "pytest_runtest_logreport", "pytest_runtest_setup", "pytest_sessionfinish"]
 
 
 def pytest_report_header() -> str:

@@ -2,6 +2,7 @@
 #include "simt/arena.h"
 #include "simt/block.h"
 #include "simt/copies.h"
+#include "simt/kernels.h"
 #include "simt/limits.h"
 #include "simt/memory_fault.h"
 #include "simt/source_line.h"
@@ -91,6 +92,7 @@ void run(const Launch& launch) {
     check_arena();
     if (observer) observer->block_ends();
   }
+  note_launched(launch.info);
 }
 
 void misaligned(const char* what, const void* p, std::size_t alignment, Site site) {

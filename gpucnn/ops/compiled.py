@@ -35,13 +35,15 @@ def add(
         dtypes: the names of those that the kernel computes in; None is any, or what `supports` says.
     """
     for backend in COMPILED:
-        table.add(name, backend, _Kernel(backend, call), supports, dtypes)
+        table.add(name, backend, Kernel(f"{table}: {name}", backend, call), supports, dtypes)
 
 
-class _Kernel:
+class Kernel:
     """`run(problem, *arrays)` of one kernel on one backend."""
 
-    def __init__(self, backend: str, call: Callable[..., Any]) -> None:
+    def __init__(self, label: str, backend: str, call: Callable[..., Any]) -> None:
+        self.label = label
+        """What it is for, and its name: "conv2d fprop: direct"."""
         self._backend = backend
         self._call = call
 
