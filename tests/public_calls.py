@@ -125,6 +125,12 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "batch_norm": lambda m: F.batch_norm(m(4, 3, 5, 5), m.buffer(0, 3), m.buffer(1, 3), m(3), m(3), training=True),
     "batch_norm eval": lambda m: F.batch_norm(m(4, 3, 5, 5), m.buffer(0.5, 3), m.buffer(2, 3), m(3), m(3)),
     "batch_norm rows": lambda m: F.batch_norm(m(6, 3), m.buffer(0, 3), m.buffer(1, 3), m(3), m(3), training=True),
+    "batch_norm_relu": lambda m: F.batch_norm_relu(
+        m(4, 3, 5, 5), m.buffer(0, 3), m.buffer(1, 3), m(3), m(3), training=True, residual=m(4, 3, 5, 5)
+    ),
+    "batch_norm_relu eval": lambda m: F.batch_norm_relu(
+        m(4, 3, 5, 5), m.buffer(0.5, 3), m.buffer(2, 3), m(3), m(3), max_val=6
+    ),
     "layer_norm": lambda m: F.layer_norm(m(4, 3, 5, 5), (3, 5, 5), m(3, 5, 5), m(3, 5, 5)),
     "layer_norm rows": lambda m: F.layer_norm(m(4, 6), (6,), m(6), m(6)),
     "instance_norm": lambda m: F.instance_norm(m(4, 3, 5, 5), None, None, m(3), m(3)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from gpucnn import backend
 from gpucnn import functional as F
 from gpucnn.ops import norm as ops
 from gpucnn.reference import norm as reference
-from gpucnn.reference.norm import NormProblem
+from gpucnn.reference.norm_problem import NormProblem
 from gpucnn.testing import assert_close, assert_equal, gradcheck, naive
 
 SHAPES = [(2, 3, 4, 5), (1, 1, 2, 2), (5, 7), (2, 1), (3, 4, 6), (2, 6, 3, 2, 2), (3, 33, 3, 5), (4, 129, 1, 1)]
@@ -383,16 +384,17 @@ def test_a_refused_batch_moves_no_statistics() -> None:
 # ----------------------------------------------------------------------------------- wrong kernels must be caught
 
 
-def dx_as_in_evaluation(p: NormProblem, dy: np.ndarray, x: Any, mean: Any, by_dy: np.ndarray, *rest: Any) -> np.ndarray:
-    return reference.scale_shift(p, dy, None, by_dy, None)
+def dx_as_in_evaluation(p: NormProblem, dy: np.ndarray, *arrays: Any) -> Any:
+    return reference.bprop(replace(p, momentum=None), dy, *arrays)
 
 
-def sample_of_half(p: NormProblem, x: np.ndarray) -> Any:
-    half = x[:, : p.M // 2]
-    return reference.moments(NormProblem(p.B, p.M // 2, p.C, p.groups), half)
+def statistics_of_half(p: NormProblem, x: np.ndarray, weight: Any, bias: Any, *rest: Any) -> Any:
+    _, mean, inverse = reference.fprop(replace(p, M=p.M // 2), x[:, : p.M // 2], weight, bias, *rest)
+    y = (x - mean[:, None]) * inverse[:, None] * weight + bias
+    return y.astype(x.dtype), mean, inverse
 
 
-@pytest.mark.parametrize(("table", "wrong"), [(ops.dgrad, dx_as_in_evaluation), (ops.moments, sample_of_half)])
+@pytest.mark.parametrize(("table", "wrong"), [(ops.bprop, dx_as_in_evaluation), (ops.fprop, statistics_of_half)])
 def test_a_wrong_kernel_is_caught(table: Any, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, table, wrong)
     with pytest.raises(AssertionError, match=r"(y|dx): .* elements are wrong"):

@@ -171,6 +171,7 @@ RULES: dict[type[Function], Rule] = {
         norm.LayerNorm,
         norm.LocalResponseNorm,
         norm.Norm,
+        norm.NormReLU,
         rectifier.ELU,
         rectifier.Hardshrink,
         rectifier.Hardtanh,

@@ -24,7 +24,14 @@ from gpucnn.functional.conv import conv1d, conv2d, conv2d_relu, conv_transpose2d
 from gpucnn.functional.dropout import dropout, dropout2d
 from gpucnn.functional.linear import linear
 from gpucnn.functional.loss import cross_entropy, nll_loss
-from gpucnn.functional.norm import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm
+from gpucnn.functional.norm import (
+    batch_norm,
+    batch_norm_relu,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+)
 from gpucnn.functional.pooling import (
     adaptive_avg_pool2d,
     adaptive_max_pool2d,
@@ -65,6 +72,7 @@ __all__ = [
     "adaptive_max_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "batch_norm_relu",
     "bed_of_nails",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from gpucnn.functional.checks import a_tensor, floats_together
 from gpucnn.graph import wrote
 from gpucnn.ops import norm as ops
 from gpucnn.reference.local_response_norm import LocalResponseProblem
-from gpucnn.reference.norm import NormProblem
+from gpucnn.reference.norm_problem import NormProblem
 from gpucnn.tensor import Tensor, record
 
 
@@ -44,23 +45,75 @@ def batch_norm(
         ValueError: shapes that do not fit, one value a channel in training, no statistics otherwise.
         TypeError: not tensors, dtypes that do not go together.
     """
-    channels, positions = _channels("batch_norm", input)
-    eps = _number("batch_norm", "eps", eps)
-    running = _running("batch_norm", input, channels, running_mean, running_var)
+    problem, running = _batch_problem(
+        "batch_norm", input, running_mean, running_var, weight, bias, training, momentum, eps
+    )
+    return _normalized(input, weight, bias, problem, running)
+
+
+def batch_norm_relu(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    max_val: float = math.inf,
+) -> Tensor:
+    """relu(batch_norm(input, ...) + residual), in the passes over memory that the batch norm alone takes.
+
+    Between normalisation, sum and ReLU nothing is rounded to float16. `nn.norm_relu` calls it for modules.
+
+    Args:
+        residual: of input's shape, dtype and device, or None for 0.
+        max_val: an upper limit of the result, 6 for ReLU6; the gradient at it is 0, as at 0.
+        others: as batch_norm.
+
+    Raises:
+        ValueError, TypeError: as batch_norm, for a residual that does not fit and a limit that is not positive.
+    """
+    op = "batch_norm_relu"
+    problem, running = _batch_problem(op, input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if residual is not None:
+        floats_together(op, input=input, residual=residual)
+        if residual.shape != input.shape:
+            raise ValueError(f"{op}: residual must have input's shape {input.shape}, got {residual.shape}")
+    limit = _number(op, "max_val", max_val)
+    if not limit > 0:
+        raise ValueError(f"{op}: max_val must be positive, got {max_val}")
+    return _normalized(input, weight, bias, replace(problem, limit=limit), running, residual)
+
+
+def _batch_problem(
+    op: str,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[NormProblem, tuple[Tensor, Tensor] | None]:
+    """What a batch norm is to compute, and its running statistics."""
+    channels, positions = _channels(op, input)
+    eps = _number(op, "eps", eps)
+    running = _running(op, input, channels, running_mean, running_var)
     statistics = {"running_mean": running_mean, "running_var": running_var}
-    _fit("batch_norm", input, (channels,), "one number a channel", weight=weight, bias=bias, **statistics)
+    _fit(op, input, (channels,), "one number a channel", weight=weight, bias=bias, **statistics)
     if training:
         if input.shape[0] * positions == 1:
-            raise ValueError(
-                f"batch_norm: expected more than 1 value per channel when training, got input {input.shape}"
-            )
+            raise ValueError(f"{op}: expected more than 1 value per channel when training, got input {input.shape}")
         if not eps > 0:
-            raise ValueError(f"batch_norm: eps must be positive in training, got {eps}")
+            raise ValueError(f"{op}: eps must be positive in training, got {eps}")
     elif running is None:
-        raise ValueError("batch_norm: running_mean and running_var are needed where training is False")
-    problem = NormProblem(1, input.shape[0] * positions, channels, channels)
-    moved_by = _number("batch_norm", "momentum", momentum) if training else None
-    return _normalized(input, weight, bias, problem, eps, running, moved_by)
+        raise ValueError(f"{op}: running_mean and running_var are needed where training is False")
+    moved_by = _number(op, "momentum", momentum) if training else None
+    return NormProblem(1, input.shape[0] * positions, channels, channels, eps, moved_by), running
 
 
 def instance_norm(
@@ -90,13 +143,13 @@ def instance_norm(
     if not use_input_stats:
         if running is None:
             raise ValueError("instance_norm: running_mean and running_var are needed where use_input_stats is False")
-        problem = NormProblem(1, input.shape[0] * positions, channels, channels)
-        return _normalized(input, weight, bias, problem, eps, running, None)
+        problem = NormProblem(1, input.shape[0] * positions, channels, channels, eps, None)
+        return _normalized(input, weight, bias, problem, running)
     if positions == 1:
         raise ValueError(f"instance_norm: expected more than 1 spatial element when training, got input {input.shape}")
-    problem = NormProblem(input.shape[0], positions, channels, channels)
     moved_by = _number("instance_norm", "momentum", momentum)
-    return _normalized(input, weight, bias, problem, eps, running, moved_by)
+    problem = NormProblem(input.shape[0], positions, channels, channels, eps, moved_by)
+    return _normalized(input, weight, bias, problem, running)
 
 
 def group_norm(
@@ -122,8 +175,7 @@ def group_norm(
     _fit("group_norm", input, (channels,), "one number a channel", weight=weight, bias=bias)
     if input.shape[0] * positions * channels == groups:
         raise ValueError(f"group_norm: expected more than 1 value per group, got input {input.shape} in {groups}")
-    problem = NormProblem(input.shape[0], positions, channels, groups)
-    return _normalized(input, weight, bias, problem, eps, None, 0.0)
+    return _normalized(input, weight, bias, NormProblem(input.shape[0], positions, channels, groups, eps), None)
 
 
 def layer_norm(
@@ -236,18 +288,18 @@ def _normalized(
     weight: Tensor | None,
     bias: Tensor | None,
     problem: NormProblem,
-    eps: float,
     running: tuple[Tensor, Tensor] | None,
-    momentum: float | None,
+    residual: Tensor | None = None,
 ) -> Tensor:
-    """Records the op; `momentum` is None where the running statistics are to be used, not moved."""
+    """Records the op."""
     arrays = None if running is None else (running[0].data, running[1].data)
-    y: Tensor = record(
-        ops.Norm,
-        (input, weight, bias),
-        {"problem": problem, "eps": eps, "running": arrays, "momentum": momentum},
-    )
-    if arrays is not None and momentum is not None:
+    options = {"problem": problem, "running": arrays}
+    y: Tensor
+    if problem.limit is None:
+        y = record(ops.Norm, (input, weight, bias), options)
+    else:
+        y = record(ops.NormReLU, (input, weight, bias, residual), options)
+    if arrays is not None and problem.own_statistics:
         for array in arrays:
             wrote(array)
     return y

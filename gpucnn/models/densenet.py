@@ -33,8 +33,8 @@ class DenseLayer(nn.Module):
         self.drop_rate = drop_rate
 
     def forward(self, x: Tensor) -> Tensor:
-        new = self.conv1(self.relu1(self.norm1(x)))
-        new = self.conv2(self.relu2(self.norm2(new)))
+        new = self.conv1(nn.norm_relu(self.norm1, self.relu1, x))
+        new = self.conv2(nn.norm_relu(self.norm2, self.relu2, new))
         if self.drop_rate:
             new = F.dropout(new, self.drop_rate, self.training)
         return cat([x, new], 1)

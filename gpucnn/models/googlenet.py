@@ -36,7 +36,7 @@ class BasicConv2d(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn(self.conv(x)), inplace=True)
+        x = nn.norm_relu(self.bn, F.relu, self.conv(x))
         return x
 
 

@@ -56,9 +56,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.bn2(self.conv2(x))
-        x = self.relu(x + shortcut)
+        x = nn.norm_relu(self.bn1, self.relu, self.conv1(x))
+        x = nn.norm_relu(self.bn2, self.relu, self.conv2(x), shortcut)
         return x
 
 
@@ -89,10 +88,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
-        x = self.relu(x + shortcut)
+        x = nn.norm_relu(self.bn1, self.relu, self.conv1(x))
+        x = nn.norm_relu(self.bn2, self.relu, self.conv2(x))
+        x = nn.norm_relu(self.bn3, self.relu, self.conv3(x), shortcut)
         return x
 
 
@@ -157,7 +155,7 @@ class ResNet(nn.Module):
                     init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(nn.norm_relu(self.bn1, self.relu, self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = self.fc(F.flatten(self.avgpool(x), 1))
         return x

@@ -32,9 +32,8 @@ class CifarBlock(nn.Module):
         self.new_maps = (before, channels - in_channels - before)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return F.relu(y + self._carried(x)) if self.shortcut else F.relu(y)
+        y = nn.norm_relu(self.bn1, F.relu, self.conv1(x))
+        return nn.norm_relu(self.bn2, F.relu, self.conv2(y), self._carried(x) if self.shortcut else None)
 
     def _carried(self, x: Tensor) -> Tensor:
         if self.stride != 1:
@@ -79,7 +78,7 @@ class CifarResNet(nn.Module):
                 init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = nn.norm_relu(self.bn1, F.relu, self.conv1(x))
         x = self.layer3(self.layer2(self.layer1(x)))
         x = self.fc(F.flatten(F.adaptive_avg_pool2d(x, 1), 1))
         return x

@@ -33,9 +33,9 @@ class WideBlock(nn.Module):
             self.shortcut = nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(self.bn1(x))
+        active = nn.norm_relu(self.bn1, F.relu, x)
         carried = x if self.shortcut is None else self.shortcut(active)
-        y = self.dropout(F.relu(self.bn2(self.conv1(active))))
+        y = self.dropout(nn.norm_relu(self.bn2, F.relu, self.conv1(active)))
         y = self.conv2(y)
         return y + carried  # type: ignore[no-any-return]
 
@@ -86,7 +86,7 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
-        x = F.adaptive_avg_pool2d(F.relu(self.bn(x)), 1)
+        x = F.adaptive_avg_pool2d(nn.norm_relu(self.bn, F.relu, x), 1)
         x = self.fc(F.flatten(x, 1))
         return x
 

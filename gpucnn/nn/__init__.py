@@ -46,6 +46,7 @@ from gpucnn.nn.norm import (
     LayerNorm,
     LocalResponseNorm,
 )
+from gpucnn.nn.norm_relu import norm_relu
 from gpucnn.nn.padding import CircularPad2d, ConstantPad2d, ReflectionPad2d, ReplicationPad2d, ZeroPad2d
 from gpucnn.nn.parameter import Parameter
 from gpucnn.nn.pooling import (
@@ -163,4 +164,5 @@ __all__ = [
     "UpsamplingNearest2d",
     "ZeroPad2d",
     "init",
+    "norm_relu",
 ]

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast, overload
 
 from gpucnn.arguments import whole
 from gpucnn.nn.module import Module
+from gpucnn.nn.norm_relu import are_fused, norm_relu
 
 R = TypeVar("R", bound="_Row")
 
@@ -85,7 +86,10 @@ class _Row(Module):
 
 
 class Sequential(_Row):
-    """Each module's output is the next one's input: Sequential(a, b) or Sequential({"name": a, ...})."""
+    """Each module's output is the next one's input: Sequential(a, b) or Sequential({"name": a, ...}).
+
+    A batch norm and the ReLU behind it run as one op, see `norm_relu`.
+    """
 
     def __init__(self, *modules: Any) -> None:
         super().__init__()
@@ -95,8 +99,16 @@ class Sequential(_Row):
 
     def forward(self, input: Any) -> Any:
         """The last module's output; of a Sequential without modules, `input`."""
-        for module in self:
-            input = module(input)
+        modules = list(self)
+        position = 0
+        while position < len(modules):
+            several = modules[position : position + 2]
+            if len(several) == 2 and are_fused(*several):
+                input = norm_relu(several[0], several[1], input)
+                position += 2
+            else:
+                input = several[0](input)
+                position += 1
         return input
 
     def _part(self, named: dict[str, Module]) -> Sequential:

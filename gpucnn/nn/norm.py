@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpucnn import creation
@@ -83,17 +83,21 @@ class _BatchNorm(_ChannelNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, bias)
 
     def forward(self, input: Tensor) -> Tensor:
+        return self.normalize(input, F.batch_norm)
+
+    def normalize(self, input: Tensor, function: Callable[..., Tensor], **options: Any) -> Tensor:
+        """`function`, F.batch_norm or F.batch_norm_relu, with this layer's state, which it moves as in forward."""
         _check_axes(self, input, self._axes)
         mean, var, batches = self.running_mean, self.running_var, self.num_batches_tracked
         if not self.training:
             own = mean is None and var is None
-            return F.batch_norm(input, mean, var, self.weight, self.bias, own, eps=self.eps)
+            return function(input, mean, var, self.weight, self.bias, own, eps=self.eps, **options)
         if not self.track_running_stats:
-            return F.batch_norm(input, None, None, self.weight, self.bias, True, eps=self.eps)
+            return function(input, None, None, self.weight, self.bias, True, eps=self.eps, **options)
         momentum = self.momentum
         if momentum is None:
             momentum = 0.0 if batches is None else 1.0 / (int(batches) + 1)
-        y = F.batch_norm(input, mean, var, self.weight, self.bias, True, momentum, self.eps)
+        y = function(input, mean, var, self.weight, self.bias, True, momentum, self.eps, **options)
         if batches is not None:
             batches += 1
         return y

@@ -5,27 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, contiguous, from_nhwc, memory_order
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import layer_norm, local_response_norm
 from gpucnn.reference import norm as reference
 from gpucnn.reference.local_response_norm import LocalResponseProblem
-from gpucnn.reference.norm import NormProblem
+from gpucnn.reference.norm_problem import NormProblem, Wanted
 
-moments = KernelTable("norm", "moments")
-moments.add("shifted", "reference", reference.moments)
+fprop = KernelTable("norm", "fprop")
+fprop.add("blocks", "reference", reference.fprop)
 
-scale_shift = KernelTable("norm", "scale and shift")
-scale_shift.add("blocks", "reference", reference.scale_shift)
-
-gradient_sums = KernelTable("norm", "gradient sums")
-gradient_sums.add("blocks", "reference", reference.gradient_sums)
-
-dgrad = KernelTable("norm", "dgrad")
-dgrad.add("blocks", "reference", reference.dgrad)
+bprop = KernelTable("norm", "bprop")
+bprop.add("blocks", "reference", reference.bprop)
 
 layer_fprop = KernelTable("layer_norm", "fprop")
 layer_fprop.add("rows", "reference", layer_norm.fprop)
@@ -54,9 +46,8 @@ class Norm(Function):
     """x (N,C,...) -> (x - mean) / sqrt(var + eps) * weight + bias; weight and bias are (C,) or None.
 
     Parameters:
-        problem: which elements share a mean and a variance.
-        running: mean and variance (C,), or None.
-        momentum: None: normalise by `running`. A number: by x's own statistics, and move `running` by it, in place.
+        problem: which elements share a mean and a variance, and whether these are x's own or `running`.
+        running: mean and variance (C,), moved in place in the former case; or None.
     """
 
     @staticmethod
@@ -67,54 +58,72 @@ class Norm(Function):
         bias: Array | None,
         *,
         problem: NormProblem,
-        eps: float,
         running: tuple[Array, Array] | None = None,
-        momentum: float | None = None,
     ) -> Array:
-        x = _channels_last(x)
-        rows = x.reshape(problem.B, problem.M, problem.C)
-        ctx.problem, ctx.own_statistics = problem, momentum is not None
-        if momentum is not None:
-            mean, var = moments(problem, rows, like=x)
-            if running is not None and x.size:
-                reference.moved(problem, running, mean, var, momentum)
-        else:
-            assert running is not None
-            mean, var = (kept.astype(np.float64)[None] for kept in running)
-        inverse, scale, shift = reference.coefficients(mean, var, eps, weight, bias)
-        needs_x, needs_weight, _ = ctx.needs_input_grad
-        ctx.save_for_backward(rows if needs_weight or (needs_x and ctx.own_statistics) else None, weight, mean, inverse)
-        if ctx.own_statistics:
-            y = scale_shift(problem, rows, mean, scale, shift, like=x)
-        else:
-            y = scale_shift(problem, rows, None, scale, reference.folded(mean, scale, shift), like=x)
-        return _channels_second(y.reshape(x.shape))
+        return _forward(ctx, x, weight, bias, None, problem, running)
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
-        dy = _channels_last(dy)
-        problem = ctx.problem
-        rows = dy.reshape(problem.B, problem.M, problem.C)
-        x, weight, mean, inverse = ctx.saved
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        dx = dweight = dbias = None
-        total: Array = None
-        products: Array = None
-        if needs_weight or needs_bias or ctx.own_statistics:
-            total, products = gradient_sums(problem, rows, x, mean, like=dy)
-        if needs_x:
-            if ctx.own_statistics:
-                by_dy, by_x, offset = reference.gradient_coefficients(problem, inverse, weight, total, products)
-                dx = dgrad(problem, rows, x, mean, by_dy, by_x, offset, like=dy)
-            else:
-                by_dy = inverse if weight is None else inverse * weight
-                dx = scale_shift(problem, rows, None, by_dy, None, like=dy)
-            dx = _channels_second(dx.reshape(dy.shape))
-        if needs_weight:
-            dweight = (products * inverse).sum(axis=0)
-        if needs_bias:
-            dbias = total.sum(axis=0)
-        return dx, dweight, dbias
+        return _backward(ctx, dy)[:3]
+
+
+class NormReLU(Function):
+    """As Norm, with `residual`, of x's shape or None, added, and the sum cut to [0, problem.limit]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Array,
+        weight: Array | None,
+        bias: Array | None,
+        residual: Array | None,
+        *,
+        problem: NormProblem,
+        running: tuple[Array, Array] | None = None,
+    ) -> Array:
+        return _forward(ctx, x, weight, bias, residual, problem, running)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
+        return _backward(ctx, dy)
+
+
+def _forward(
+    ctx: Any,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    problem: NormProblem,
+    running: tuple[Array, Array] | None,
+) -> Array:
+    x = _channels_last(x)
+    shape = problem.B, problem.M, problem.C
+    rows = x.reshape(shape)
+    added = None if residual is None else _channels_last(residual).reshape(shape)
+    y, mean, inverse = fprop(problem, rows, weight, bias, running, added, like=x)
+    ctx.problem = problem
+    needs_x, needs_weight = ctx.needs_input_grad[:2]
+    ctx.save_for_backward(
+        rows if needs_weight or (needs_x and problem.own_statistics) else None,
+        y if problem.limit is not None and True in ctx.needs_input_grad else None,
+        weight,
+        mean,
+        inverse,
+    )
+    return _channels_second(y.reshape(x.shape))
+
+
+def _backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
+    dy = _channels_last(dy)
+    problem: NormProblem = ctx.problem
+    rows = dy.reshape(problem.B, problem.M, problem.C)
+    x, y, weight, mean, inverse = ctx.saved
+    dx, dweight, dbias, dresidual = bprop(
+        problem, rows, x, y, weight, mean, inverse, Wanted(*ctx.needs_input_grad), like=dy
+    )
+    dx, dresidual = (None if g is None else _channels_second(g.reshape(dy.shape)) for g in (dx, dresidual))
+    return dx, dweight, dbias, dresidual
 
 
 class LayerNorm(Function):

@@ -1,5 +1,7 @@
 """Batch, instance and group normalisation: arrays (B,M,C), statistics and coefficients (B,C) in float64.
 
+A sum with a `residual` and a ReLU or ReLU6 behind the normalisation take part in its passes, forward and backward.
+
 A problem has B sets of M positions with C channels each, and its statistics are taken over the positions of a set and
 over each of `groups` runs of adjacent channels. Batch norm has one set, of all images; instance and group norm have a
 set for each image.
@@ -11,32 +13,80 @@ length of a block, since numpy takes twice as long over many short rows as over 
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
-from gpucnn.backend import Array, accumulator, empty, namespace, workspace
-from gpucnn.reference import common
-from gpucnn.reference.parallel import for_each
-
-_SUMMED_NUMBERS = 512  # in a row that sums are taken over: below, the cost of a row shows; above, that of the total
-_SAMPLED = 32  # of so many rows one is looked at to guess a mean
-
-Tile = tuple[slice, slice, int]
-"""Sets, rows of them, and the number of these rows' band."""
+from gpucnn.backend import Array, empty, namespace, workspace
+from gpucnn.reference.norm_problem import NormProblem, Wanted
+from gpucnn.reference.norm_walk import Tile, Walk, guess, let_through, sums
 
 
-@dataclass(frozen=True)
-class NormProblem:
-    """Statistics over the M positions, and C/groups adjacent channels, of each of B sets."""
+def fprop(
+    p: NormProblem,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running: tuple[Array, Array] | None,
+    residual: Array | None,
+) -> tuple[Array, Array, Array]:
+    """(y, mean, 1 / deviation) of y = (x - mean) / deviation * weight + bias + residual, cut as `p.limit` says.
 
-    B: int
-    M: int
-    C: int
-    groups: int
+    weight, bias, running mean and variance: (C,); the latter two are moved in place unless there is no position.
+    """
+    if p.momentum is None:
+        assert running is not None
+        mean, var = (kept.astype(np.float64)[None] for kept in running)
+    else:
+        mean, var = moments(p, x)
+        if running is not None and x.size:
+            moved(p, running, mean, var, p.momentum)
+    inverse, scale, shift = coefficients(mean, var, p.eps, weight, bias)
+    if p.momentum is None:
+        return scale_shift(p, x, None, scale, folded(mean, scale, shift), residual), mean, inverse
+    return scale_shift(p, x, mean, scale, shift, residual), mean, inverse
+
+
+def bprop(
+    p: NormProblem,
+    dy: Array,
+    x: Array | None,
+    y: Array | None,
+    weight: Array | None,
+    mean: Array,
+    inverse: Array,
+    wanted: Wanted,
+) -> tuple[Array | None, Array | None, Array | None, Array | None]:
+    """(dx, dweight, dbias, dresidual), each None where it is not wanted; (C,) in float64.
+
+    x is needed for dweight and, with the sets' own statistics, for dx; y where `p.limit` has cut it, and dresidual,
+    which is else dy itself, comes only then.
+    """
+    dx = dweight = dbias = None
+    total: Array = None
+    products: Array = None
+    passed = dy
+    if p.limit is not None:
+        passed = empty(dy.shape, dy.dtype, dy)
+    by_sums = wanted.weight or wanted.bias or (wanted.x and p.own_statistics)
+    if by_sums:
+        total, products = gradient_sums(p, dy, x, mean, y, passed)
+    elif p.limit is not None:
+        let_through(Walk(p, dy, held=3), dy, y, passed)
+    if wanted.x:
+        own = passed is not dy and not wanted.residual  # memory that dx may have
+        if p.own_statistics:
+            by_dy, by_x, offset = gradient_coefficients(p, inverse, weight, total, products)
+            dx = dgrad(p, passed, x, mean, by_dy, by_x, offset, passed if own else None)
+        else:
+            by_dy = inverse if weight is None else inverse * weight
+            dx = scale_shift(replace(p, limit=None), passed, None, by_dy, None)
+    if wanted.weight:
+        dweight = (products * inverse).sum(axis=0)
+    if wanted.bias:
+        dbias = total.sum(axis=0)
+    return dx, dweight, dbias, passed if wanted.residual and p.limit is not None else None
 
 
 def moments(p: NormProblem, x: Array) -> tuple[Array, Array]:
@@ -45,11 +95,11 @@ def moments(p: NormProblem, x: Array) -> tuple[Array, Array]:
     Sums run over differences from a guess of the mean, taken from a sample, so that they lose nothing where the mean
     is large beside the deviation. A sample of one value in s, however unlucky, is at most sqrt(s) deviations off.
     """
-    walk = _Walk(p, x, held=3)
-    guess = _guess(walk, x)
-    total, squares = _sums(walk, None, x, guess)
+    walk = Walk(p, x, held=3)
+    start = guess(walk, x)
+    total, squares = sums(walk, None, x, start)
     offset = total / max(1, p.M)
-    mean = guess + offset
+    mean = start + offset
     var = squares / max(1, p.M) - offset * offset
     if p.groups != p.C:
         centre = group_mean(p, mean)
@@ -109,12 +159,20 @@ def group_mean(p: NormProblem, values: Array) -> Array:
     return namespace(values).repeat(means, each, axis=1)
 
 
-def scale_shift(p: NormProblem, x: Array, mean: Array | None, scale: Array, shift: Array | None) -> Array:
-    """y = (x - mean) * scale + shift; mean or shift may be None for 0."""
+def scale_shift(
+    p: NormProblem,
+    x: Array,
+    mean: Array | None,
+    scale: Array,
+    shift: Array | None,
+    residual: Array | None = None,
+) -> Array:
+    """y = (x - mean) * scale + shift + residual, cut as `p.limit` says; mean, shift and residual may be None for 0."""
     xp = namespace(x)
-    walk = _Walk(p, x, held=5)
+    walk = Walk(p, x, held=5 if residual is None else 6)
     y = empty(x.shape, x.dtype, x)
     source, result = walk.rows(x), walk.rows(y)
+    added = None if residual is None else walk.rows(residual)
     centre = None
     if mean is not None:
         centre = mean.astype(walk.work)
@@ -135,6 +193,12 @@ def scale_shift(p: NormProblem, x: Array, mean: Array | None, scale: Array, shif
             out *= factor[sets]
         if term is not None:
             out += term[sets]
+        if added is not None:
+            out += added[sets, rows]
+        if p.limit is not None:
+            xp.maximum(out, 0, out=out)
+            if p.limit < math.inf:
+                xp.minimum(out, p.limit, out=out)
         if out is not target:
             target[...] = out
 
@@ -142,21 +206,36 @@ def scale_shift(p: NormProblem, x: Array, mean: Array | None, scale: Array, shif
     return y
 
 
-def gradient_sums(p: NormProblem, dy: Array, x: Array | None, mean: Array) -> tuple[Array, Array | None]:
-    """For each channel of each set, summed over positions: dy, and dy * (x - mean) unless x is None."""
-    walk = _Walk(p, dy, held=4)
+def gradient_sums(
+    p: NormProblem, dy: Array, x: Array | None, mean: Array, y: Array | None = None, passed: Array | None = None
+) -> tuple[Array, Array | None]:
+    """For each channel of each set, summed over positions: dy, and dy * (x - mean) unless x is None.
+
+    Where `p.limit` has cut y, what gets through of dy is summed, and written to `passed`.
+    """
+    walk = Walk(p, dy, held=4 if y is None else 6)
+    cut = None if p.limit is None else (y, passed)
     if x is None:
-        return _sums(walk, dy, None, None)[0], None
+        return sums(walk, dy, None, None, cut)[0], None
     centre = mean.astype(walk.work)
-    total, products = _sums(walk, dy, x, centre)
+    total, products = sums(walk, dy, x, centre, cut)
     return total, products + (centre - mean) * total
 
 
-def dgrad(p: NormProblem, dy: Array, x: Array, mean: Array, by_dy: Array, by_x: Array, offset: Array) -> Array:
-    """dx = dy * by_dy + (x - mean) * by_x + offset."""
+def dgrad(
+    p: NormProblem,
+    dy: Array,
+    x: Array,
+    mean: Array,
+    by_dy: Array,
+    by_x: Array,
+    offset: Array,
+    dx: Array | None = None,
+) -> Array:
+    """dx = dy * by_dy + (x - mean) * by_x + offset; dx may be given and be dy."""
     xp = namespace(x)
-    walk = _Walk(p, x, held=7)
-    dx = empty(x.shape, x.dtype, x)
+    walk = Walk(p, x, held=7)
+    dx = empty(x.shape, x.dtype, x) if dx is None else dx
     source, gradient, result = walk.rows(x), walk.rows(dy), walk.rows(dx)
     rounded = mean.astype(walk.work)
     term = walk.repeated(offset + (rounded - mean) * by_x)
@@ -178,91 +257,3 @@ def dgrad(p: NormProblem, dy: Array, x: Array, mean: Array, by_dy: Array, by_x: 
 
     walk.each_tile(run)
     return dx
-
-
-class _Walk:
-    """How the numbers of a problem are gone through: in tiles of (B,R,W), a row being W = T*C adjacent numbers.
-
-    For one set a row fills a block; for many it is short, and one tile may hold several sets.
-    """
-
-    def __init__(self, p: NormProblem, like: Array, held: int) -> None:
-        """`held`: how many blocks, coefficients among them, should stay in the cache together."""
-        self.p, self.like, self.work = p, like, accumulator(like.dtype)
-        limit = max(1, 2 * common.BLOCK_BYTES // (held * self.work.itemsize))
-        channels = max(1, p.C)
-        self.T = _divisor(p.M, (limit if p.B == 1 else min(limit, _SUMMED_NUMBERS)) // channels)
-        self.R = p.M // self.T
-        self.W = self.T * p.C
-        self.summed = _divisor(self.T, _SUMMED_NUMBERS // channels)
-        numbers = self.R * self.W
-        if numbers <= limit:
-            self.tiles = [(sets, slice(0, self.R), 0) for sets in common.blocks(p.B, numbers, limit)]
-            self.bands = 1
-        else:
-            bands = common.blocks(self.R, self.W, limit)
-            self.tiles = [(slice(b, b + 1), rows, n) for b in range(p.B) for n, rows in enumerate(bands)]
-            self.bands = len(bands)
-
-    def rows(self, array: Array) -> Array:
-        """(B,M,C) as (B,R,W)."""
-        return array.reshape(self.p.B, self.R, self.W)
-
-    def short_rows(self, array: Array) -> Array:
-        """(b,n,anything) as rows of the length that sums are taken over."""
-        width = self.summed * self.p.C
-        return array.reshape(len(array), math.prod(array.shape[1:]) // max(1, width), width)
-
-    def repeated(self, coefficients: Array) -> Array:
-        """(B,C) as (B,1,W), in the dtype that is computed in."""
-        p = self.p
-        repeated = empty((p.B, 1, self.W), self.work, coefficients)
-        repeated.reshape(p.B, self.T, p.C)[...] = coefficients[:, None]
-        return repeated
-
-    def each_tile(self, run: Callable[[Tile], None]) -> None:
-        if len(self.tiles) == 1:
-            run(self.tiles[0])
-        else:
-            for_each(run, self.tiles, self.like, share=common.is_large(4 * self.like.nbytes))
-
-
-@functools.lru_cache(maxsize=4096)
-def _divisor(number: int, limit: int) -> int:
-    """The largest divisor of `number` up to `limit`, at least 1."""
-    return next((d for d in range(min(number, limit), 1, -1) if number % d == 0), 1)
-
-
-def _guess(walk: _Walk, x: Array) -> Array:
-    """About the mean of each channel of each set, (B,C)."""
-    sample = walk.short_rows(x)[:, ::_SAMPLED]
-    total = sample.sum(axis=1, dtype=walk.work).reshape(walk.p.B, walk.summed, walk.p.C).sum(axis=1)
-    return total / walk.work.type(max(1, sample.shape[1] * walk.summed))
-
-
-def _sums(walk: _Walk, values: Array | None, x: Array | None, centre: Array) -> Array:
-    """Over the positions of each set the sums of values and, if x is given, of values * (x - centre): (2 or 1,B,C).
-
-    Without values those of x - centre and of its square.
-    """
-    like = walk.like
-    xp = namespace(like)
-    B, C = walk.p.B, walk.p.C
-    sums = empty((1 if x is None else 2, B, walk.bands, walk.summed * C), walk.work, like)
-    centres = None if x is None else walk.repeated(centre)
-    values, x = (None if array is None else walk.rows(array) for array in (values, x))
-
-    def run(tile: Tile) -> None:
-        sets, rows, band = tile
-        factor: Array = None if values is None else walk.short_rows(values[sets, rows])
-        if x is not None and centres is not None:
-            away = workspace(x[sets, rows].shape, walk.work, like)
-            xp.subtract(x[sets, rows], centres[sets], out=away)
-            away = walk.short_rows(away)
-            factor = away if values is None else factor
-            sums[1, sets, band] = xp.einsum("brw,brw->bw", factor, away)
-        sums[0, sets, band] = factor.sum(axis=1, dtype=walk.work)
-
-    walk.each_tile(run)
-    totals = sums.sum(axis=2, dtype=np.float64)
-    return totals.reshape(len(sums), B, walk.summed, C).sum(axis=2)
