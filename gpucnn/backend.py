@@ -6,6 +6,7 @@ The lowest room: everything above asks here for an array library, a device, memo
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from gpucnn import extension
+
+log = logging.getLogger("gpucnn")
 
 Array = Any
 """A numpy.ndarray or a cupy.ndarray; no third kind reaches an op."""
@@ -179,13 +182,41 @@ def current_stream(like: Array) -> int:
 
 
 def empty(shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
-    """Uninitialised C-contiguous memory in the library and on the device of `like`: all allocation of ops is here."""
-    return namespace(like).empty(shape, dtype)
+    """Uninitialised C-contiguous memory in the library and on the device of `like`: all allocation of ops is here.
+
+    Where a GPU's memory is used up, what the pool holds back is freed once, for another try.
+
+    Raises:
+        MemoryError: there is no room, and for how much.
+    """
+    if isinstance(like, np.ndarray):
+        return np.empty(shape, dtype)
+    return _allocated("empty", shape, dtype, like)
 
 
 def zeros(shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
     """As `empty`, filled with 0."""
-    return namespace(like).zeros(shape, dtype)
+    if isinstance(like, np.ndarray):
+        return np.zeros(shape, dtype)
+    return _allocated("zeros", shape, dtype, like)
+
+
+def _allocated(kind: str, shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
+    library = namespace(like)
+    allocate = getattr(library, kind)
+    try:
+        return allocate(shape, dtype)
+    except library.cuda.memory.OutOfMemoryError:
+        pool = library.get_default_memory_pool()
+        pool.free_all_blocks()
+    try:
+        return allocate(shape, dtype)
+    except library.cuda.memory.OutOfMemoryError as error:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        raise MemoryError(
+            f"{device_of(like)} has no room for {size:,} bytes ({np.dtype(dtype).name} {shape}), with "
+            f"{pool.used_bytes():,} in use by this process: take a smaller batch, or free what is not needed any more"
+        ) from error
 
 
 class _Workspace(threading.local):
@@ -296,21 +327,7 @@ def unavailable(name: str) -> str | None:
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; there are {', '.join(BACKENDS)}")
     if name == "cuda":
-        if reason := extension.why_missing():
-            return reason
-        try:
-            count, why_none = extension.require().device_count()
-        except RuntimeError as error:  # CUDA itself fails, and says how
-            count, why_none = 0, str(error)
-        if count == 0:
-            needs = f"one of compute capability {'.'.join(map(str, OLDEST_CAPABILITY))} or newer with NVIDIA's driver"
-            return f"no usable GPU: {why_none}; the kernels need {needs}, and cupy: {CUPY_REMEDY}"
-        if gpu_count() == 0:
-            return f"there is a GPU, but no cupy that can use it: {CUPY_REMEDY}"
-        properties = extension.require().device_properties(0)
-        if properties["compute_capability"] < OLDEST_CAPABILITY:
-            has, needs = (".".join(map(str, c)) for c in (properties["compute_capability"], OLDEST_CAPABILITY))
-            return f"{properties['name']} has compute capability {has}, the kernels need {needs}: reference runs on it"
+        return _no_gpu() or too_old(0)
     if name == "simt":
         try:
             return extension.why_missing(f"_simt_{extension.simt_flavour()}")
@@ -319,9 +336,46 @@ def unavailable(name: str) -> str | None:
     return None
 
 
+def _no_gpu() -> str | None:
+    """Why there is nothing that kernels could be launched on; None if there is, of whatever age."""
+    if reason := extension.why_missing():
+        return reason
+    try:
+        count, why_none = extension.require().device_count()
+    except RuntimeError as error:  # CUDA itself fails, and says how
+        count, why_none = 0, str(error)
+    if count == 0:
+        needs = f"one of compute capability {'.'.join(map(str, OLDEST_CAPABILITY))} or newer with NVIDIA's driver"
+        return f"no usable GPU: {why_none}; the kernels need {needs}, and cupy: {CUPY_REMEDY}"
+    if gpu_count() == 0:
+        return f"there is a GPU, but no cupy that can use it: {CUPY_REMEDY}"
+    return None
+
+
+def too_old(device: int) -> str | None:
+    """Why the kernels can't run on a GPU that there is: its compute capability; None if they can."""
+    properties = extension.require().device_properties(device)
+    if properties["compute_capability"] >= OLDEST_CAPABILITY:
+        return None
+    has, needs = (".".join(map(str, c)) for c in (properties["compute_capability"], OLDEST_CAPABILITY))
+    return f"{properties['name']} has compute capability {has}, the kernels need {needs}; running on reference"
+
+
+@functools.cache
+def runs_kernels(device: int) -> bool:
+    """Whether the kernels run on a GPU that there is; if not, the log says why, once."""
+    reason = too_old(device)
+    if reason:
+        log.warning("cuda:%d: %s", device, reason)
+    return reason is None
+
+
 @functools.cache
 def default_backend() -> str:
-    """$GPUCNN_BACKEND if set; else 'cuda' where the extension and a GPU are there; else 'reference'."""
+    """$GPUCNN_BACKEND if set; else 'cuda' where the extension and a GPU are there; else 'reference'.
+
+    Where 'cuda' is there but for the age of the GPU, that is logged.
+    """
     name = os.environ.get("GPUCNN_BACKEND")
     if name:
         if name not in BACKENDS:
@@ -329,7 +383,7 @@ def default_backend() -> str:
         if reason := unavailable(name):
             raise RuntimeError(f"GPUCNN_BACKEND={name}: {reason}")
         return name
-    return "reference" if unavailable("cuda") else "cuda"
+    return "cuda" if _no_gpu() is None and runs_kernels(0) else "reference"
 
 
 def current_backend() -> str:

@@ -25,6 +25,7 @@ CHANNELS_LAST = np.ascontiguousarray(IMAGES.transpose(0, 2, 3, 1)).transpose(0, 
 def forget_what_is_there() -> None:
     backend.gpu_count.cache_clear()
     backend.default_backend.cache_clear()
+    backend.runs_kernels.cache_clear()
 
 
 @pytest.fixture
@@ -319,7 +320,66 @@ def test_a_gpu_too_old_for_the_kernels_is_named(
         assert reason is None
     else:
         assert reason is not None
-        assert "Some GPU has compute capability 7.5, the kernels need 8.0" in reason
+        assert reason == "Some GPU has compute capability 7.5, the kernels need 8.0; running on reference"
+
+
+def test_on_a_gpu_too_old_for_the_kernels_the_reference_runs_and_the_log_says_so_once(
+    two_gpus: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ages = {0: GPU((7, 5)), 1: GPU((9, 0))}
+    monkeypatch.setattr(
+        extension,
+        "require",
+        lambda: SimpleNamespace(
+            device_count=lambda: (2, ""), device_properties=lambda device: ages[device].device_properties(device)
+        ),
+    )
+    for _ in range(2):
+        assert current_backend() == "reference"
+        backend.default_backend.cache_clear()
+    assert [record.message for record in caplog.records] == [
+        "cuda:0: Some GPU has compute capability 7.5, the kernels need 8.0; running on reference"
+    ]
+    assert backend.runs_kernels(1)
+    assert not backend.runs_kernels(0)
+
+
+class Full:
+    """A GPU whose memory is used up for so many requests, and what was asked of its pool."""
+
+    def __init__(self, library: Any, failures: int) -> None:
+        self.failures, self.freed = failures, 0
+        library.cuda.memory = SimpleNamespace(OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {}))
+        library.get_default_memory_pool = lambda: SimpleNamespace(free_all_blocks=self.free, used_bytes=lambda: 7_000)
+        for name in ("empty", "zeros"):
+            setattr(library, name, self.at_most(library, getattr(library, name)))
+
+    def free(self) -> None:
+        self.freed += 1
+
+    def at_most(self, library: Any, allocate: Any) -> Any:
+        def run(shape: tuple[int, ...], dtype: Any) -> Any:
+            if self.failures:
+                self.failures -= 1
+                raise library.cuda.memory.OutOfMemoryError("out of memory")
+            return allocate(shape, dtype)
+
+        return run
+
+
+@pytest.mark.parametrize("allocate", [backend.empty, backend.zeros, backend.workspace])
+def test_where_memory_is_used_up_the_pool_is_freed_once(two_gpus: Any, allocate: Any) -> None:
+    like = FakeArray(IMAGES, 1)
+    full = Full(two_gpus, failures=1)
+    assert isinstance(allocate((3, 4), np.dtype("float32"), like), FakeArray)
+    assert full.freed == 1
+    assert isinstance(allocate((3, 4), np.dtype("float32"), like), FakeArray)
+    assert full.freed == 1
+    full.failures = 2
+    with pytest.raises(MemoryError, match=r"^cuda:1 has no room for 4,800 bytes \(float32 \(30, 40\)\), with 7,000 in"):
+        allocate((30, 40), np.dtype("float32"), like)
+    assert full.freed == 2
+    assert isinstance(allocate((3, 4), np.dtype("float32"), like), FakeArray)  # and the process goes on
 
 
 def test_the_kernels_on_the_cpu_are_a_backend_where_they_are_built(monkeypatch: pytest.MonkeyPatch) -> None:

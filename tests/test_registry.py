@@ -40,6 +40,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> KernelTable:
     monkeypatch.setattr(registry, "TABLES", {})
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(devices=1))
     monkeypatch.setattr(backend, "unavailable", lambda name: None)
+    monkeypatch.setattr(backend, "runs_kernels", lambda device: device == 0)
     table = KernelTable("op", "fprop")
     table.add("small", "reference", runs("small"), at_most(10))
     table.add("large", "reference", runs("large"), at_most(1000))
@@ -102,6 +103,7 @@ def test_the_backend_and_the_place_of_the_data_decide(table: KernelTable) -> Non
         assert table.pick(Problem(1), GPU).name == "tiles"
         assert table.pick(Problem(1), CPU).name == "small"  # a CPU tensor beside the GPU is no gap in the backend
         assert table.pick(Problem(99), CPU).name == "large"
+        assert table.pick(Problem(1), FakeArray(CPU, 1)).name == "small"  # nor is one on a GPU too old for the kernels
     with use_backend("simt", strict=True):
         assert table.pick(Problem(1), CPU).name == "fibers"
         with pytest.raises(RuntimeError, match="'simt' works on cpu arrays, got one on cuda:0"):

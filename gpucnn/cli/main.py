@@ -16,7 +16,7 @@ from gpucnn.cli.train import train
 from gpucnn.train import InterruptedRunError
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell expects of a program that Ctrl-C ended
-EXPECTED = (ValueError, TypeError, FileNotFoundError, FileExistsError, PermissionError, RuntimeError)
+EXPECTED = (ValueError, TypeError, FileNotFoundError, FileExistsError, PermissionError, RuntimeError, MemoryError)
 
 
 class _Group(click.Group):

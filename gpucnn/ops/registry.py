@@ -107,7 +107,7 @@ class KernelTable:
         """
         name = backend.current_backend()
         on_cpu = isinstance(like, np.ndarray)
-        if name == "cuda" and on_cpu:
+        if name == "cuda" and (on_cpu or not backend.runs_kernels(like.device.id)):
             name = "reference"  # the kernels work on GPU memory; a CPU tensor beside them is no gap in the backend
         if name == "simt" and not on_cpu:
             raise RuntimeError(f"{self}: backend 'simt' works on cpu arrays, got one on {backend.device_of(like)}")
