@@ -1,4 +1,4 @@
-// Split sums: each split's sums of their own in float32, then one sum of them in order. For .cu files.
+// Split sums: each split's sums of their own in float32, then one sum of them, in an order of its own. For .cu files.
 #pragma once
 
 #include "simt/simt.h"
@@ -24,7 +24,7 @@ struct Parts {
   }
 };
 
-// sums[i] = parts[0][i] + parts[1][i] + ... in this order, rounded to T at the end.
+// sums[i] = parts[0][i] + parts[1][i] + ..., always added in the same order, rounded to T at the end.
 // parts (splits, count) float32, sums (count,) of float, half or bfloat16; splits >= 1, count in [0, 2^38].
 template <typename T>
 [[nodiscard]] simt::Status sum_parts(const float* parts, T* sums, std::int64_t splits, std::int64_t count,

@@ -13,8 +13,8 @@
 // Bound    FFMA: 2*N*P*Q*K*R*S*C/groups flops; N32 C64 56x56 K64 3x3 pad 1, 7.4 GFLOP, takes 0.11 ms at an H100's
 //          67 TFLOP/s. Gathering costs index arithmetic beside the products: half of that rate is the aim here.
 // Measured not run on hardware yet.
+#include "common/epilogue.h"
 #include "conv2d/conv2d.h"
-#include "conv2d/epilogue.h"
 #include "conv2d/geometry.h"
 #include "conv2d/tile.h"
 

@@ -1,0 +1,76 @@
+// What becomes of a tile's sums: stored as rows (a row's columns are neighbours in memory), with a bias and ReLU, or as
+// columns. Neighbouring sums go together, 4 of float32 or 8 of 16 bits in 16 bytes, where sizes and addresses allow it.
+#pragma once
+
+#include "common/epilogue.h"
+#include "common/pack.h"
+#include "gemm/tile.h"
+#include "simt/simt.h"
+
+#include <cstdint>
+
+namespace gpucnn::gemm {
+
+// kCount neighbours, of which those from `count` on do not exist.
+template <int kCount, typename T>
+__device__ __forceinline__ void store_some(T* p, const Floats<kCount>& values, std::int64_t count, bool wide) {
+  if (wide && count >= kCount) {
+    store(p, values);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    if (i < count) p[i] = simt::from_float<T>(values[i]);
+  }
+}
+
+// The sums of rows [first_row, rows) and columns [first_column, columns): row r begins at out + offset(r).
+template <typename T, typename Shape, typename Offset>
+__device__ __forceinline__ void store_rows(const Tile<T, Shape>& tile, T* out, std::int64_t first_row,
+                                           std::int64_t rows, std::int64_t first_column, std::int64_t columns,
+                                           bool wide, const Epilogue<T>& epilogue, const Offset& offset) {
+  using Sums = Tile<T, Shape>;
+  constexpr int kTogether = Sums::kColumnsTogether;
+#pragma unroll
+  for (int i = 0; i < Sums::kOwnRows; ++i) {
+    const std::int64_t row = first_row + Sums::row(i / 4 * 4) + i % 4;
+    if (row >= rows) continue;
+    T* const line = out + offset(row);
+#pragma unroll
+    for (int j = 0; j < Sums::kOwnColumns; j += kTogether) {
+      const std::int64_t column = first_column + Sums::column(j);
+      Floats<kTogether> values;
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k) {
+        values[k] = column + k < columns ? epilogue(tile.sums[i][j + k], column + k) : 0.0f;
+      }
+      store_some(line + column, values, columns - column, wide);
+    }
+  }
+}
+
+// The sums of rows [first_row, rows) and columns [first_column, columns): column c begins at out + c * rows, and its
+// rows are neighbours. Out is T, or float for a part of a sum.
+template <typename Out, typename T, typename Shape>
+__device__ __forceinline__ void store_columns(const Tile<T, Shape>& tile, Out* out, std::int64_t first_row,
+                                              std::int64_t rows, std::int64_t first_column, std::int64_t columns,
+                                              bool wide) {
+  using Sums = Tile<T, Shape>;
+  constexpr int kTogether = Sums::kRowsTogether;
+#pragma unroll
+  for (int j = 0; j < Sums::kOwnColumns; ++j) {
+    const std::int64_t column = first_column + Sums::column(j / 4 * 4) + j % 4;
+    if (column >= columns) continue;
+    Out* const line = out + column * rows;
+#pragma unroll
+    for (int i = 0; i < Sums::kOwnRows; i += kTogether) {
+      const std::int64_t row = first_row + Sums::row(i);
+      Floats<kTogether> values;
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k) values[k] = tile.sums[i + k][j];
+      store_some(line + row, values, rows - row, wide);
+    }
+  }
+}
+
+}  // namespace gpucnn::gemm
