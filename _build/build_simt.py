@@ -28,7 +28,7 @@ from objects import (
     version_line,
 )
 
-FLAVOURS = ("plain", "race", "asan")
+FLAVOURS = ("plain", "race", "asan", "profile")
 SHARED = "shared"
 """Stands for a flavour where an object is part of every module."""
 
@@ -50,8 +50,21 @@ INSTRUMENT: dict[str, tuple[str, ...]] = {
         *("-fno-builtin-memcpy", "-fno-builtin-memmove", "-fno-builtin-memset"),
     ),
     "asan": (SANITIZERS, "-fno-sanitize-recover=undefined"),
+    # Accesses as the source has them: none split, merged, repeated or left out. Blocks that are the source's.
+    "profile": (
+        *("-O3", "-fsanitize=thread", "-fsanitize-coverage=trace-pc", "-DGPUCNN_SIMT_PROFILE"),
+        *("-U_FORTIFY_SOURCE", "-include", "csrc/simt/memory_calls.h"),
+        *("-fno-builtin-memcpy", "-fno-builtin-memmove", "-fno-builtin-memset"),
+        *("-fno-tree-sra", "-fno-tree-vectorize", "-fno-tree-slp-vectorize", "-fno-tree-loop-distribution"),
+        *("-fno-unswitch-loops", "-fno-split-loops", "-fno-peel-loops", "-fno-version-loops-for-strides"),
+        *("-fno-ipa-cp-clone", "-fno-optimize-sibling-calls", "-fno-crossjumping", "-fno-tree-tail-merge"),
+        *("-fno-reorder-blocks", "-fno-thread-jumps", "-fno-split-paths"),
+    ),
 }
 """A flavour's flags for kernels. What -fsanitize=thread calls is the layer's, so libtsan is not linked."""
+
+OBSERVERS: dict[str, tuple[str, ...]] = {"race": ("observed", "race"), "profile": ("observed", "profile")}
+"""With which the names of the layer's files begin that only these flavours have."""
 
 
 def simt_flavours(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -79,8 +92,8 @@ def simt_sources(csrc: Path, flavour: str) -> list[str]:
     """Every kernel file and bindings.cpp below `csrc` and the layer's own sources, relative to its parent, sorted."""
     found = [*csrc.rglob("*.cu"), *csrc.rglob("bindings.cpp"), *(csrc / "simt").glob("*.cpp")]
     kept = {path for path in found if path.relative_to(csrc).parts[0] != CUDA_ONLY}
-    if flavour != "race":
-        kept = {path for path in kept if not is_layer(path) or not path.name.startswith("race")}
+    others = {start for starts in OBSERVERS.values() for start in starts} - set(OBSERVERS.get(flavour, ()))
+    kept = {path for path in kept if not is_layer(path) or not path.name.startswith(tuple(others))}
     return sorted(path.relative_to(csrc.parent).as_posix() for path in kept)
 
 
@@ -144,8 +157,7 @@ def sanitizer_runtimes(compiler: Path) -> list[str]:
 
 def object_of(source: str, flavour: str) -> str:
     """The flavour that the object of `source` belongs to: `flavour` itself, or SHARED where it is the same in all."""
-    own = source.endswith(".cu") or source == MODULE_FILE or Path(source).name.startswith("race")
-    return flavour if own else SHARED
+    return flavour if source.endswith(".cu") or source == MODULE_FILE else SHARED
 
 
 def build_modules(plan: SimtPlan, csrc: Path, modules: Mapping[str, Path], objects: Callable[[str], Path]) -> list[str]:

@@ -19,9 +19,9 @@ from types import ModuleType
 from typing import Any
 
 CUDA = "_cuda"
-FLAVOURS = ("plain", "race", "asan")
+FLAVOURS = ("plain", "race", "asan", "profile")
 """Of the modules for the CPU, in order of preference: as they are, with the race checker, with AddressSanitizer and
-UndefinedBehaviorSanitizer."""
+UndefinedBehaviorSanitizer, with the profiler."""
 
 RECORD = Path(__file__).with_name("_build_info.json")
 REINSTALL = "reinstall with pip's --force-reinstall --no-deps --no-cache-dir and"

@@ -13,6 +13,10 @@ int current_thread() {
 bool is_on_a_stack(const void* p) {
   return detail::is_in_stacks(p);
 }
+void let_others_run() {
+  detail::wake(detail::block.running);
+  detail::suspend();
+}
 void stop(const char* text) {
   detail::stop_with([text] { return detail::thread_in_words(detail::block.running) + ": " + text; });
 }

@@ -7,6 +7,7 @@
 // -fno-strict-aliasing.
 #pragma once
 
+#include "simt/host_access.h"
 #include "simt/host_types.h"
 #include "simt/observer.h"
 #include "simt/status.h"
@@ -51,7 +52,6 @@ void run(const Launch& launch);  // throws Fault
 void* shared_array(const SharedArray& declared);
 void* dynamic_shared_memory();
 void block_barrier(Site site);
-[[noreturn]] void misaligned(const char* what, const void* p, std::size_t alignment, Site site);
 
 template <typename T>
 constexpr bool is_one_access =
@@ -87,22 +87,18 @@ template <typename... Parameters, typename... Arguments>
 template <typename T>
 __forceinline__ T vload(const void* p, Site site = Site::here()) {
   static_assert(detail::is_one_access<T>, "a type of 1, 2, 4, 8 or 16 bytes, aligned to its size");
-  if (reinterpret_cast<std::uintptr_t>(p) % sizeof(T) != 0) detail::misaligned("vload", p, sizeof(T), site);
-  return *static_cast<const T*>(p);
+  return detail::read<T>("vload", p, detail::Purpose::load, site);
 }
 
 template <typename T>
 __forceinline__ void vstore(void* p, const T& value, Site site = Site::here()) {
   static_assert(detail::is_one_access<T>, "a type of 1, 2, 4, 8 or 16 bytes, aligned to its size");
-  if (reinterpret_cast<std::uintptr_t>(p) % sizeof(T) != 0) detail::misaligned("vstore", p, sizeof(T), site);
-  *static_cast<T*>(p) = value;
+  detail::write("vstore", p, value, detail::Purpose::store, site);
 }
 
 template <typename T>
 __forceinline__ T load_if(bool ok, const T* p, T otherwise = T{}, Site site = Site::here()) {
-  if (!ok) return otherwise;
-  if (reinterpret_cast<std::uintptr_t>(p) % sizeof(T) != 0) detail::misaligned("load_if", p, sizeof(T), site);
-  return *p;
+  return detail::read_if(ok, "load_if", p, otherwise, detail::Purpose::load, site);
 }
 
 }  // namespace gpucnn::simt

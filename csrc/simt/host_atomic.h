@@ -4,6 +4,8 @@
 // There are none for floating point: the order of such a sum would change its bits.
 #pragma once
 
+#include "simt/host_access.h"
+
 #include <type_traits>
 
 namespace gpucnn::simt::detail {
@@ -23,13 +25,19 @@ __forceinline__ void check_atomic() {
                 "CUDA's atomics take int, unsigned and (unsigned) long long");
 }
 
-// Replaces *p by change(*p); returns what was there.
+// Replaces *p by change(*p); returns what was there. One atomic operation, as the profile flavour has to see it.
 template <typename T, typename Change>
 __forceinline__ T atomic_change(T* p, Change change) {
   check_atomic<T>();
+#if defined(GPUCNN_SIMT_PROFILE)
+  announce(p, sizeof(T), Purpose::atomic, "an atomic", Site{"", 0});
+  const T old = read_unseen<T>(p);
+  write_unseen(p, change(old));
+#else
   T old = __atomic_load_n(p, __ATOMIC_RELAXED);
   while (!__atomic_compare_exchange_n(p, &old, change(old), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
+#endif
   return old;
 }
 

@@ -1,4 +1,5 @@
-// What a checker is told while kernels run on the host. The runtime calls; the race checker listens.
+// What a flavour's observer is told while kernels run on the host. The runtime calls; the race checker and the profiler
+// listen.
 //
 // There is at most one observer in a module, installed by observe() when the module is loaded. Every call is made while
 // the runtime's lock is held, from the operating-system thread that launched, on whatever stack runs at that moment: an
@@ -50,6 +51,11 @@ class Observer {
   // no memory and are not reported.
   virtual void warp_met(int warp, std::uint32_t lanes) = 0;
 
+  // Every warp operation that lanes have met for, those of warp_met() among them: its name and where it stands.
+  virtual void warp_operated(int warp, std::uint32_t lanes, const char* operation, Site site) {
+    static_cast<void>(warp), static_cast<void>(lanes), static_cast<void>(operation), static_cast<void>(site);
+  }
+
   // cp.async by `thread`, issued at program counter `site`. From its issue to its completion nobody may touch the
   // shared bytes; the issuing thread's own instrumented write marks them at the issue. At completion they are written
   // by `thread` as of that moment. `global` is null where the bytes are only zero-filled.
@@ -73,6 +79,9 @@ int current_thread();
 
 // Whether p lies on the stack of some simulated thread: memory that is its own, as long as its address goes nowhere.
 bool is_on_a_stack(const void* p);
+
+// Lets the other threads of the block that can go on run before this one does. Only from inside a kernel.
+void let_others_run();
 
 // Ends the launch with a Fault of this text, to which kernel, block and thread are added. Only from inside a kernel.
 [[noreturn]] void stop(const char* text);

@@ -27,7 +27,8 @@ void check_shared(const char* what, const void* p, int bytes, Site site);  // th
 template <int kMatrices>
 __forceinline__ void ldmatrix(const WarpOperation& operation, std::uint32_t (&r)[kMatrices], const void* row,
                               Site site) {
-  const uint4 mine = takes_row(operation, kMatrices, row, site) ? *static_cast<const uint4*>(row) : uint4{};
+  const bool takes = takes_row(operation, kMatrices, row, site);
+  const uint4 mine = read_if(takes, "ldmatrix", row, uint4{}, Purpose::matrix_row, site);
   const uint4 loaded = load_matrices(operation, mine, site);
   const std::uint32_t words[] = {loaded.x, loaded.y, loaded.z, loaded.w};
   for (int i = 0; i < kMatrices; ++i) r[i] = words[i];
@@ -55,20 +56,31 @@ struct alignas(16) Unfinished<16> {
   unsigned bits[4] = {~0u, ~0u, ~0u, ~0u};
 };
 
+// What happens at the issue of a copy: both addresses are checked, and seen by the instrumentation with the kernel's
+// line. The bytes that are copied are read at the end.
+template <int kBytes>
+__forceinline__ void begin_copy(void* shared, const void* global, bool valid, Site site) {
+#if defined(GPUCNN_SIMT_PROFILE)
+  announce(valid ? global : nullptr, kBytes, Purpose::copy_load, "cp_async", site);
+  check_shared("cp_async", shared, kBytes, site);
+  write("cp_async", shared, Unfinished<kBytes>{}, Purpose::copy_store, site);
+#else
+  if (reinterpret_cast<std::uintptr_t>(shared) % kBytes != 0) misaligned("cp_async", shared, kBytes, site);
+  if (valid && reinterpret_cast<std::uintptr_t>(global) % kBytes != 0) misaligned("cp_async", global, kBytes, site);
+  check_shared("cp_async", shared, kBytes, site);
+  if (valid) {
+    for (int i = 0; i < kBytes / 4; ++i) static_cast<void>(static_cast<const volatile unsigned*>(global)[i]);
+  }
+  *static_cast<Unfinished<kBytes>*>(shared) = {};
+#endif
+}
+
 }  // namespace detail
 
 template <int kBytes>
 __forceinline__ void cp_async(void* shared, const void* global, bool valid = true, Site site = Site::here()) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "cp.async copies 4, 8 or 16 bytes");
-  if (reinterpret_cast<std::uintptr_t>(shared) % kBytes != 0) detail::misaligned("cp_async", shared, kBytes, site);
-  if (valid && reinterpret_cast<std::uintptr_t>(global) % kBytes != 0) {
-    detail::misaligned("cp_async", global, kBytes, site);
-  }
-  detail::check_shared("cp_async", shared, kBytes, site);
-  if (valid) {  // read now for the instrumentation's sake; what is copied is read at the end
-    for (int i = 0; i < kBytes / 4; ++i) static_cast<void>(static_cast<const volatile unsigned*>(global)[i]);
-  }
-  *static_cast<detail::Unfinished<kBytes>*>(shared) = {};
+  detail::begin_copy<kBytes>(shared, global, valid, site);
   detail::issue_copy(shared, valid ? global : nullptr, kBytes, site);
 }
 __forceinline__ void cp_async_commit() {

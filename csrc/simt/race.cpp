@@ -1,9 +1,11 @@
 #include "simt/race.h"
 
+#include "simt/observed.h"
+#include "simt/observed_buffers.h"
 #include "simt/observer.h"
-#include "simt/race_buffers.h"
 #include "simt/race_clock.h"
 #include "simt/race_report.h"
+#include "simt/race_shadow.h"
 #include "simt/reports.h"
 
 #include <algorithm>
@@ -326,13 +328,16 @@ Place Checker::place(std::uintptr_t address) const {
 
 }  // namespace
 
-void access(const void* p, std::size_t bytes, Kind kind, const void* site) {
+}  // namespace race
+
+void accessed(const void* p, std::size_t bytes, Kind kind, const void* site) {
   // Launchers are compiled as kernels are, and run on ordinary stacks, perhaps while another thread's kernel runs.
   if (!is_on_a_stack(__builtin_frame_address(0)) || is_on_a_stack(p)) return;
-  checker.access(current_thread(), p, bytes, kind, site);
+  race::checker.access(current_thread(), p, bytes, kind, site);
 }
 
-}  // namespace race
+void function_entered() {}
+void function_left() {}
 
 std::vector<std::string> take_reports() {
   return race::checker.take_reports();

@@ -1,4 +1,4 @@
-// The race flavour's checker: what it does, and its one door for the compiler's instrumentation (race_entry.cpp).
+// The race flavour's checker: what it does. It hears of accesses through observed.h, of everything else as an Observer.
 //
 // Kernels are compiled with -fsanitize=thread but linked with these files in the place of libtsan, which knows neither
 // blocks nor barriers and has to be preloaded. Found, each with both source lines, threads and blocks:
@@ -20,15 +20,10 @@
 // says so.
 #pragma once
 
-#include "simt/race_shadow.h"
-
 #include <cstddef>
 
 namespace gpucnn::simt::race {
 
 constexpr std::size_t kShadowBytes = std::size_t{1} << 30;
-
-// An access by whatever thread of a kernel runs now; does nothing outside of kernels. `site` is a return address.
-void access(const void* p, std::size_t bytes, Kind kind, const void* site);
 
 }  // namespace gpucnn::simt::race

@@ -5,6 +5,8 @@
 // another, and float32 kernels, which have no such accesses, pay for words only.
 #pragma once
 
+#include "simt/observed.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -17,8 +19,6 @@ namespace gpucnn::simt::race {
 // Moments in the life of the process; 0 is before all of them. Never reused, so cells need no clearing between
 // launches: what they hold of an earlier one is recognised by its stamp.
 using Stamp = std::uint64_t;
-
-enum class Kind : std::uint8_t { read, write, atomic };
 
 struct Access {
   Stamp stamp;         // the thread's own clock at that moment (race_clock.h)

@@ -57,7 +57,10 @@ void meet(const WarpOperation& operation, void* brought, std::uint32_t mask, Sit
   if (meeting->arrived == lanes) {
     if (operation.combine) operation.combine(warp.brought.data(), lanes, site);
     *meeting = warp.meeting[--warp.meetings];
-    if (observer && operation.orders_memory) observer->warp_met(me / 32, lanes);
+    if (observer) {
+      if (operation.orders_memory) observer->warp_met(me / 32, lanes);
+      observer->warp_operated(me / 32, lanes, operation.name, site);
+    }
     for (int i = 0; i < 32; ++i) {
       const int other = block.ready.is_reversed() ? 31 - i : i;
       if (lanes >> other & 1) wake(me - lane + other);

@@ -1,9 +1,9 @@
-#include "simt/race_buffers.h"
+#include "simt/observed_buffers.h"
 
 #include <algorithm>
 #include <link.h>
 
-namespace gpucnn::simt::race {
+namespace gpucnn::simt {
 namespace {
 
 std::uintptr_t address_of(const void* p) {
@@ -79,4 +79,4 @@ Range Buffers::nearest(std::uintptr_t address) const {
   return best;
 }
 
-}  // namespace gpucnn::simt::race
+}  // namespace gpucnn::simt

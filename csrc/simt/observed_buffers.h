@@ -8,7 +8,7 @@
 #include <map>
 #include <vector>
 
-namespace gpucnn::simt::race {
+namespace gpucnn::simt {
 
 struct Range {
   std::uintptr_t begin = 0, end = 0;
@@ -34,6 +34,9 @@ class Buffers {
            allows_elsewhere(address, bytes);
   }
 
+  // What was registered when the launch began, in order of addresses, overlapping ones joined.
+  const std::vector<Range>& ranges() const { return ranges_; }
+
   // The registered memory at this address or, if there is none, nearest to it; empty where nothing is registered.
   Range nearest(std::uintptr_t address) const;
 
@@ -46,4 +49,4 @@ class Buffers {
   Range parameters_, module_;
 };
 
-}  // namespace gpucnn::simt::race
+}  // namespace gpucnn::simt
