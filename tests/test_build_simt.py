@@ -62,7 +62,7 @@ def test_what_is_not_ordered_is_not_built() -> None:
     plan = decide_simt({**os.environ, "GPUCNN_SIMT": ""})
     assert plan.flavours == ()
     assert plan.reason == "GPUCNN_SIMT did not name it when it was installed"
-    assert plan.remedy.endswith("GPUCNN_SIMT=plain,race,asan")
+    assert plan.remedy.endswith("GPUCNN_SIMT=plain,race,asan,profile")
 
 
 @pytest.mark.parametrize("missing", ["libasan.so", "libubsan.so", "libstdc++.so.6", ""])
@@ -85,6 +85,7 @@ def test_sources_are_found_and_told_apart(tmp_path: Path) -> None:
     files = [
         *("bindings.cpp", "pool2d/bindings.cpp", "pool2d/race.cu", "pool2d/pool2d.h", "pool2d/other.cpp"),
         *("device/bindings.cpp", "simt/bindings.cpp", "simt/fiber.cpp", "simt/race.cpp", "simt/race_report.cpp"),
+        *("simt/observed_entry.cpp", "simt/profile.cpp"),
     ]
     for name in files:
         (tmp_path / "csrc" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -93,9 +94,13 @@ def test_sources_are_found_and_told_apart(tmp_path: Path) -> None:
     plain = [f"csrc/{name}" for name in common]
     assert simt_sources(tmp_path / "csrc", "plain") == simt_sources(tmp_path / "csrc", "asan") == plain
     race = simt_sources(tmp_path / "csrc", "race")
-    assert race == sorted([*plain, "csrc/simt/race.cpp", "csrc/simt/race_report.cpp"])
+    assert race == sorted(
+        [*plain, "csrc/simt/observed_entry.cpp", "csrc/simt/race.cpp", "csrc/simt/race_report.cpp"]
+    )
+    profile = simt_sources(tmp_path / "csrc", "profile")
+    assert profile == sorted([*plain, "csrc/simt/observed_entry.cpp", "csrc/simt/profile.cpp"])
     owners = {source: build_simt.object_of(source, "race") for source in race}
-    own = {"csrc/bindings.cpp", "csrc/pool2d/race.cu", "csrc/simt/race.cpp", "csrc/simt/race_report.cpp"}
+    own = {"csrc/bindings.cpp", "csrc/pool2d/race.cu"}
     assert {source for source, owner in owners.items() if owner == "race"} == own
     assert set(owners.values()) == {"race", build_simt.SHARED}
 

@@ -259,7 +259,7 @@ def test_info_says_what_is_missing_and_the_remedy() -> None:
     facts = json.loads(gpucnn("info", "--json").output)
     assert set(facts["backends"]) == {"reference", "cuda", "simt"}
     assert facts["backends"]["reference"].startswith("usable")
-    assert set(facts["simt"]) == {"plain", "race", "asan"}
+    assert set(facts["simt"]) == {"plain", "race", "asan", "profile"}
     for text in (*facts["backends"].values(), *facts["simt"].values(), *facts["optional"].values()):
         assert text.startswith("usable") or re.match(r"\d", text) or re.search(r"pip|GPUCNN|gpucnn info|built", text), (
             text

@@ -55,7 +55,7 @@ def test_a_tree_that_was_never_built_says_so(fresh: Path) -> None:
     assert extension.build_info() is None
     assert "never installed" in why()
     assert "pip install -e ." in why()
-    assert "never installed; run GPUCNN_SIMT=plain,race,asan pip install -e ." in why("_simt_plain")
+    assert "never installed; run GPUCNN_SIMT=plain,race,asan,profile pip install -e ." in why("_simt_plain")
 
 
 def test_the_builds_own_reason_and_remedy_are_passed_on_in_one_line(fresh: Path) -> None:
