@@ -111,6 +111,12 @@ std::vector<Kernel> kernels() {
   return all;
 }
 
+Kernel kernel_at(const void* address) {
+  const Module& module = this_module();
+  const auto found = module.kernels.find(reinterpret_cast<std::uintptr_t>(address) - module.begin);
+  return found == module.kernels.end() ? Kernel{} : found->second;
+}
+
 std::vector<Launched> take_launched() {
   std::set<Way> taken;
   {

@@ -26,6 +26,9 @@ struct Launched {
 // stripped of its symbols.
 std::vector<Kernel> kernels();
 
+// The kernel at this address; empty names where there is none.
+Kernel kernel_at(const void* address);
+
 // How kernels were launched, without a fault, since the last call: each way once, sorted.
 std::vector<Launched> take_launched();
 

@@ -1,11 +1,11 @@
 #include "simt/profile.h"
 
+#include "simt/kernels.h"
 #include "simt/observed.h"
 #include "simt/observed_buffers.h"
 #include "simt/observer.h"
 #include "simt/profile_replay.h"
 #include "simt/profile_traffic.h"
-#include "simt/source_line.h"
 
 #include <algorithm>
 #include <cstring>
@@ -104,7 +104,6 @@ class Profiler final : public Observer, private Sink {
   std::vector<Tally> tallies_;  // by place
   std::map<std::pair<std::string, std::pair<std::string, int>>, std::uint64_t> operations_;
   std::vector<std::uint64_t> warp_steps_ = std::vector<std::uint64_t>(32);
-  std::map<const void*, std::string> names_;  // of kernels
   LaunchCounts launch_{};
   std::vector<LaunchCounts> launches_;
 };
@@ -148,9 +147,9 @@ void Profiler::launch_begins(const LaunchInfo& launch) {
 void Profiler::launch_ends() {
   if (sample_ == 0) return;
   is_sampled_ = false;
-  const auto [name, is_new] = names_.try_emplace(launch_.address);
-  if (is_new) name->second = kernel_name(launch_.address);  // which starts a process
-  launch_.kernel = name->second;
+  const Kernel kernel = kernel_at(launch_.address);
+  launch_.file = kernel.file;
+  launch_.kernel = kernel.name;
   const auto& places = replay_.places();
   for (std::size_t i = 0; i < tallies_.size(); ++i) {
     Tally& tally = tallies_[i];

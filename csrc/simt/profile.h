@@ -46,7 +46,7 @@ struct OperationCounts {  // of whole warps: shuffles, votes, ldmatrix, mma
 };
 
 struct LaunchCounts {
-  std::string kernel;
+  std::string file, kernel;  // as kernels.h names it
   const void* address;
   dim3 grid, block;
   std::size_t shared_bytes;  // dynamic
