@@ -6,7 +6,9 @@
 namespace gpucnn {
 
 void register_machine(pybind11::module_& m);  // device/bindings.cpp for CUDA, simt/bindings.cpp for the CPU
+void register_activation(pybind11::module_& m);
 void register_conv2d(pybind11::module_& m);
+void register_elementwise(pybind11::module_& m);
 void register_gemm(pybind11::module_& m);
 void register_pool2d(pybind11::module_& m);
 void register_softmax(pybind11::module_& m);
@@ -17,7 +19,9 @@ void register_template(pybind11::module_& m);
 PYBIND11_MODULE(GPUCNN_MODULE, m) {
   m.doc() = "gpucnn's kernels. Arrays are objects with an array interface; gpucnn.ops calls these.";
   gpucnn::register_machine(m);
+  gpucnn::register_activation(m);
   gpucnn::register_conv2d(m);
+  gpucnn::register_elementwise(m);
   gpucnn::register_gemm(m);
   gpucnn::register_pool2d(m);
   gpucnn::register_softmax(m);

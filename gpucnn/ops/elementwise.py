@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gpucnn.autograd import Function
-from gpucnn.backend import FLOAT_KINDS, Array, contiguous, namespace
+from gpucnn.backend import FLOAT_KINDS, Array, contiguous, empty, namespace
+from gpucnn.ops import compiled
 from gpucnn.ops.memory import PLAIN, common_axes, falling, inverse
 from gpucnn.ops.reduction import summed
 from gpucnn.ops.registry import KernelTable
@@ -40,17 +44,93 @@ def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
     return summed(gradient, axes).reshape(shape)
 
 
-def _table(name: str) -> KernelTable:
+Parameters = Callable[[Any, Array], tuple[float, ...]]
+"""(problem, first array) -> the parameters of a compiled function."""
+
+_MOST_AXES = 8  # that a compiled function takes however they lie
+
+
+def no_parameters(problem: Any, like: Array) -> tuple[float, ...]:
+    return ()
+
+
+def mapped(
+    name: str | Callable[[Any], str],
+    parameters: Parameters = no_parameters,
+    walks: bool = False,
+    binding: str = "elementwise",
+) -> Callable[..., Array]:
+    """The call (see `compiled.add`) of a compiled function of single elements.
+
+    Args:
+        name: the function's in csrc/<binding>, or what tells it from the problem.
+        parameters: what it is to be given beside arrays.
+        walks: whether it takes arrays that broadcast or lie with gaps; if not such are laid out first.
+        binding: 'elementwise' or 'activation'.
+    """
+
+    def call(module: Any, problem: Any, stream: int, *arrays: Array) -> Array:
+        like = arrays[0]
+        shape = like.shape
+        if any([array.shape != shape for array in arrays]):
+            shape = np.broadcast_shapes(*[array.shape for array in arrays])
+        if not walks or len(shape) > _MOST_AXES:
+            arrays = tuple([_alike(array, shape) for array in arrays])
+        y = empty(shape, like.dtype, like)
+        function = name if isinstance(name, str) else name(problem)
+        getattr(module, binding)(function, like.dtype.name, arrays, y, parameters(problem, like), stream)
+        return y
+
+    return call
+
+
+def _alike(array: Array, shape: tuple[int, ...]) -> Array:
+    """`array` where it is contiguous and of `shape`, or has one element; else a copy that is."""
+    if array.size == 1 and array.ndim <= len(shape):
+        return array
+    return contiguous(array if array.shape == shape else namespace(array).broadcast_to(array, shape))
+
+
+def _table(
+    name: str,
+    function: str | Callable[[Any], str] | None = None,
+    parameters: Parameters = no_parameters,
+    walks: bool = False,
+) -> KernelTable:
     table = KernelTable(name, "forward")
+    compiled.add(table, "map", mapped(function or name, parameters, walks), dtypes=compiled.FLOATS)
     table.add("array", "reference", getattr(reference, name))
     return table
 
 
-add, subtract, multiply, divide = (_table(name) for name in ("add", "subtract", "multiply", "divide"))
-negative, power, exp, log = (_table(name) for name in ("negative", "power", "exp", "log"))
+def _power(exponent: float) -> str:
+    """The compiled function: numpy too has one of its own for each of these exponents."""
+    return {2: "square", -1: "reciprocal", 0.5: "square_root"}.get(exponent, "power")
+
+
+def _exponent(exponent: float, like: Array) -> tuple[float, ...]:
+    return (float(exponent),) if _power(exponent) == "power" else ()
+
+
+def _bounds(bounds: Bounds, like: Array) -> tuple[float, ...]:
+    """As numbers that the arrays' dtype holds: with these numpy compares."""
+    least, greatest = bounds
+    with np.errstate(over="ignore"):
+        return (
+            -math.inf if least is None else float(like.dtype.type(least)),
+            math.inf if greatest is None else float(like.dtype.type(greatest)),
+        )
+
+
+add, subtract, multiply, divide = (_table(name, walks=True) for name in ("add", "subtract", "multiply", "divide"))
+negative, exp, log = (_table(name) for name in ("negative", "exp", "log"))
+power = _table("power", _power, _exponent)
 absolute, square_root, sign = (_table(name) for name in ("absolute", "square_root", "sign"))
-maximum, minimum, maximum_grad = (_table(name) for name in ("maximum", "minimum", "maximum_grad"))
-clamp, clamp_grad, where = (_table(name) for name in ("clamp", "clamp_grad", "where"))
+maximum, minimum, maximum_grad = (_table(name, walks=True) for name in ("maximum", "minimum", "maximum_grad"))
+clamp, clamp_grad = (_table(name, None, _bounds) for name in ("clamp", "clamp_grad"))
+
+where = KernelTable("where", "forward")
+where.add("array", "reference", reference.where)
 
 
 def _unbroadcast_both(ctx: Any, da: Array | None, db: Array | None) -> tuple[Array | None, Array | None]:

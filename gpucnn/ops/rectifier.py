@@ -2,26 +2,69 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, from_nhwc, memory_order
+from gpucnn.ops import compiled
 from gpucnn.ops.activation import from_input, tables
-from gpucnn.ops.elementwise import in_memory_order, multiply, unary, unbroadcast
+from gpucnn.ops.elementwise import (
+    Parameters,
+    in_memory_order,
+    mapped,
+    multiply,
+    no_parameters,
+    unary,
+    unbroadcast,
+)
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import rectifier as reference
-from gpucnn.reference.rectifier import RReluProblem
+from gpucnn.reference.rectifier import EluProblem, RReluProblem
 
-relu, relu_grad = tables("relu", reference.relu, reference.relu_grad)
-hardtanh, hardtanh_grad = tables("hardtanh", reference.hardtanh, reference.hardtanh_grad)
-leaky_relu, leaky_relu_grad = tables("leaky_relu", reference.leaky_relu, reference.leaky_relu_grad)
-threshold, threshold_grad = tables("threshold", reference.threshold, reference.threshold_grad)
-hardshrink, hardshrink_grad = tables("hardshrink", reference.hardshrink, reference.hardshrink_grad)
-softshrink, softshrink_grad = tables("softshrink", reference.softshrink, reference.relu_grad)
-elu, elu_grad = tables("elu", reference.elu, reference.elu_grad)
-prelu, prelu_grad = tables("prelu", reference.prelu, reference.prelu_grad)
+
+def _number(problem: float, like: Array) -> tuple[float, ...]:
+    return (problem,)
+
+
+def _fields(problem: Any, like: Array) -> tuple[float, ...]:
+    return dataclasses.astuple(problem)
+
+
+def _only_threshold(problem: Any, like: Array) -> tuple[float, ...]:
+    return (problem.threshold,)
+
+
+def _elu_grad(problem: EluProblem) -> str:
+    return f"elu_grad_of_{'output' if problem.follows_from_output else 'input'}"
+
+
+def _tables(name: str, parameters: Parameters = no_parameters, **options: Any) -> tuple[KernelTable, KernelTable]:
+    run, gradient = getattr(reference, name), getattr(reference, f"{name}_grad")
+    return tables(name, run, gradient, function=name, parameters=parameters, **options)
+
+
+relu, relu_grad = _tables("relu")
+hardtanh, hardtanh_grad = _tables("hardtanh", _fields)
+leaky_relu, leaky_relu_grad = _tables("leaky_relu", _number)
+threshold, threshold_grad = _tables("threshold", _fields, gradient_parameters=_only_threshold)
+hardshrink, hardshrink_grad = _tables("hardshrink", _number)
+softshrink, softshrink_grad = tables(
+    "softshrink",
+    reference.softshrink,
+    reference.relu_grad,
+    function="softshrink",
+    parameters=_number,
+    gradient_function="relu_grad",
+    gradient_parameters=no_parameters,
+)
+elu, elu_grad = _tables("elu", _fields, gradient_function=_elu_grad)
+prelu, prelu_grad = _tables("prelu", walks=True)
 
 prelu_weight_grad = KernelTable("prelu", "weight_grad")
+compiled.add(
+    *(prelu_weight_grad, "map", mapped("prelu_weight_grad", walks=True, binding="activation")), dtypes=compiled.FLOATS
+)
 prelu_weight_grad.add("array", "reference", reference.prelu_weight_grad)
 
 rrelu_slopes = KernelTable("rrelu", "slopes")
