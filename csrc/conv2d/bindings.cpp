@@ -193,6 +193,9 @@ void register_conv2d(py::module_& m) {
   define_dgrad(m, "conv2d_direct_dgrad", GPUCNN_LAUNCHER(conv2d_direct_dgrad));
   define_wgrad(m, "conv2d_direct_wgrad", GPUCNN_LAUNCHER(conv2d_direct_wgrad), conv2d_direct_wgrad_splits);
   define_bgrad(m, "conv2d_direct_bgrad", GPUCNN_LAUNCHER(conv2d_direct_bgrad), conv2d_direct_bgrad_splits);
+  define_fprop(m, "conv2d_grouped_fprop", GPUCNN_LAUNCHER(conv2d_grouped_fprop));
+  define_dgrad(m, "conv2d_grouped_dgrad", GPUCNN_LAUNCHER(conv2d_grouped_dgrad));
+  define_wgrad(m, "conv2d_grouped_wgrad", GPUCNN_LAUNCHER(conv2d_grouped_wgrad), conv2d_grouped_wgrad_splits);
 }
 
 }  // namespace gpucnn

@@ -45,4 +45,20 @@ template <typename T>
                                                simt::Stream stream);
 [[nodiscard]] std::int64_t conv2d_direct_bgrad_splits(const Conv2dProblem& p);
 
+// -------------------------------------------- grouped: all groups in one launch, several of them a block where narrow
+//
+// Any groups, one too; windows of at most 32 x 32 cells and 121 taps. Same bits as said above. Of what is outside an
+// image a 0 is multiplied. partial takes less than 16 MiB.
+
+template <typename T>
+[[nodiscard]] simt::Status conv2d_grouped_fprop(const Conv2dProblem& p, const T* x, const T* w, const T* bias, T* y,
+                                                bool relu, simt::Stream stream);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_grouped_dgrad(const Conv2dProblem& p, const T* dy, const T* w, T* dx,
+                                                simt::Stream stream);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_grouped_wgrad(const Conv2dProblem& p, const T* x, const T* dy, T* dw, float* partial,
+                                                simt::Stream stream);
+[[nodiscard]] std::int64_t conv2d_grouped_wgrad_splits(const Conv2dProblem& p);
+
 }  // namespace gpucnn
