@@ -72,16 +72,38 @@ def _parts(splits: int, sums: Array) -> Array | None:
     return empty((splits, *sums.shape), np.dtype(np.float32), sums) if splits > 1 else None
 
 
+# --------------------------------------------------------------------------------------------- what kernels can't run
+
+
+def _grouped_only(p: Conv2dProblem) -> str | None:
+    if p.groups == 1:
+        return "needs groups"
+    if p.groups == p.C:
+        return "a group of one channel would leave three quarters of it idle"
+    return _small_windows(p)
+
+
+def _small_windows(p: Conv2dProblem) -> str | None:
+    """Whether what is under one window, and a quad of weights for it, fit a block's shared memory."""
+    (vertical, horizontal), taps = p.dilation, p.R * p.S
+    cells = ((p.R - 1) * vertical + 1) * ((p.S - 1) * horizontal + 1)
+    if cells <= 1024 and taps <= 121:
+        return None
+    return f"needs windows of at most 1024 cells and 121 taps, got {cells} and {taps}"
+
+
 # ------------------------------------------------------------------------------------------------------------- tables
 
 fprop = KernelTable("conv2d", "fprop")
 """(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
+compiled.add(fprop, "grouped", _fprop("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(fprop, "direct", _fprop("direct"), dtypes=compiled.FLOATS)
 fprop.add("pointwise", "reference", reference.fprop_pointwise, reference.pointwise_only)
 fprop.add("depthwise", "reference", depthwise.fprop, depthwise.depthwise_only)
 fprop.add("im2col", "reference", reference.fprop_im2col)
 
 dgrad = KernelTable("conv2d", "dgrad")
+compiled.add(dgrad, "grouped", _dgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "direct", _dgrad("direct"), dtypes=compiled.FLOATS)
 dgrad.add("pointwise", "reference", reference.dgrad_pointwise, reference.pointwise_only)
 dgrad.add("depthwise", "reference", depthwise.dgrad, depthwise.depthwise_only)
@@ -89,6 +111,7 @@ dgrad.add("taps", "reference", reference.dgrad_taps, reference.few_channels_only
 dgrad.add("im2col", "reference", reference.dgrad_im2col)
 
 wgrad = KernelTable("conv2d", "wgrad")
+compiled.add(wgrad, "grouped", _wgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "direct", _wgrad("direct"), dtypes=compiled.FLOATS)
 wgrad.add("depthwise", "reference", depthwise.wgrad, depthwise.depthwise_only)
 wgrad.add("im2col", "reference", reference.wgrad_im2col, reference.narrow_only)
