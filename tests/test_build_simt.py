@@ -94,9 +94,7 @@ def test_sources_are_found_and_told_apart(tmp_path: Path) -> None:
     plain = [f"csrc/{name}" for name in common]
     assert simt_sources(tmp_path / "csrc", "plain") == simt_sources(tmp_path / "csrc", "asan") == plain
     race = simt_sources(tmp_path / "csrc", "race")
-    assert race == sorted(
-        [*plain, "csrc/simt/observed_entry.cpp", "csrc/simt/race.cpp", "csrc/simt/race_report.cpp"]
-    )
+    assert race == sorted([*plain, "csrc/simt/observed_entry.cpp", "csrc/simt/race.cpp", "csrc/simt/race_report.cpp"])
     profile = simt_sources(tmp_path / "csrc", "profile")
     assert profile == sorted([*plain, "csrc/simt/observed_entry.cpp", "csrc/simt/profile.cpp"])
     owners = {source: build_simt.object_of(source, "race") for source in race}

@@ -244,9 +244,18 @@ __global__ void __launch_bounds__(kThreads, 2)
       if (filter >= plan.dy.depth) continue;
       const std::int64_t index = (std::int64_t{first_group + group} * plan.dy.depth + filter) * weights +
                                  (r * plan.horizontal.kernel + s) * std::int64_t{plan.x.depth} + channel;
+      if constexpr (kPacks) {
+        if (channel >= plan.x.depth) continue;
+        if (parts.parts != nullptr) {
+          store(parts.parts + split * parts.count + index, sums[t][k]);
+        } else {
+          store(parts.sums + index, sums[t][k]);
+        }
+      } else {
 #pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        if (channel + c < plan.x.depth) parts.store(split, index + c, sums[t][k][c]);
+        for (int c = 0; c < 4; ++c) {
+          if (channel + c < plan.x.depth) parts.store(split, index + c, sums[t][k][c]);
+        }
       }
     }
   }
