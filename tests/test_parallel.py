@@ -74,9 +74,9 @@ def passes(name: str, dtype: str) -> list[tuple[str, Any]]:
     results += each_kernel(pool2d.max_fprop, pool, x)
     _, winners = pool_reference.max_fprop_winners(pool, x)
     results += [("winners", winners), *each_kernel(pool2d.max_dgrad, pool, gradient, winners)]
-    divisors = pool_reference.divisors(pool, True, None, x)
-    results += each_kernel(pool2d.average_fprop, pool, x, divisors)
-    results += each_kernel(pool2d.average_dgrad, pool, gradient, divisors)
+    average = pool_reference.AveragePool2dProblem(pool, True, None)
+    results += each_kernel(pool2d.average_fprop, average, x)
+    results += each_kernel(pool2d.average_dgrad, average, gradient)
     return results
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from gpucnn import functional as F
 from gpucnn.ops import pool2d
 from gpucnn.problem import Pool2dProblem, pool2d_problem
 from gpucnn.reference import pool2d as reference
+from gpucnn.reference.pool2d import AveragePool2dProblem
 from gpucnn.testing import PoolCase, assert_close, assert_equal, gradcheck, naive, pool_cases
 
 MAX_CASES = [
@@ -92,11 +94,10 @@ def avg_truth(case: PoolCase) -> tuple[np.ndarray, ...]:
 def check_average(case: PoolCase, dtype: str) -> None:
     __tracebackhide__ = True
     x, y, dy, dx = avg_truth(case)
-    p, terms = avg_problem(case), case.kernel[0] * case.kernel[1]
-    images, gradient = nhwc(x, dtype), nhwc(dy, dtype)
-    divisors = frozen(reference.divisors(p, case.count_include_pad, case.divisor_override, images))
-    for table, arrays, expected in ((pool2d.average_fprop, (images,), y), (pool2d.average_dgrad, (gradient,), dx)):
-        for name, found in each_kernel(table, p, *arrays, divisors):
+    p = AveragePool2dProblem(avg_problem(case), case.count_include_pad, case.divisor_override)
+    terms = case.kernel[0] * case.kernel[1]
+    for table, array, expected in ((pool2d.average_fprop, x, y), (pool2d.average_dgrad, dy, dx)):
+        for name, found in each_kernel(table, p, nhwc(array, dtype)):
             assert (found.flags.c_contiguous, found.dtype) == (True, np.dtype(dtype)), name
             compare(found.transpose(NCHW), expected, terms, name)
 
@@ -248,7 +249,10 @@ def test_divisors_that_are_all_the_same_are_one() -> None:
 
 def test_one_window_is_a_product_with_ones() -> None:
     x = draw("normal", (2, 3, 9, 8))
-    whole, part = (pool2d_problem("avg_pool2d", x.shape, kernel, None, 0, 1, False) for kernel in ((9, 8), (9, 4)))
+    whole, part = (
+        AveragePool2dProblem(pool2d_problem("avg_pool2d", x.shape, kernel, None, 0, 1, False), True, None)
+        for kernel in ((9, 8), (9, 4))
+    )
     assert pool2d.average_fprop.pick(whole, x).name == pool2d.average_dgrad.pick(whole, x).name == "whole_image"
     assert pool2d.average_fprop.pick(part, x).name == "taps"
     assert reference.one_window(part) == "needs one window that is the image, got 1 x 2 of 9 x 4"
@@ -280,8 +284,8 @@ def overlap_not_added(p: Pool2dProblem, dy: np.ndarray, winners: np.ndarray) -> 
     return np.clip(reference.max_dgrad(p, dy, winners), -4, 4)
 
 
-def every_cell_counts(p: Pool2dProblem, x: np.ndarray, divisors: np.ndarray) -> np.ndarray:
-    return reference.average_fprop(p, x, np.full_like(divisors, p.R * p.S))
+def every_cell_counts(p: AveragePool2dProblem, x: np.ndarray) -> np.ndarray:
+    return reference.average_fprop(replace(p, divisor_override=p.windows.R * p.windows.S), x)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -102,13 +103,24 @@ def max_dgrad(p: Pool2dProblem, dy: Array, winners: Array) -> Array:
     return scattered(p, dy, scatter)
 
 
-def average_fprop(p: Pool2dProblem, x: Array, divisors: Array) -> Array:
-    """y: each window's sum over divisors (P,Q,1) or, all the same, (1,1,1)."""
+@dataclass(frozen=True)
+class AveragePool2dProblem:
+    """The windows, and what their sums are divided by: see `divisors`."""
+
+    windows: Pool2dProblem
+    count_include_pad: bool
+    divisor_override: int | None
+
+
+def average_fprop(problem: AveragePool2dProblem, x: Array) -> Array:
+    """y: each window's sum over its divisor."""
+    p = problem.windows
     y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
+    counts = _counts(problem, x)
 
     def run(block: slice) -> None:
         total = window_sums(p, padded(x[block], p))
-        total /= divisors
+        total /= counts
         y[block] = total
 
     _for_each_block(p, x, run)
@@ -123,11 +135,12 @@ def window_sums(p: Pool2dProblem, images: Array) -> Array:
     return total
 
 
-def average_dgrad(p: Pool2dProblem, dy: Array, divisors: Array) -> Array:
+def average_dgrad(problem: AveragePool2dProblem, dy: Array) -> Array:
     """dx: each window's gradient over its divisor, given to all of its cells."""
+    p, counts = problem.windows, _counts(problem, dy)
 
     def scatter(full: Array, block: slice) -> None:
-        spread(p, full, dy[block] / divisors)
+        spread(p, full, dy[block] / counts)
 
     return scattered(p, dy, scatter)
 
@@ -142,30 +155,32 @@ def spread(p: Pool2dProblem, full: Array, share: Array) -> None:
             target += share
 
 
-def one_window(p: Pool2dProblem) -> str | None:
+def one_window(problem: AveragePool2dProblem) -> str | None:
+    p = problem.windows
     whole = (p.P, p.Q) == (1, 1) and (p.R, p.S) == (p.H, p.W) and p.padding == (0, 0)
     return None if whole else f"needs one window that is the image, got {p.P} x {p.Q} of {p.R} x {p.S}"
 
 
-def average_fprop_whole(p: Pool2dProblem, x: Array, divisors: Array) -> Array:
-    """y (N,1,1,C): each image's sum, a product with a vector of ones, over divisors (1,1,1)."""
-    xp = namespace(x)
+def average_fprop_whole(problem: AveragePool2dProblem, x: Array) -> Array:
+    """y (N,1,1,C): each image's sum, a product with a vector of ones, over the divisor."""
+    xp, p, counts = namespace(x), problem.windows, _counts(problem, x)
     work = accumulator(x.dtype)
     cells = x.reshape(p.N, p.H * p.W, p.C)
     ones = xp.ones((1, p.H * p.W), work)
     y = empty((p.N, 1, 1, p.C), x.dtype, x)
 
     def run(block: slice) -> None:
-        y[block] = xp.matmul(ones, cells[block].astype(work, copy=False))[:, None] / divisors
+        y[block] = xp.matmul(ones, cells[block].astype(work, copy=False))[:, None] / counts
 
     _for_each_block(p, x, run)
     return y
 
 
-def average_dgrad_whole(p: Pool2dProblem, dy: Array, divisors: Array) -> Array:
+def average_dgrad_whole(problem: AveragePool2dProblem, dy: Array) -> Array:
     """dx (N,H,W,C): the gradient over the divisor, at every position."""
+    p = problem.windows
     dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
-    share = dy / divisors
+    share = dy / _counts(problem, dy)
 
     def run(block: slice) -> None:
         dx[block] = share[block]
@@ -202,6 +217,10 @@ def _lie_apart(p: Pool2dProblem) -> bool:
 def _for_each_block(p: Pool2dProblem, like: Array, run: Callable[[slice], None]) -> None:
     image_bytes = (p.H * p.W + 2 * p.P * p.Q) * p.C * int(like.itemsize)
     for_each(run, blocks(p.N, image_bytes), like, share=is_large(p.N * image_bytes))
+
+
+def _counts(p: AveragePool2dProblem, like: Array) -> Array:
+    return divisors(p.windows, p.count_include_pad, p.divisor_override, like)
 
 
 def divisors(p: Pool2dProblem, count_include_pad: bool, divisor_override: int | None, like: Array) -> Array:
