@@ -26,6 +26,16 @@ def sample(flavour: str, cases: Sequence[_Case]) -> Sequence[_Case]:
     return cases[:: _SHARE[flavour]]
 
 
+def askew(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy of which the address is no multiple of 16, between elements that are not to be touched."""
+    flat = np.zeros(array.size + 32, array.dtype)
+    start = (-flat.ctypes.data % 16) // array.itemsize + 1
+    view = flat[start : start + array.size].reshape(array.shape)
+    view[...] = array
+    assert view.size == 0 or view.ctypes.data % 16
+    return view
+
+
 class Memory:
     """The arrays of one call. Each lies between canaries: outputs are full of poison, inputs can't be written."""
 

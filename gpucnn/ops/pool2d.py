@@ -16,6 +16,7 @@ from gpucnn.reference import pool2d as reference
 from gpucnn.reference.lp_pool2d import LpPool2dProblem
 from gpucnn.reference.pool2d import AveragePool2dProblem
 
+
 def _winner_type(p: Pool2dProblem) -> Any:
     return np.uint8 if p.R * p.S <= 256 else np.int32
 
