@@ -32,7 +32,7 @@ LAYERS = [
     ["creation"],
     ["functional"],
     ["nn", "optim", "data", "filters", "vis", "serialization"],
-    ["models", "train", "books"],
+    ["models", "train", "books", "profile"],
     [""],
     ["cli"],
     ["__main__"],
@@ -49,7 +49,7 @@ ONLY = {
     "ops": {"autograd", "backend", "extension", "ops.registry", "problem", "reference"},
     "": {room for rooms in LAYERS[: LEVEL["models"]] for room in rooms} - {"data", "filters", "vis"},
 }
-EXTENSION_IS_FOR = {"backend", "ops", "cli"}
+EXTENSION_IS_FOR = {"backend", "ops", "cli", "profile"}
 
 # Heavy, and not needed by everyone: imported where they are used.
 ON_USE = {"PIL", "cupy", "matplotlib", "ml_dtypes", "pooch", "requests", "safetensors", "tabulate", "threadpoolctl"}

@@ -64,7 +64,7 @@ py::dict launch_dict(const LaunchCounts& c) {
   for (const auto& block : c.basic_blocks) blocks.append(py::make_tuple(block.counter, block.lanes, block.warps));
   for (const auto& o : c.operations) operations.append(py::make_tuple(o.name, o.file, o.line, o.warps));
   using namespace py::literals;
-  return py::dict("kernel"_a = c.kernel, "grid"_a = triple(c.grid), "block"_a = triple(c.block),
+  return py::dict("file"_a = c.file, "kernel"_a = c.kernel, "grid"_a = triple(c.grid), "block"_a = triple(c.block),
                   "dynamic_shared_bytes"_a = c.shared_bytes, "static_shared_bytes"_a = c.static_shared_bytes,
                   "blocks"_a = c.blocks, "sampled_blocks"_a = c.sampled_blocks, "barriers"_a = c.barriers,
                   "sectors_read"_a = c.sectors_read, "sectors_written"_a = c.sectors_written,

@@ -1,0 +1,110 @@
+"""From places in a compiled module to lines of its sources, and what its code computes between them.
+
+Both ask the tools of binutils, addr2line and objdump, once for each module.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+Line = tuple[str, int]
+"""A source file, from the project's folder on, and a line of it."""
+
+_LAYER = re.compile(r"(^|/)simt/[^/]*\.h$")
+"""Headers that kernels access memory through: the line that counts is that of their caller."""
+
+
+def _tool(name: str) -> str:
+    if shutil.which(name) is None:
+        raise RuntimeError(
+            f"profiles need {name}, which is not installed: it is part of binutils (apt install binutils)"
+        )
+    return name
+
+
+@functools.cache
+def _known(module: Path, modified: float) -> dict[int, Line]:
+    return {}
+
+
+def lines(module: Path, addresses: Iterable[int]) -> dict[int, Line]:
+    """For each return address (counted from the module's start) the line of the call; ("?", 0) where it is unknown."""
+    known = _known(module, module.stat().st_mtime)
+    wanted = sorted(set(addresses) - known.keys())
+    if wanted:
+        command = [_tool("addr2line"), "-a", "-i", "-e", str(module)]
+        given = "".join(f"{address - 1:#x}\n" for address in wanted)
+        printed = subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout
+        frames: dict[int, list[Line]] = {}
+        current: list[Line] = []
+        for line in printed.splitlines():
+            if line.startswith("0x"):
+                current = frames[int(line, 16) + 1] = []
+                continue
+            file, _, number = line.partition(" (discriminator")[0].rpartition(":")
+            if number.isdecimal():
+                current.append((file.removeprefix("./"), int(number)))
+        for address in wanted:
+            outside = [frame for frame in frames.get(address, []) if not _LAYER.search(frame[0])]
+            known[address] = outside[0] if outside else ("?", 0)
+    return known
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """float32 operations between two entries of basic blocks, by line: the multiplications and the additions."""
+
+    multiplications: Counter[Line]
+    additions: Counter[Line]
+
+    @property
+    def fused(self) -> Counter[Line]:
+        """Instructions that a GPU needs where it multiplies and adds in one: the larger number of the two, by line."""
+        return self.multiplications | self.additions
+
+
+_INSTRUCTION = re.compile(r"\s*([0-9a-f]+):\s+(\S+)\s*(.*)")
+_POSITION = re.compile(r"^(\S+):(\d+)(?: \(discriminator \d+\))?$")
+_MULTIPLY, _ADD = re.compile(r"v?mul([sp])s$|fmul$"), re.compile(r"v?(?:add|sub)([sp])s$|f(?:add|sub)$")
+
+
+@functools.cache
+def _arithmetic(module: Path, modified: float) -> dict[int, Arithmetic]:
+    command = [_tool("objdump"), "-d", "-l", "--no-show-raw-insn", str(module)]
+    found: dict[int, Arithmetic] = {}
+    current: Arithmetic | None = None
+    is_next = False
+    position: Line = ("?", 0)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            if not (match := _INSTRUCTION.match(text)):
+                if place := _POSITION.match(text.strip()):
+                    position = (place[1].removeprefix("./"), int(place[2]))
+                elif text.strip().endswith(">:"):
+                    current = None
+                continue
+            address, operation, operands = int(match[1], 16), match[2], match[3]
+            if is_next:
+                current = found[address] = Arithmetic(Counter(), Counter())
+                is_next = False
+            if "__sanitizer_cov_trace_pc" in operands and operation.startswith(("call", "bl")):
+                is_next = True
+            elif current is not None:
+                if product := _MULTIPLY.match(operation):
+                    current.multiplications[position] += 4 if product[1] == "p" else 1
+                elif addition := _ADD.match(operation):
+                    current.additions[position] += 4 if addition[1] == "p" else 1
+    return found
+
+
+def arithmetic(module: Path) -> dict[int, Arithmetic]:
+    """What the module computes after each entry of a basic block, by the address that the entry's call returns to."""
+    return _arithmetic(module, module.stat().st_mtime)
