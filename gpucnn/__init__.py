@@ -77,7 +77,7 @@ from gpucnn.serialization import load, save
 from gpucnn.tensor import Tensor
 
 if TYPE_CHECKING:
-    from gpucnn.books import summary
+    from gpucnn.books import explain, summary
 
 __version__ = "0.1.0"
 
@@ -102,6 +102,7 @@ __all__ = [
     "empty_like",
     "enable_grad",
     "exp",
+    "explain",
     "eye",
     "flatten",
     "flip",
@@ -160,15 +161,16 @@ __all__ = [
 ]
 
 _ON_FIRST_USE = ("books", "data", "filters", "models", "testing", "train", "vis")
+_OF_THE_BOOKS = ("explain", "summary")
 
 
 def __getattr__(name: str) -> Any:
     if name in _ON_FIRST_USE:
         return importlib.import_module(f"gpucnn.{name}")
-    if name == "summary":
-        return importlib.import_module("gpucnn.books").summary
+    if name in _OF_THE_BOOKS:
+        return getattr(importlib.import_module("gpucnn.books"), name)
     raise AttributeError(f"module 'gpucnn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ON_FIRST_USE, "summary"])
+    return sorted([*globals(), *_ON_FIRST_USE, *_OF_THE_BOOKS])

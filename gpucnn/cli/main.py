@@ -9,6 +9,7 @@ import click
 
 import gpucnn
 from gpucnn.cli.evaluate import evaluate
+from gpucnn.cli.explain import explain
 from gpucnn.cli.info import info
 from gpucnn.cli.predict import predict
 from gpucnn.cli.summary import summary
@@ -48,5 +49,5 @@ def main(traceback: bool, verbose: bool) -> None:
     )
 
 
-for command in (train, evaluate, predict, summary, info):
+for command in (train, evaluate, predict, summary, explain, info):
     main.add_command(command)

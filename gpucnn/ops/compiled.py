@@ -48,4 +48,8 @@ class Kernel:
         self._call = call
 
     def __call__(self, problem: Any, *arrays: Any) -> Any:
-        return self._call(extension.compiled(self._backend), problem, current_stream(arrays[0]), *arrays)
+        return self.on(extension.compiled(self._backend), problem, *arrays)
+
+    def on(self, module: Any, problem: Any, *arrays: Any) -> Any:
+        """As a call, with another module's bindings."""
+        return self._call(module, problem, current_stream(arrays[0]), *arrays)

@@ -1,0 +1,329 @@
+"""Which kernel runs each pass of a call, why, and why each other does not: `gpucnn.explain`.
+
+The call is made as ever, on memory that nobody fills; where it asks a table for a kernel, the question is noted and the
+kernel only allocates what it would return. So there is no rule for any op here, and no GPU is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import difflib
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+import gpucnn.functional as functions
+from gpucnn import backend as backends
+from gpucnn import creation
+from gpucnn.autograd import enable_grad
+from gpucnn.nn import Module
+from gpucnn.nn.parameter import Parameter
+from gpucnn.operators import Operators
+from gpucnn.ops.compiled import COMPILED, Kernel
+from gpucnn.ops.registry import KernelSpec, KernelTable, observe_calls
+from gpucnn.optim import Optimizer
+from gpucnn.tensor import Tensor
+
+_SIGNS: dict[str, Callable[..., Any]] = {
+    **{"add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv},
+    **{"negative": operator.neg, "power": operator.pow, "matmul": operator.matmul},
+}
+_NO_FLOATS = {"indices": "int64", "index": "int64", "mask": "bool", "condition": "bool"}
+_NO_GRADIENTS = {"running_mean", "running_var"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One kernel of a backend that a pass could run on."""
+
+    kernel: str
+    runs: bool
+    """Whether it is the one that is chosen."""
+    can: bool
+    why: str
+    """Why it runs, or why it does not."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One question to a table: who runs this problem?"""
+
+    op: str
+    direction: str
+    dtype: str
+    problem: str
+    candidates: dict[str, tuple[Candidate, ...]]
+    """For each backend its kernels, in order of preference."""
+    instead: dict[str, str]
+    """For a backend of whose kernels none can: what happens."""
+    times: int = 1
+    """How often the call asks just this."""
+
+    def chosen(self, backend: str) -> str | None:
+        """The name of the backend's kernel that runs; None where none of them can."""
+        return next((candidate.kernel for candidate in self.candidates[backend] if candidate.runs), None)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` found. Its str() is the text."""
+
+    call: str
+    passes: tuple[Pass, ...]
+    notes: tuple[str, ...]
+    """Of backends that can't be used here: why, and what to do."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Of plain types, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [self.call]
+        for each in self.passes:
+            times = f", {each.times} times" if each.times > 1 else ""
+            lines += ["", f"{each.op} {each.direction} ({each.dtype}{times})  {each.problem}"]
+            width = max((len(c.kernel) for found in each.candidates.values() for c in found), default=0)
+            for names, found in _together(each.candidates):
+                lines.append(f"  {', '.join(names)}")
+                lines += [f"    {'>' if c.runs else ' '} {c.kernel:<{width}}  {c.why}" for c in found]
+                if instead := each.instead.get(names[0]):
+                    lines.append(f"      {instead}")
+        if not self.passes:
+            lines += ["", "it asks no table of kernels"]
+        return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
+
+
+def _together(candidates: dict[str, tuple[Candidate, ...]]) -> list[tuple[list[str], tuple[Candidate, ...]]]:
+    """Backends with the same kernels and the same answers, once."""
+    found: list[tuple[list[str], tuple[Candidate, ...]]] = []
+    for name, own in candidates.items():
+        for names, others in found:
+            if own == others and own:
+                names.append(name)
+                break
+        else:
+            found.append(([name], own))
+    return found
+
+
+def explain(
+    op: str | Callable[..., Any],
+    *inputs: Any,
+    dtype: Any = "float32",
+    backend: str | None = None,
+    backward: bool = True,
+    **parameters: Any,
+) -> Explanation:
+    """Prints which kernel would run each pass of a call, why, and why each other would not.
+
+        gpucnn.explain("conv2d", input=(32, 64, 56, 56), weight=(64, 64, 3, 3), padding=1, backend="cuda")
+        gpucnn.explain(model, (32, 3, 224, 224))
+        gpucnn.explain(optim.SGD, (64, 64, 3, 3), lr=0.1, momentum=0.9)
+
+    Args:
+        op: the name of a function of `gpucnn.functional` or `gpucnn` or of a tensor's method, or "add" and its like; or
+            what is called itself: a function, a module, a class of optimisers.
+        inputs, parameters: what it is called with. Where it takes a tensor a shape will do; labels, indices and
+            conditions get the dtype that they need.
+        dtype: of the tensors that are given as shapes.
+        backend: the one to ask about; None: all of them. It need not be usable on this machine.
+        backward: also the gradients of all floating tensors that are given as shapes.
+
+    Returns:
+        The same as data.
+
+    Raises:
+        ValueError: no such op or backend, or what the call itself refuses.
+        TypeError: as the call.
+    """
+    asked = backends.BACKENDS if backend is None else (backend,)
+    unusable = {name: backends.unavailable(name) for name in asked}  # also says that there is no such backend
+    run, name = _resolve(op)
+    arguments, options = _arguments(run, inputs, parameters, backends.supported_dtype(dtype))
+    seen = _Questions(asked)
+    with backends.use_backend("reference"), observe_calls(seen), enable_grad():
+        results = run(*arguments, **options)
+        if backward:
+            for result in results if isinstance(results, tuple) else (results,):
+                if isinstance(result, Tensor) and result.requires_grad:
+                    result.backward(creation.zeros_like(result), retain_graph=True)
+    notes = tuple(f"{name} can't be used here: {why}" for name, why in unusable.items() if why)
+    found = Explanation(_in_words(name, inputs, parameters), seen.passes(), notes)
+    print(found)
+    return found
+
+
+class _Questions:
+    """What the tables were asked, and answers that only have the right shapes."""
+
+    def __init__(self, asked: Sequence[str]) -> None:
+        self._asked = asked
+        self._found: dict[tuple[Any, ...], tuple[Pass, int]] = {}
+
+    def passes(self) -> tuple[Pass, ...]:
+        return tuple([Pass(**{**vars(found), "times": times}) for found, times in self._found.values()])
+
+    def __call__(
+        self, table: KernelTable, problem: Any, arrays: tuple[Any, ...], kernel: str | None, like: backends.Array
+    ) -> Any:
+        key = (table.op, table.direction, like.dtype.name, str(problem), kernel)
+        found, times = self._found.get(key) or (self._answer(table, problem, kernel, like), 0)
+        self._found[key] = found, times + 1
+        return _allocated(table, problem, arrays, like)
+
+    def _answer(self, table: KernelTable, problem: Any, kernel: str | None, like: backends.Array) -> Pass:
+        candidates = {name: _candidates(table.specs(name), problem, kernel, like) for name in self._asked}
+        reference = _candidates(table.specs("reference"), problem, None, like)
+        in_its_place = next((candidate.kernel for candidate in reference if candidate.runs), None)
+        instead = {
+            name: _instead(name, kernel, in_its_place)
+            for name, found in candidates.items()
+            if not any(candidate.runs for candidate in found)
+        }
+        words = _text(problem)
+        return Pass(table.op, table.direction, like.dtype.name, words, candidates, instead)
+
+
+def _text(problem: Any) -> str:
+    return "" if problem is None else str(problem)
+
+
+def _instead(name: str, kernel: str | None, in_its_place: str | None) -> str:
+    if kernel is not None:
+        return f"kernel={kernel!r} raises"
+    if name == "reference" or in_its_place is None:
+        return "none can: the call raises"
+    return f"none can: reference's {in_its_place} runs instead; under strict=True the call raises"
+
+
+def _candidates(
+    specs: Sequence[KernelSpec], problem: Any, kernel: str | None, like: backends.Array
+) -> tuple[Candidate, ...]:
+    found: list[Candidate] = []
+    chosen: str | None = None
+    for spec in specs:
+        try:
+            why_not = spec.why_not(problem, like)
+        except RuntimeError as error:  # it asks the compiled module, which is not there
+            why_not = f"nobody can tell here: {error}"
+        if why_not is not None:
+            found.append(Candidate(spec.name, False, False, f"can't: {why_not}"))
+        elif kernel is not None:
+            runs = spec.name == kernel
+            found.append(Candidate(spec.name, runs, True, "runs: asked for" if runs else "can, and is not asked for"))
+        elif chosen is None:
+            chosen = spec.name
+            found.append(Candidate(spec.name, True, True, "runs: the first that can" if len(specs) > 1 else "runs"))
+        else:
+            found.append(Candidate(spec.name, False, True, f"can, but {chosen} is preferred"))
+    return tuple(found)
+
+
+class _Nothing:
+    """A module whose bindings do nothing; what they are asked for, such as a number of parts, is 1."""
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        return lambda *arguments, **options: 1
+
+
+def _allocated(table: KernelTable, problem: Any, arrays: tuple[Any, ...], like: backends.Array) -> Any:
+    """What a kernel of the table would return, of whatever its memory holds."""
+    specs = sorted(table.specs(COMPILED[0]), key=lambda spec: spec.why_not(problem, like) is not None)
+    for spec in specs:
+        if isinstance(spec.run, Kernel):
+            with contextlib.suppress(Exception):  # a shape that it was not written for
+                return _blank(spec.run.on(_Nothing(), problem, *arrays))
+    return table.pick(problem, like).run(problem, *arrays)  # array code has to compute it
+
+
+def _blank(result: Any) -> Any:
+    """Nothing that is an index may lie outside an array, and what is small is kept from looking like NaN."""
+    for array in result if isinstance(result, (tuple, list)) else (result,):
+        if isinstance(array, np.ndarray) and (array.dtype.kind not in backends.FLOAT_KINDS or array.nbytes < 1 << 20):
+            array[...] = 0
+    return result
+
+
+# --------------------------------------------------------------------------------------------------------- the call
+
+
+def _resolve(op: str | Callable[..., Any]) -> tuple[Callable[..., Any], str]:
+    if isinstance(op, Module):
+        return copy.deepcopy(op), type(op).__name__  # whose running statistics may move
+    if isinstance(op, type) and issubclass(op, Optimizer):
+        return functools.partial(_step, op), f"{op.__name__}.step"
+    if not isinstance(op, str):
+        return op, getattr(op, "__name__", str(op))
+    if op in _SIGNS:
+        sign: Callable[..., Any] = _SIGNS[op]
+        return sign, op
+    for place in (functions, Operators):
+        if not op.startswith("_") and callable(found := getattr(place, op, None)):
+            return found, op
+    there = [*_SIGNS, *[name for place in (functions, Operators) for name in vars(place) if not name.startswith("_")]]
+    near = difflib.get_close_matches(op, there, n=3)
+    raise ValueError(f"explain: there is no op {op!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+
+
+def _step(kind: type[Optimizer], param: Tensor, **options: Any) -> None:
+    """The second step, since the first may make its state."""
+    parameter = Parameter(param.data)
+    optimizer = kind([parameter], **options)
+    for _ in range(2):
+        parameter.grad = creation.zeros_like(parameter)
+        optimizer.step()
+
+
+def _arguments(
+    run: Callable[..., Any], inputs: tuple[Any, ...], parameters: dict[str, Any], dtype: np.dtype[Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """What `run` is called with: tensors where shapes stand for them."""
+    try:
+        signature = inspect.signature(run)
+        bound = signature.bind_partial(*inputs, **parameters)
+    except (ValueError, TypeError):  # no signature, or one that these do not fit, as the call itself will say
+        return [_tensor(value, dtype, True) if _is_shape(value) else value for value in inputs], parameters
+    takes = {name: str(parameter.annotation) for name, parameter in signature.parameters.items()}
+    is_loss = "target" in takes
+    given = dict(bound.arguments)
+
+    def made(name: str, value: Any, annotation: str) -> Any:
+        untold = annotation in ("Any", str(inspect.Parameter.empty)) and any(value is each for each in inputs)
+        if not (_is_shape(value) and ("Tensor" in annotation or name in ("self", "target") or untold)):
+            return value
+        of_input = given.get("input", ())
+        labels = name == "target" and _is_shape(of_input) and len(value) < len(of_input)
+        kind = np.dtype("int64") if labels else np.dtype(_NO_FLOATS.get(name, dtype))
+        return _tensor(value, kind, name not in _NO_GRADIENTS and (not is_loss or name == "input"))
+
+    for name, value in given.items():
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            bound.arguments[name] = tuple([made("", each, "Any") for each in value])
+        elif kind is not inspect.Parameter.VAR_KEYWORD:
+            bound.arguments[name] = made(name, value, takes[name])
+    return list(bound.args), bound.kwargs
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(size, int) and not isinstance(size, bool) for size in value)
+
+
+def _tensor(shape: tuple[int, ...], dtype: np.dtype[Any], differentiable: bool) -> Tensor:
+    """Zeros, which a system gives out without touching them."""
+    tensor = creation.zeros(shape, dtype=dtype)
+    return tensor.requires_grad_() if differentiable and dtype.kind in backends.FLOAT_KINDS else tensor
+
+
+def _in_words(name: str, inputs: tuple[Any, ...], parameters: dict[str, Any]) -> str:
+    def plain(value: Any) -> Any:
+        return f"{value.dtype} {value.shape}" if isinstance(value, Tensor) else repr(value)
+
+    given: Iterator[str] = iter([plain(value) for value in inputs])
+    return f"{name}({', '.join([*given, *[f'{key}={plain(value)}' for key, value in parameters.items()]])})"
