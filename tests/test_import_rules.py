@@ -32,6 +32,7 @@ LAYERS = [
     ["creation"],
     ["functional"],
     ["nn", "optim", "data", "filters", "vis", "serialization"],
+    ["calls"],
     ["models", "train", "books", "profile"],
     [""],
     ["cli"],

@@ -7,35 +7,16 @@ kernel only allocates what it would return. So there is no rule for any op here,
 from __future__ import annotations
 
 import contextlib
-import copy
-import difflib
-import functools
-import inspect
-import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-import gpucnn.functional as functions
 from gpucnn import backend as backends
-from gpucnn import creation
-from gpucnn.autograd import enable_grad
-from gpucnn.nn import Module
-from gpucnn.nn.parameter import Parameter
-from gpucnn.operators import Operators
+from gpucnn.calls import Call
 from gpucnn.ops.compiled import COMPILED, Kernel
 from gpucnn.ops.registry import KernelSpec, KernelTable, observe_calls
-from gpucnn.optim import Optimizer
-from gpucnn.tensor import Tensor
-
-_SIGNS: dict[str, Callable[..., Any]] = {
-    **{"add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv},
-    **{"negative": operator.neg, "power": operator.pow, "matmul": operator.matmul},
-}
-_NO_FLOATS = {"indices": "int64", "index": "int64", "mask": "bool", "condition": "bool"}
-_NO_GRADIENTS = {"running_mean", "running_var"}
 
 
 @dataclass(frozen=True)
@@ -144,17 +125,12 @@ def explain(
     """
     asked = backends.BACKENDS if backend is None else (backend,)
     unusable = {name: backends.unavailable(name) for name in asked}  # also says that there is no such backend
-    run, name = _resolve(op)
-    arguments, options = _arguments(run, inputs, parameters, backends.supported_dtype(dtype))
+    call = Call.of(op, *inputs, dtype=dtype, **parameters)
     seen = _Questions(asked)
-    with backends.use_backend("reference"), observe_calls(seen), enable_grad():
-        results = run(*arguments, **options)
-        if backward:
-            for result in results if isinstance(results, tuple) else (results,):
-                if isinstance(result, Tensor) and result.requires_grad:
-                    result.backward(creation.zeros_like(result), retain_graph=True)
+    with backends.use_backend("reference"), observe_calls(seen):
+        call.run(backward)
     notes = tuple(f"{name} can't be used here: {why}" for name, why in unusable.items() if why)
-    found = Explanation(_in_words(name, inputs, parameters), seen.passes(), notes)
+    found = Explanation(call.words, seen.passes(), notes)
     print(found)
     return found
 
@@ -248,82 +224,3 @@ def _blank(result: Any) -> Any:
         if isinstance(array, np.ndarray) and (array.dtype.kind not in backends.FLOAT_KINDS or array.nbytes < 1 << 20):
             array[...] = 0
     return result
-
-
-# --------------------------------------------------------------------------------------------------------- the call
-
-
-def _resolve(op: str | Callable[..., Any]) -> tuple[Callable[..., Any], str]:
-    if isinstance(op, Module):
-        return copy.deepcopy(op), type(op).__name__  # whose running statistics may move
-    if isinstance(op, type) and issubclass(op, Optimizer):
-        return functools.partial(_step, op), f"{op.__name__}.step"
-    if not isinstance(op, str):
-        return op, getattr(op, "__name__", str(op))
-    if op in _SIGNS:
-        sign: Callable[..., Any] = _SIGNS[op]
-        return sign, op
-    for place in (functions, Operators):
-        if not op.startswith("_") and callable(found := getattr(place, op, None)):
-            return found, op
-    there = [*_SIGNS, *[name for place in (functions, Operators) for name in vars(place) if not name.startswith("_")]]
-    near = difflib.get_close_matches(op, there, n=3)
-    raise ValueError(f"explain: there is no op {op!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
-
-
-def _step(kind: type[Optimizer], param: Tensor, **options: Any) -> None:
-    """The second step, since the first may make its state."""
-    parameter = Parameter(param.data)
-    optimizer = kind([parameter], **options)
-    for _ in range(2):
-        parameter.grad = creation.zeros_like(parameter)
-        optimizer.step()
-
-
-def _arguments(
-    run: Callable[..., Any], inputs: tuple[Any, ...], parameters: dict[str, Any], dtype: np.dtype[Any]
-) -> tuple[list[Any], dict[str, Any]]:
-    """What `run` is called with: tensors where shapes stand for them."""
-    try:
-        signature = inspect.signature(run)
-        bound = signature.bind_partial(*inputs, **parameters)
-    except (ValueError, TypeError):  # no signature, or one that these do not fit, as the call itself will say
-        return [_tensor(value, dtype, True) if _is_shape(value) else value for value in inputs], parameters
-    takes = {name: str(parameter.annotation) for name, parameter in signature.parameters.items()}
-    is_loss = "target" in takes
-    given = dict(bound.arguments)
-
-    def made(name: str, value: Any, annotation: str) -> Any:
-        untold = annotation in ("Any", str(inspect.Parameter.empty)) and any(value is each for each in inputs)
-        if not (_is_shape(value) and ("Tensor" in annotation or name in ("self", "target") or untold)):
-            return value
-        of_input = given.get("input", ())
-        labels = name == "target" and _is_shape(of_input) and len(value) < len(of_input)
-        kind = np.dtype("int64") if labels else np.dtype(_NO_FLOATS.get(name, dtype))
-        return _tensor(value, kind, name not in _NO_GRADIENTS and (not is_loss or name == "input"))
-
-    for name, value in given.items():
-        kind = signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            bound.arguments[name] = tuple([made("", each, "Any") for each in value])
-        elif kind is not inspect.Parameter.VAR_KEYWORD:
-            bound.arguments[name] = made(name, value, takes[name])
-    return list(bound.args), bound.kwargs
-
-
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, tuple) and all(isinstance(size, int) and not isinstance(size, bool) for size in value)
-
-
-def _tensor(shape: tuple[int, ...], dtype: np.dtype[Any], differentiable: bool) -> Tensor:
-    """Zeros, which a system gives out without touching them."""
-    tensor = creation.zeros(shape, dtype=dtype)
-    return tensor.requires_grad_() if differentiable and dtype.kind in backends.FLOAT_KINDS else tensor
-
-
-def _in_words(name: str, inputs: tuple[Any, ...], parameters: dict[str, Any]) -> str:
-    def plain(value: Any) -> Any:
-        return f"{value.dtype} {value.shape}" if isinstance(value, Tensor) else repr(value)
-
-    given: Iterator[str] = iter([plain(value) for value in inputs])
-    return f"{name}({', '.join([*given, *[f'{key}={plain(value)}' for key, value in parameters.items()]])})"
