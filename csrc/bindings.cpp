@@ -10,6 +10,7 @@ void register_activation(pybind11::module_& m);
 void register_conv2d(pybind11::module_& m);
 void register_elementwise(pybind11::module_& m);
 void register_gemm(pybind11::module_& m);
+void register_norm(pybind11::module_& m);
 void register_pool2d(pybind11::module_& m);
 void register_softmax(pybind11::module_& m);
 void register_template(pybind11::module_& m);
@@ -23,6 +24,7 @@ PYBIND11_MODULE(GPUCNN_MODULE, m) {
   gpucnn::register_conv2d(m);
   gpucnn::register_elementwise(m);
   gpucnn::register_gemm(m);
+  gpucnn::register_norm(m);
   gpucnn::register_pool2d(m);
   gpucnn::register_softmax(m);
   gpucnn::register_template(m);

@@ -42,6 +42,12 @@ struct ElementType<float> {
 };
 
 template <>
+struct ElementType<double> {
+  static constexpr const char* typestr = "<f8";
+  static constexpr const char* name = "float64";
+};
+
+template <>
 struct ElementType<simt::half> {
   static constexpr const char* typestr = "<f2";
   static constexpr const char* name = "float16";

@@ -5,18 +5,91 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, from_nhwc, memory_order
+from gpucnn.backend import Array, contiguous, empty, from_nhwc, memory_order
+from gpucnn.ops import compiled
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import layer_norm, local_response_norm
 from gpucnn.reference import norm as reference
 from gpucnn.reference.local_response_norm import LocalResponseProblem
 from gpucnn.reference.norm_problem import NormProblem, Wanted
 
+
+def _columns_fprop(
+    module: Any,
+    p: NormProblem,
+    stream: int,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running: tuple[Array, Array] | None,
+    residual: Array | None,
+) -> tuple[Array, Array, Array]:
+    if not x.size:
+        return reference.fprop(p, x, weight, bias, running, residual)
+    y = empty(x.shape, x.dtype, x)
+    mean, inverse = empty((2, p.B, p.C), np.float64, x)
+    partial = None
+    if p.own_statistics:  # less than a fiftieth of x
+        partial = empty((p.B, 2 * module.norm_splits(p, x.dtype.name) + 1, p.C), np.float32, x)
+    linear = empty((3, p.B, p.C), np.float32, x)
+    kept = (None, None) if running is None else tuple(_single(array) for array in running)
+    module.norm_fprop(
+        *(p, x.dtype.name, x, _single(weight), _single(bias), *kept),
+        *(residual, y, mean, inverse, partial, linear, stream),
+    )
+    if running is not None and p.own_statistics:
+        for array, moved in zip(running, kept, strict=True):
+            if moved is not array:
+                array[...] = moved
+    return y, mean, inverse
+
+
+def _columns_bprop(
+    module: Any,
+    p: NormProblem,
+    stream: int,
+    dy: Array,
+    x: Array | None,
+    y: Array | None,
+    weight: Array | None,
+    mean: Array,
+    inverse: Array,
+    wanted: Wanted,
+) -> tuple[Array | None, Array | None, Array | None, Array | None]:
+    if not dy.size:
+        return reference.bprop(p, dy, x, y, weight, mean, inverse, wanted)
+    dx, passed = (
+        empty(dy.shape, dy.dtype, dy) if is_wanted else None
+        for is_wanted in (wanted.x, wanted.residual and p.limit is not None)
+    )
+    dweight, dbias = (
+        empty((p.C,), np.float32, dy) if is_wanted else None for is_wanted in (wanted.weight, wanted.bias)
+    )
+    partial = None
+    if wanted.weight or wanted.bias or (wanted.x and p.own_statistics):
+        partial = empty((p.B, 2 * module.norm_splits(p, dy.dtype.name), p.C), np.float32, dy)
+    linear = empty((4, p.B, p.C), np.float32, dy)
+    module.norm_bprop(
+        *(p, dy.dtype.name, dy, x, y, _single(weight), mean, inverse),
+        *(dx, dweight, dbias, passed, partial, linear, stream),
+    )
+    return dx, dweight, dbias, passed
+
+
+def _single(array: Array | None) -> Array | None:
+    """What belongs to channels as the kernels take it: in float32."""
+    return None if array is None else contiguous(array.astype(np.float32, copy=False))
+
+
 fprop = KernelTable("norm", "fprop")
+compiled.add(fprop, "columns", _columns_fprop, dtypes=compiled.FLOATS)
 fprop.add("blocks", "reference", reference.fprop)
 
 bprop = KernelTable("norm", "bprop")
+compiled.add(bprop, "columns", _columns_bprop, dtypes=compiled.FLOATS)
 bprop.add("blocks", "reference", reference.bprop)
 
 layer_fprop = KernelTable("layer_norm", "fprop")

@@ -1,0 +1,152 @@
+// How the kernels of batch, instance and group norm go over an array (B,M,C). For .cu files.
+//
+// A thread owns a pack of kWidth channels and every so many rows of a split of one set, so that what belongs to a
+// channel stays in its registers. `across` threads lie along a row and kThreads / across on rows beneath each other:
+// where `across` packs are a row, a warp reads memory without a gap.
+#pragma once
+
+#include "common/index.h"
+#include "common/pack.h"
+#include "norm/norm.h"
+#include "simt/simt.h"
+
+#include <algorithm>
+#include <cstdint>
+
+namespace gpucnn {
+
+inline constexpr int kColumnThreads = 256;
+inline constexpr int kUsuallyAcross = 32;  // threads along a row, where there are that many packs and rows enough
+
+// Channels of a block, at most.
+template <int kWidth>
+inline constexpr int kTileChannels = kColumnThreads * kWidth;
+
+struct Columns {
+  std::int64_t rows, rows_of_split;
+  int channels, packs;
+  int across_log2;    // of threads along a row
+  int tiles, splits;  // blocks along a row and beneath each other, of each set
+
+  __host__ __device__ int across() const { return 1 << across_log2; }
+  __host__ __device__ int lines() const { return kColumnThreads >> across_log2; }  // rows that a block has at a time
+};
+
+// The columns of a problem for packs of `width` channels; a block has at least `fewest` rows a thread, and a set at
+// most `most` blocks where that is not less than one for each tile.
+inline Columns columns_of(const NormProblem& p, int width, int fewest, std::int64_t most) {
+  Columns c{};
+  c.rows = p.M;
+  c.channels = static_cast<int>(p.C);
+  c.packs = static_cast<int>(p.C / width);
+  const auto across = [&] { return std::int64_t{1} << c.across_log2; };
+  while (across() < std::min(c.packs, kUsuallyAcross)) ++c.across_log2;
+  while (across() < std::min(c.packs, kColumnThreads) && kColumnThreads / across() > p.M) ++c.across_log2;
+  c.tiles = static_cast<int>(blocks_of(across(), c.packs));
+  const std::int64_t pass = kColumnThreads / across() * fewest;  // rows of a block, at least
+  const std::int64_t splits =
+      std::max<std::int64_t>(1, std::min(blocks_of(pass, p.M), std::max<std::int64_t>(1, most / c.tiles)));
+  c.rows_of_split = std::max<std::int64_t>(1, blocks_of(splits, p.M));
+  c.splits = static_cast<int>(std::max<std::int64_t>(1, blocks_of(c.rows_of_split, p.M)));
+  return c;
+}
+
+// Elements of a pack of the problem's channels, where the addresses allow it: of 16 bytes, else 1.
+template <typename T, typename... Pointers>
+int width_of(const NormProblem& p, const Pointers*... pointers) {
+  return p.C % kPack<T> == 0 && are_aligned(pointers...) ? kPack<T> : 1;
+}
+
+// What a thread of a grid of sets * splits * tiles blocks owns.
+struct Place {
+  std::int64_t set;
+  int split, tile;
+  int column;               // of the threads along a row
+  int line;                 // [0, lines)
+  int pack;                 // of the row; where the tile goes beyond it, the last one
+  bool is_mine;             // not beyond it
+  std::int64_t begin, end;  // rows of the split
+
+  __device__ __forceinline__ explicit Place(const Columns& c) {
+    const unsigned rest = blockIdx.x / static_cast<unsigned>(c.tiles);
+    tile = static_cast<int>(blockIdx.x - rest * static_cast<unsigned>(c.tiles));
+    set = rest / static_cast<unsigned>(c.splits);
+    split = static_cast<int>(rest - static_cast<unsigned>(set) * static_cast<unsigned>(c.splits));
+    column = static_cast<int>(threadIdx.x) & (c.across() - 1);
+    line = static_cast<int>(threadIdx.x) >> c.across_log2;
+    const int wanted = (tile << c.across_log2) + column;
+    is_mine = wanted < c.packs;
+    pack = min(wanted, c.packs - 1);
+    begin = split * c.rows_of_split;
+    end = min(begin + c.rows_of_split, c.rows);
+  }
+
+  // Where the thread's channels of row 0 begin in an array (B,M,C).
+  template <int kWidth>
+  __device__ __forceinline__ std::int64_t offset(const Columns& c) const {
+    return set * c.rows * c.channels + static_cast<std::int64_t>(pack) * kWidth;
+  }
+};
+
+// A pack as it lies in memory: loading it waits for nothing, converting it does.
+template <typename T, int kWidth>
+struct Raw {
+  detail::Access<T, kWidth> access;
+
+  __device__ __forceinline__ void load(const T* p) { access.word = simt::vload<decltype(access.word)>(p); }
+  __device__ __forceinline__ float operator[](int i) const { return simt::to_float(access.elements[i]); }
+};
+
+// Copies numbers of the block's channels into shared memory: to[i * kTileChannels<kWidth> + channel of the tile] =
+// value(i, channel). Ends with a barrier.
+template <int kWidth, int kCount, typename Value>
+__device__ __forceinline__ void stage(const Columns& c, const Place& at, float* to, Value value) {
+  const int first = (at.tile << c.across_log2) * kWidth;
+  const int count = min(c.across() * kWidth, c.channels - first);
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kColumnThreads) {
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) to[j * kTileChannels<kWidth> + i] = value(j, first + i);
+  }
+  __syncthreads();
+}
+
+// The thread's own of the numbers that stage() has copied, `number` of kCount. Beyond the row: any.
+template <int kWidth>
+__device__ __forceinline__ Floats<kWidth> staged(const Columns& c, const Place& at, const float* from, int number) {
+  const int column = at.pack - (at.tile << c.across_log2);
+  return load<kWidth>(from + number * kTileChannels<kWidth> + column * kWidth);
+}
+
+// The columns of the passes that take sums: the splits depend on M and C alone, whatever the addresses allow.
+inline Columns summed_columns(const NormProblem& p, int bytes_of_element, int width) {
+  constexpr int kFewestRows = 16;            // of a thread
+  constexpr std::int64_t kMostBlocks = 528;  // of a set: four for each multiprocessor of an H100
+  const int pack = 16 / bytes_of_element;
+  Columns c = columns_of(p, width, kFewestRows, kMostBlocks);
+  const Columns usual = columns_of(p, p.C % pack == 0 ? pack : 1, kFewestRows, kMostBlocks);
+  c.splits = usual.splits;
+  c.rows_of_split = usual.rows_of_split;
+  return c;
+}
+
+// The columns of the passes over single elements, any number of blocks of which give the same bits.
+inline Columns elementwise_columns(const NormProblem& p, int width) {
+  constexpr int kFewestRows = 16;
+  constexpr std::int64_t kMostBlocks = 132 * 32;  // of all sets
+  return columns_of(p, width, kFewestRows, std::max<std::int64_t>(1, kMostBlocks / p.B));
+}
+
+// A launch over sets, splits and tiles. What the bindings have let through has fewer than 2^31 blocks.
+template <typename... Parameters, typename... Arguments>
+[[nodiscard]] simt::Status launch_columns(const NormProblem& p, const Columns& c, simt::Stream stream,
+                                          void (*kernel)(Parameters...), Arguments... arguments) {
+  return simt::launch(kernel, dim3(static_cast<unsigned>(p.B * c.splits * c.tiles)), dim3(kColumnThreads), 0, stream,
+                      arguments...);
+}
+
+// Whether dy passes where y was cut, as of F.relu and F.relu6: a NaN passes the former alone.
+__device__ __forceinline__ bool passes(float y, float limit) {
+  return limit == INFINITY ? y != 0.0f : y > 0.0f && y < limit;
+}
+
+}  // namespace gpucnn
