@@ -196,6 +196,9 @@ void register_conv2d(py::module_& m) {
   define_fprop(m, "conv2d_grouped_fprop", GPUCNN_LAUNCHER(conv2d_grouped_fprop));
   define_dgrad(m, "conv2d_grouped_dgrad", GPUCNN_LAUNCHER(conv2d_grouped_dgrad));
   define_wgrad(m, "conv2d_grouped_wgrad", GPUCNN_LAUNCHER(conv2d_grouped_wgrad), conv2d_grouped_wgrad_splits);
+  define_fprop(m, "conv2d_stem_fprop", GPUCNN_LAUNCHER(conv2d_stem_fprop));
+  define_dgrad(m, "conv2d_stem_dgrad", GPUCNN_LAUNCHER(conv2d_grouped_dgrad));
+  define_wgrad(m, "conv2d_stem_wgrad", GPUCNN_LAUNCHER(conv2d_stem_wgrad), conv2d_stem_wgrad_splits);
 }
 
 }  // namespace gpucnn

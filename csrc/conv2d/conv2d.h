@@ -61,4 +61,18 @@ template <typename T>
                                                 simt::Stream stream);
 [[nodiscard]] std::int64_t conv2d_grouped_wgrad_splits(const Conv2dProblem& p);
 
+// ------------------------------------------- stem: the first layer of a network, images of 1 to 4 channels, one group
+//
+// No horizontal dilation; filters of at most 1,024 weights, filter rows of at most 128. Same bits as said above. Of
+// what is outside an image a 0 is multiplied. partial takes less than 16 MiB. The gradient of the images is
+// grouped_dgrad's.
+
+template <typename T>
+[[nodiscard]] simt::Status conv2d_stem_fprop(const Conv2dProblem& p, const T* x, const T* w, const T* bias, T* y,
+                                             bool relu, simt::Stream stream);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_stem_wgrad(const Conv2dProblem& p, const T* x, const T* dy, T* dw, float* partial,
+                                             simt::Stream stream);
+[[nodiscard]] std::int64_t conv2d_stem_wgrad_splits(const Conv2dProblem& p);
+
 }  // namespace gpucnn

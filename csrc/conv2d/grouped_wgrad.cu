@@ -21,6 +21,7 @@
 // Measured not run on hardware yet.
 #include "common/sum_parts.h"
 #include "conv2d/conv2d.h"
+#include "conv2d/slots.h"
 #include "conv2d/staged.h"
 #include "simt/simt.h"
 
@@ -216,25 +217,9 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int channel = first_channel + channel_quad * 4;
 #pragma unroll
   for (int t = 0; t < kTogether; ++t) {
-    if (plan.slots > 1) {  // the slots' sums, in order, for the first of them
+    if (plan.slots > 1) {
       if (t > 0) __syncthreads();
-      float* const line = cells + thread * 16;
-      if (slot < plan.slots) {
-#pragma unroll
-        for (int k = 0; k < 4; ++k) store(line + (k + mine / 2) % 4 * 4, sums[t][k]);
-      }
-      __syncthreads();
-      if (slot == 0) {
-        for (int other = 1; other < plan.slots; ++other) {
-          const float* const theirs = line + other * plan.units_of_block * 16;
-#pragma unroll
-          for (int k = 0; k < 4; ++k) {
-            const Floats<4> value = load<4>(theirs + (k + mine / 2) % 4 * 4);
-#pragma unroll
-            for (int c = 0; c < 4; ++c) sums[t][k][c] += value[c];
-          }
-        }
-      }
+      add_slots(sums[t], cells, slot, plan.slots, mine, plan.units_of_block);
     }
     const int s = first_tap + t;
     if (!has_unit || slot > 0 || s >= plan.horizontal.kernel || first_group + group >= plan.x.groups) continue;

@@ -83,6 +83,22 @@ def _grouped_only(p: Conv2dProblem) -> str | None:
     return _small_windows(p)
 
 
+def _stem_only(p: Conv2dProblem) -> str | None:
+    if p.groups > 1 or p.C > 4:
+        return "needs 1 to 4 channels and one group"
+    if p.dilation[1] > 1:
+        return "needs filters without horizontal dilation"
+    weights, run, rows = p.C * p.R * p.S, p.C * p.S, (p.R - 1) * p.dilation[0] + 1
+    if weights <= 1024 and run <= 128 and rows <= 65:
+        return None
+    return f"needs filters of at most 1024 weights, 128 a row, over 65 rows, got {weights}, {run} and {rows}"
+
+
+def _stem_gradient_only(p: Conv2dProblem) -> str | None:
+    """The grouped kernel's, of which a group of 4 channels or fewer keeps all threads busy."""
+    return _small_windows(p) if p.groups == 1 and p.C <= 4 else "needs 1 to 4 channels and one group"
+
+
 def _small_windows(p: Conv2dProblem) -> str | None:
     """Whether what is under one window, and a quad of weights for it, fit a block's shared memory."""
     (vertical, horizontal), taps = p.dilation, p.R * p.S
@@ -97,6 +113,7 @@ def _small_windows(p: Conv2dProblem) -> str | None:
 fprop = KernelTable("conv2d", "fprop")
 """(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
 compiled.add(fprop, "grouped", _fprop("grouped"), _grouped_only, dtypes=compiled.FLOATS)
+compiled.add(fprop, "stem", _fprop("stem"), _stem_only, dtypes=compiled.FLOATS)
 compiled.add(fprop, "direct", _fprop("direct"), dtypes=compiled.FLOATS)
 fprop.add("pointwise", "reference", reference.fprop_pointwise, reference.pointwise_only)
 fprop.add("depthwise", "reference", depthwise.fprop, depthwise.depthwise_only)
@@ -104,6 +121,7 @@ fprop.add("im2col", "reference", reference.fprop_im2col)
 
 dgrad = KernelTable("conv2d", "dgrad")
 compiled.add(dgrad, "grouped", _dgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
+compiled.add(dgrad, "stem", _dgrad("stem"), _stem_gradient_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "direct", _dgrad("direct"), dtypes=compiled.FLOATS)
 dgrad.add("pointwise", "reference", reference.dgrad_pointwise, reference.pointwise_only)
 dgrad.add("depthwise", "reference", depthwise.dgrad, depthwise.depthwise_only)
@@ -112,6 +130,7 @@ dgrad.add("im2col", "reference", reference.dgrad_im2col)
 
 wgrad = KernelTable("conv2d", "wgrad")
 compiled.add(wgrad, "grouped", _wgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
+compiled.add(wgrad, "stem", _wgrad("stem"), _stem_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "direct", _wgrad("direct"), dtypes=compiled.FLOATS)
 wgrad.add("depthwise", "reference", depthwise.wgrad, depthwise.depthwise_only)
 wgrad.add("im2col", "reference", reference.wgrad_im2col, reference.narrow_only)
