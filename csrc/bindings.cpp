@@ -7,6 +7,7 @@ namespace gpucnn {
 
 void register_machine(pybind11::module_& m);  // device/bindings.cpp for CUDA, simt/bindings.cpp for the CPU
 void register_activation(pybind11::module_& m);
+void register_adaptive_pool2d(pybind11::module_& m);
 void register_conv2d(pybind11::module_& m);
 void register_elementwise(pybind11::module_& m);
 void register_gemm(pybind11::module_& m);
@@ -14,6 +15,7 @@ void register_norm(pybind11::module_& m);
 void register_pool2d(pybind11::module_& m);
 void register_softmax(pybind11::module_& m);
 void register_template(pybind11::module_& m);
+void register_unpool2d(pybind11::module_& m);
 
 }  // namespace gpucnn
 
@@ -21,6 +23,7 @@ PYBIND11_MODULE(GPUCNN_MODULE, m) {
   m.doc() = "gpucnn's kernels. Arrays are objects with an array interface; gpucnn.ops calls these.";
   gpucnn::register_machine(m);
   gpucnn::register_activation(m);
+  gpucnn::register_adaptive_pool2d(m);
   gpucnn::register_conv2d(m);
   gpucnn::register_elementwise(m);
   gpucnn::register_gemm(m);
@@ -28,4 +31,5 @@ PYBIND11_MODULE(GPUCNN_MODULE, m) {
   gpucnn::register_pool2d(m);
   gpucnn::register_softmax(m);
   gpucnn::register_template(m);
+  gpucnn::register_unpool2d(m);
 }

@@ -55,6 +55,22 @@ __device__ __forceinline__ Floats<kCount> filled(float value) {
   return result;
 }
 
+// value / divisor, rounded as a division is (Markstein's correction of a product with the inverse), without the calls
+// that divisions of a pack's channels would be.
+__device__ __forceinline__ float divided(float value, float divisor, float inverse) {
+  const float product = value * inverse;
+  const float corrected = fmaf(fmaf(-product, divisor, value), inverse, product);
+  return fabsf(product) < INFINITY ? corrected : product;  // of an infinity the correction is NaN
+}
+
+template <int kChannels>
+__device__ __forceinline__ Floats<kChannels> divided(const Floats<kChannels>& values, float divisor, float inverse) {
+  Floats<kChannels> result;
+#pragma unroll
+  for (int i = 0; i < kChannels; ++i) result[i] = divided(values[i], divisor, inverse);
+  return result;
+}
+
 template <int kCount>
 using Channels = std::integral_constant<int, kCount>;
 

@@ -4,23 +4,56 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, from_nhwc, to_nhwc
+from gpucnn.backend import Array, empty, from_nhwc, to_nhwc
+from gpucnn.ops import compiled
 from gpucnn.ops.images import linear_map
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import adaptive_pool2d as reference
 from gpucnn.reference.adaptive_pool2d import AdaptivePool2dProblem
 
+
+def _average(module: Any, p: AdaptivePool2dProblem, stream: int, x: Array) -> Array:
+    y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
+    module.adaptive_avg_pool2d_fprop(p, x.dtype.name, x, y, stream)
+    return y
+
+
+def _average_dgrad(module: Any, p: AdaptivePool2dProblem, stream: int, dy: Array) -> Array:
+    dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
+    module.adaptive_avg_pool2d_dgrad(p, dy.dtype.name, dy, dx, stream)
+    return dx
+
+
+def _max(module: Any, p: AdaptivePool2dProblem, stream: int, x: Array) -> tuple[Array, Array]:
+    y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
+    indices = empty(y.shape, np.int64, x)
+    module.adaptive_max_pool2d_fprop(p, x.dtype.name, x, y, indices, stream)
+    return y, indices
+
+
+def _max_dgrad(module: Any, p: AdaptivePool2dProblem, stream: int, dy: Array, indices: Array) -> Array:
+    dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
+    module.adaptive_max_pool2d_dgrad(p, dy.dtype.name, dy, indices, dx, stream)
+    return dx
+
+
 average_fprop = KernelTable("adaptive_avg_pool2d", "fprop")
+compiled.add(average_fprop, "direct", _average, dtypes=compiled.FLOATS)
 average_fprop.add("separable", "reference", reference.average_fprop)
 
 average_dgrad = KernelTable("adaptive_avg_pool2d", "dgrad")
+compiled.add(average_dgrad, "direct", _average_dgrad, dtypes=compiled.FLOATS)
 average_dgrad.add("separable", "reference", reference.average_dgrad)
 
 max_fprop = KernelTable("adaptive_max_pool2d", "fprop")
+compiled.add(max_fprop, "direct", _max, dtypes=compiled.FLOATS)
 max_fprop.add("separable", "reference", reference.max_fprop)
 
 max_dgrad = KernelTable("adaptive_max_pool2d", "dgrad")
+compiled.add(max_dgrad, "direct", _max_dgrad, dtypes=compiled.FLOATS)
 max_dgrad.add("gather", "reference", reference.max_dgrad)
 
 

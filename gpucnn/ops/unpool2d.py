@@ -2,18 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, from_nhwc, to_nhwc
+from gpucnn.backend import Array, empty, from_nhwc, to_nhwc
+from gpucnn.ops import compiled
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import unpool2d as reference
 from gpucnn.reference.unpool2d import Unpool2dProblem
 
+_MOST_NUMBERS = 1 << 24
+"""int32, that 16-bit values may be numbered in at a time: 64 MiB."""
+
+
+def _in_place(module: Any, p: Unpool2dProblem, stream: int, x: Array, indices: Array) -> Array:
+    y = empty((p.N, p.H, p.W, p.C), x.dtype, x)
+    module.max_unpool2d_fprop(p, x.dtype.name, x, indices, None, y, stream)
+    return y
+
+
+def _apart(module: Any, p: Unpool2dProblem, stream: int, x: Array, indices: Array) -> Array:
+    y = empty((p.N, p.H, p.W, p.C), x.dtype, x)
+    images = max(1, _MOST_NUMBERS // (p.H * p.W * p.C))
+    numbers = empty((min(p.N, images), p.H, p.W, p.C), np.int32, x)
+    for first in range(0, p.N, images):
+        some = slice(first, min(p.N, first + images))
+        part, scratch = replace(p, N=some.stop - first), numbers[: some.stop - first]
+        module.max_unpool2d_fprop(part, x.dtype.name, x[some], indices[some], scratch, y[some], stream)
+    return y
+
+
+def _countable(p: Unpool2dProblem) -> str | None:
+    if p.P * p.Q >= (1 << 31) - 1:
+        return f"numbers values by int32, got {p.P} x {p.Q} of them"
+    return None
+
+
+def _small_image(p: Unpool2dProblem) -> str | None:
+    if p.H * p.W * p.C > _MOST_NUMBERS:
+        return f"numbers an image's places in 64 MiB at most, got {p.H} x {p.W} of {p.C} channels"
+    return _countable(p)
+
+
+def _dgrad(module: Any, p: Unpool2dProblem, stream: int, dy: Array, indices: Array) -> Array:
+    dx = empty((p.N, p.P, p.Q, p.C), dy.dtype, dy)
+    module.max_unpool2d_dgrad(p, dy.dtype.name, dy, indices, dx, stream)
+    return dx
+
+
 unpool_fprop = KernelTable("max_unpool2d", "fprop")
+compiled.add(unpool_fprop, "numbered", _in_place, _countable, ("float32",))
+compiled.add(unpool_fprop, "numbered_apart", _apart, _small_image, ("float16", "bfloat16"))
 unpool_fprop.add("scatter", "reference", reference.unpool_fprop)
 
 unpool_dgrad = KernelTable("max_unpool2d", "dgrad")
+compiled.add(unpool_dgrad, "gather", _dgrad, _countable, compiled.FLOATS)
 unpool_dgrad.add("gather", "reference", reference.unpool_dgrad)
 
 

@@ -1,0 +1,123 @@
+// Python's way to the launchers of unpool2d.h: checks that a call is safe, and launches without the GIL.
+#include "common/array_view.h"
+#include "common/dispatch.h"
+#include "common/problem_argument.h"
+#include "common/run.h"
+#include "unpool2d/unpool2d.h"
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace gpucnn {
+namespace {
+
+constexpr const char* kOp = "max_unpool2d";
+
+using Shape = std::vector<std::int64_t>;
+
+Unpool2dProblem problem_of(const py::object& problem) {
+  const auto of = [&](const char* field) { return detail::number(problem, kOp, field); };
+  const Unpool2dProblem p{of("N"), of("P"), of("Q"), of("C"), of("H"), of("W")};
+  check(kOp, p);
+  return p;
+}
+
+template <typename T>
+ArrayView<T> pooled(const py::object& array, const char* argument, const Unpool2dProblem& p) {
+  const auto found = view<T>(array, kOp, argument);
+  require_shape(kOp, found, Shape{p.N, p.P, p.Q, p.C}, "(N,P,Q,C) of the problem");
+  return found;
+}
+
+template <typename T>
+ArrayView<T> images(const py::object& array, const char* argument, const Unpool2dProblem& p) {
+  const auto found = view<T>(array, kOp, argument);
+  require_shape(kOp, found, Shape{p.N, p.H, p.W, p.C}, "(N,H,W,C) of the problem");
+  return found;
+}
+
+// The elements as what they are moved as.
+template <typename T>
+using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint16_t>;
+
+template <typename T>
+const Bits<T>* bits(const T* data) {
+  return reinterpret_cast<const Bits<T>*>(data);
+}
+template <typename T>
+Bits<T>* bits(T* data) {
+  return reinterpret_cast<Bits<T>*>(data);
+}
+
+void fprop(const py::object& problem, const std::string& dtype, const py::object& x, const py::object& indices,
+           const py::object& numbers, const py::object& y, std::uintptr_t stream) {
+  const Unpool2dProblem p = problem_of(problem);
+  with_float_type(kOp, dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const auto in = pooled<const T>(x, "x", p);
+    const auto places = pooled<const std::int64_t>(indices, "indices", p);
+    const auto out = images<T>(y, "y", p);
+    require_disjoint(kOp, out, in);
+    require_disjoint(kOp, out, places);
+    const auto launch = [&](const Arguments& arguments, std::int32_t* scratch) {
+      run(kOp, arguments, [&] {
+        return max_unpool2d_fprop<Bits<T>>(p, bits(in.data), places.data, scratch, bits(out.data),
+                                           reinterpret_cast<simt::Stream>(stream));
+      });
+    };
+    if (numbers.is_none() && sizeof(T) == 4) {
+      launch(describe(in, places, out), reinterpret_cast<std::int32_t*>(out.data));
+      return;
+    }
+    const auto scratch = images<std::int32_t>(numbers, "numbers", p);
+    require_disjoint(kOp, scratch, out);
+    require_disjoint(kOp, scratch, in);
+    require_disjoint(kOp, scratch, places);
+    launch(describe(in, places, scratch, out), scratch.data);
+  });
+}
+
+void dgrad(const py::object& problem, const std::string& dtype, const py::object& dy, const py::object& indices,
+           const py::object& dx, std::uintptr_t stream) {
+  const Unpool2dProblem p = problem_of(problem);
+  with_float_type(kOp, dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const auto gradient = images<const T>(dy, "dy", p);
+    const auto places = pooled<const std::int64_t>(indices, "indices", p);
+    const auto out = pooled<T>(dx, "dx", p);
+    require_disjoint(kOp, out, gradient);
+    require_disjoint(kOp, out, places);
+    run(kOp, describe(gradient, places, out), [&] {
+      return max_unpool2d_dgrad<Bits<T>>(p, bits(gradient.data), places.data, bits(out.data),
+                                         reinterpret_cast<simt::Stream>(stream));
+    });
+  });
+}
+
+constexpr const char* kCommon =
+    "\n\nproblem: a gpucnn.reference.unpool2d.Unpool2dProblem. dtype: 'float32', 'float16' or 'bfloat16', what x, dx "
+    "(N,P,Q,C) and y, dy (N,H,W,C) are stored in. indices (N,P,Q,C): int64. All C-contiguous, with the array interface "
+    "of the module's machine.\n"
+    "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
+    "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
+    "fails.";
+
+}  // namespace
+
+void register_unpool2d(py::module_& m) {
+  const py::arg problem("problem"), dtype("dtype"), x("x"), y("y"), indices("indices"), numbers("numbers"), dy("dy"),
+      dx("dx"), stream("stream");
+  m.def("max_unpool2d_fprop", &fprop, problem, dtype, x, indices, numbers, y, stream,
+        (std::string("Writes y, x at its indices and 0 elsewhere; of several values at one place the last. numbers "
+                     "(N,H,W,C) int32 is scratch memory; None for float32, where y's own will do.") +
+         kCommon)
+            .c_str());
+  m.def("max_unpool2d_dgrad", &dgrad, problem, dtype, dy, indices, dx, stream,
+        (std::string("Writes dx, dy at the indices.") + kCommon).c_str());
+}
+
+}  // namespace gpucnn
