@@ -13,7 +13,7 @@ import pytest
 import gpucnn
 import gpucnn.functional as F
 from gpucnn import extension, profile
-from gpucnn.profile import DEVICES, Access, Launch, Occupancy, bounds, device, occupancy, problem_bound, source
+from gpucnn.profile import DEVICES, Access, Launch, Occupancy, Run, bounds, device, occupancy, problem_bound, source
 
 needs_profile = pytest.mark.skipif(
     extension.load("_simt_profile") is None, reason=str(extension.why_missing("_simt_profile"))
@@ -24,19 +24,19 @@ def images(*shape: int) -> gpucnn.Tensor:
     return gpucnn.tensor(np.ones(shape, np.float32))
 
 
-def the_launch(launches: list[Launch]) -> Launch:
-    (launch,) = launches
+def the_launch(runs: list[Run]) -> Launch:
+    (launch,) = [launch for run in runs for launch in run.launches]
     return launch
 
 
 @needs_profile
 def test_a_grid_stride_kernel_moves_each_byte_once() -> None:
     x = np.ones(40_000, np.float32)
-    with profile.capture() as launches:
+    with profile.capture() as runs:
         module = extension.compiled("simt")
         y = np.empty_like(x)
         module.scale("float32", x, y, 2.0, 0)
-    launch = the_launch(launches)
+    launch = the_launch(runs)
     assert launch.kernel == "scale_kernel<float, true>"
     assert launch.file == "template.cu"
     assert launch.sectors_read == launch.sectors_written == 40_000 * 4 // 32
@@ -50,9 +50,9 @@ def test_a_grid_stride_kernel_moves_each_byte_once() -> None:
 
 @needs_profile
 def test_the_direct_convolutions_multiplications_are_those_of_its_tiles() -> None:
-    with profile.capture() as launches:
+    with profile.capture() as runs:
         F.conv2d(images(2, 32, 14, 14), images(32, 32, 3, 3), padding=1, kernel="direct")
-    launch = the_launch(launches)
+    launch = the_launch(runs)
     rows, columns, depth = 64 * math.ceil(2 * 14 * 14 / 64), 32, 16 * math.ceil(32 * 9 / 16)
     by_file = {Path(file).name: 0 for file, _ in launch.fma}
     for (file, _), count in launch.fma.items():
@@ -64,9 +64,10 @@ def test_the_direct_convolutions_multiplications_are_those_of_its_tiles() -> Non
 @needs_profile
 def test_every_line_is_one_of_the_sources() -> None:
     root = Path(__file__).resolve().parent.parent
-    with profile.capture() as launches:
+    with profile.capture() as runs:
         F.max_pool2d(images(1, 8, 6, 6), 2)
         F.conv2d(images(1, 4, 6, 6), images(8, 4, 3, 3))
+    launches = [launch for run in runs for launch in run.launches]
     assert len(launches) == 2
     for launch in launches:
         assert launch.accesses

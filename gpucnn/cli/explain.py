@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import io
 import json
-from typing import Any
 
 import click
 
 import gpucnn
 from gpucnn import backend as backends
-
-
-def _value(text: str) -> Any:
-    """64,64,3,3 as a tuple, 1 and None and True as themselves, else the text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+from gpucnn.cli.arguments import named_values
 
 
 @click.command()
@@ -34,12 +25,7 @@ def explain(op: str, arguments: tuple[str, ...], dtype: str, backend: str | None
 
     A shape stands for a tensor: gpucnn explain conv2d input=32,64,56,56 weight=64,64,3,3 padding=1
     """
-    given = {}
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if not equals or not name.isidentifier():
-            raise click.UsageError(f"{argument!r} is not NAME=VALUE, such as input=32,64,56,56")
-        given[name] = _value(text)
+    given = named_values(arguments)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         found = gpucnn.explain(op, dtype=dtype, backend=backend, backward=not forward, **given)

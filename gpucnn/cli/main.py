@@ -12,6 +12,7 @@ from gpucnn.cli.evaluate import evaluate
 from gpucnn.cli.explain import explain
 from gpucnn.cli.info import info
 from gpucnn.cli.predict import predict
+from gpucnn.cli.profile import profile
 from gpucnn.cli.summary import summary
 from gpucnn.cli.train import train
 from gpucnn.train import InterruptedRunError
@@ -49,5 +50,5 @@ def main(traceback: bool, verbose: bool) -> None:
     )
 
 
-for command in (train, evaluate, predict, summary, explain, info):
+for command in (train, evaluate, predict, summary, explain, profile, info):
     main.add_command(command)

@@ -1,16 +1,16 @@
 """Exact counts of what kernels do, without a GPU: memory requests, bank conflicts, traffic, arithmetic, bounds in time.
 
-    with gpucnn.profile.capture() as launches:
+    with gpucnn.profile.capture() as runs:
         F.conv2d(x, w)
-    for launch in launches:
-        print(launch.kernel, launch.conflicts, bounds(launch, device("h100")).time)
+    print(Report(runs, device("h100")).table())
 
 Needs the kernels built for counting: `GPUCNN_SIMT=profile pip install .`, g++ and binutils.
 """
 
 from gpucnn.profile.bounds import Bounds, Occupancy, bounds, occupancy, problem_bound
 from gpucnn.profile.devices import DEVICES, Device, device
-from gpucnn.profile.launches import Access, Launch, capture
+from gpucnn.profile.launches import Access, Launch, Run, capture
+from gpucnn.profile.report import Report
 
 __all__ = [
     "DEVICES",
@@ -19,6 +19,8 @@ __all__ = [
     "Device",
     "Launch",
     "Occupancy",
+    "Report",
+    "Run",
     "bounds",
     "capture",
     "device",

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gpucnn import backend, extension
+from gpucnn.backend import Array
+from gpucnn.ops.registry import KernelTable, observe_calls
 from gpucnn.profile import source
+from gpucnn.profile.needed import needed_bytes, needed_products
 from gpucnn.profile.source import Line
 
 FLAVOUR = "profile"
@@ -166,28 +169,71 @@ class Launch:
         return found
 
 
+@dataclass(frozen=True)
+class Run:
+    """One pass of an op: what was asked for, and the launches that did it.
+
+    Attributes:
+        op, direction: the table that was asked; empty for launches by a binding that was called by itself.
+        kernel: the name of the one that was chosen there.
+        dtype: of the data.
+        problem: in words.
+        bytes, products: that it needs whichever kernel runs it: its arrays read and written once, in bytes, and
+            multiplications with addition of convolutions and matrix products.
+        launches: in order.
+    """
+
+    op: str
+    direction: str
+    kernel: str
+    dtype: str
+    problem: str
+    bytes: int
+    products: int
+    launches: tuple[Launch, ...]
+
+
 @contextmanager
-def capture(sample: int = 1) -> Iterator[list[Launch]]:
-    """Within it this thread's ops run on the kernels built for counting; afterwards the list holds the launches.
+def capture(sample: int = 1, kernel: str | None = None) -> Iterator[list[Run]]:
+    """Within it this thread's ops run on the kernels built for counting, and the list gets what they launched.
 
     Args:
         sample: of each launch every `sample`-th block is counted, beginning with the first.
+        kernel: the name of the kernel to run wherever an op has one of that name; None: the one that is preferred.
 
     Raises:
         RuntimeError: the flavour `profile` is not built; an op has no kernel (strict=True).
-        ValueError: sample below 1.
+        ValueError: sample below 1; the kernel can't run what it is asked for.
     """
     if sample < 1:
         raise ValueError(f"sample must be at least 1, got {sample}")
     module = extension.require(f"_simt_{FLAVOUR}")
+    found: list[Run] = []
+
+    def launched() -> tuple[Launch, ...]:
+        return tuple(_launch(Path(str(module.__file__)), counts) for counts in module.take_profile())
+
+    def collect_rest() -> None:
+        if rest := launched():
+            found.append(Run("", "", "", "", "", 0, 0, rest))
+
+    def run(table: KernelTable, problem: Any, arrays: tuple[Any, ...], asked: str | None, like: Array) -> Any:
+        has = any(spec.name == kernel for spec in table.specs("simt"))
+        spec = table.pick(problem, like, asked or (kernel if has else None))
+        collect_rest()
+        result = spec.run(problem, *arrays)
+        needs = needed_bytes(arrays, result), needed_products(table.op, table.direction, problem, arrays, result)
+        words = "" if problem is None else str(problem)
+        found.append(Run(table.op, table.direction, spec.name, like.dtype.name, words, *needs, launched()))
+        return result
+
     before = os.environ.get("GPUCNN_SIMT_FLAVOUR")
     os.environ["GPUCNN_SIMT_FLAVOUR"] = FLAVOUR
-    found: list[Launch] = []
     try:
         module.start_profile(sample)
-        with backend.use_backend("simt", strict=True):
+        with backend.use_backend("simt", strict=True), observe_calls(run):
             yield found
-        found += [_launch(Path(str(module.__file__)), counts) for counts in module.take_profile()]
+        collect_rest()
     finally:
         module.start_profile(0)
         if before is None:

@@ -1,0 +1,129 @@
+"""gpucnn profile."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+import gpucnn
+from gpucnn import calls, models, optim
+from gpucnn import functional as F
+from gpucnn.cli.arguments import named_values, sizes
+from gpucnn.profile import DEVICES, Report, capture, device
+from gpucnn.vis.files import check_target
+
+
+@click.command()
+@click.argument("op")
+@click.argument("arguments", metavar="[NAME=VALUE]...", nargs=-1)
+@click.option("--shape", callback=sizes(), metavar="N,C,H,W", help="Of the input: the same as input=N,C,H,W.")
+@click.option("--filters", callback=sizes(3), metavar="K,R,S", help="Of a convolution: their number, height, width.")
+@click.option(
+    "--input", "image", callback=sizes(3), metavar="C,H,W", help="One image of a network.  [default: 3,32,32]"
+)
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images for a network.")
+@click.option("--dtype", default="float32", show_default=True, help="Of the tensors.")
+@click.option("--kernel", help="Run the kernel of this name wherever an op has it.  [default: the preferred one]")
+@click.option("--pass", "passes", metavar="NAME,...", help="Show these passes alone, such as fprop,wgrad.")
+@click.option("--forward", is_flag=True, help="Leave the gradients out.")
+@click.option("--device", "name", default="h100", show_default=True, help=f"Of the bounds: {', '.join(DEVICES)}.")
+@click.option(
+    "--sample", type=click.IntRange(min=1), default=1, help="Count every n-th block of a launch.  [default: 1]"
+)
+@click.option("--lines", is_flag=True, help="Show the counts of every source line too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--plot", type=click.Path(dir_okay=False), help="Draw the bounds of each kernel by resource, as PNG.")
+@click.option(
+    "--line", metavar="FILE:LINE", help="With --plot: draw banks and sectors of that line's costliest request."
+)
+def profile(op: str, arguments: tuple[str, ...], **options: Any) -> None:
+    """Count what the kernels of OP do, without a GPU: sectors, bank conflicts, traffic, arithmetic, lower bounds.
+
+    OP is a function, as of `gpucnn explain`, where a shape stands for a tensor; or a network, of which one training
+    step is counted:
+
+    \b
+      gpucnn profile conv2d --shape 2,64,28,28 --filters 64,3,3 padding=1 --device h100
+      gpucnn profile resnet20 --input 3,32,32 --batch 1 --sample 8
+    """
+    target, line = device(options["name"]), options["line"]
+    if options["plot"]:
+        check_target(options["plot"])
+    if line and not options["plot"]:
+        raise click.UsageError("--line needs --plot")
+    runs = _runs(op, arguments, options)
+    if options["passes"]:
+        wanted = options["passes"].split(",")
+        there = list(dict.fromkeys(run.direction for run in runs))
+        for each in set(wanted) - set(there):
+            raise click.UsageError(f"--pass: {op} has no pass {each!r}, it has: {', '.join(there)}")
+        runs = [run for run in runs if run.direction in wanted]
+    if not any(run.launches for run in runs):
+        raise click.UsageError(f"{op} launches nothing: its arguments may be empty")
+    report = Report(runs, target)
+    if options["plot"]:
+        _draw(report, options["plot"], f"gpucnn profile {op}", line)
+    if options["as_json"]:
+        click.echo(json.dumps(report.to_dict()))
+        return
+    click.echo(report.table())
+    if options["lines"]:
+        click.echo("\n" + report.lines())
+    if options["plot"]:
+        click.echo(f"\n{Path(options['plot'])}")
+
+
+def _runs(op: str, arguments: tuple[str, ...], options: dict[str, Any]) -> list[Any]:
+    given = named_values(arguments)
+    if op in models.MODELS:
+        if given or options["shape"] or options["filters"]:
+            raise click.UsageError(f"{op} is a network: it takes --input and --batch")
+        return _training_step(op, options)
+    if options["shape"]:
+        given["input"] = options["shape"]
+    if options["filters"]:
+        if "input" not in given:
+            raise click.UsageError("--filters needs --shape")
+        count, height, width = options["filters"]
+        given["weight"] = (count, given["input"][1] // given.get("groups", 1), height, width)
+    call = calls.Call.of(op, dtype=options["dtype"], fill=calls.normals, **given)
+    with capture(options["sample"], options["kernel"]) as runs:
+        call.run(not options["forward"])
+    return runs
+
+
+def _training_step(op: str, options: dict[str, Any]) -> list[Any]:
+    channels, height, width = options["image"] or (3, 32, 32)
+    classes = 10
+    network = models.build(op, in_channels=channels, num_classes=classes).to(options["dtype"])
+    rng = np.random.default_rng(0)
+    images = gpucnn.tensor(rng.standard_normal((options["batch"], channels, height, width)), options["dtype"])
+    labels = gpucnn.tensor(rng.integers(0, classes, options["batch"]))
+    optimizer = optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    with capture(options["sample"], options["kernel"]) as runs:
+        loss = F.cross_entropy(network(images), labels)
+        if not options["forward"]:
+            loss.backward()
+            optimizer.step()
+    return runs
+
+
+def _draw(report: Report, path: str, title: str, line: str | None) -> None:
+    """The bounds of all kernels or, with a line, the costliest request there."""
+    from gpucnn.vis.profile import KernelBars, bounds_chart, request_map
+
+    if line is None:
+        bars = [
+            KernelBars(row.text, {name: 1e6 * seconds for name, seconds in row.seconds.items()})
+            for row in report.rows()
+        ]
+        bounds_chart(bars, path, title, f"{report.device.name}: lower bounds, not calibrated")
+        return
+    access, kernel = report.costliest(line)
+    unit = "wavefronts" if access.worst_is_shared else "sectors"
+    text = f"{kernel}: {access.purpose} of {access.bytes} bytes, {access.worst_cost} {unit}"
+    request_map(access.worst_addresses, access.bytes, access.worst_is_shared, path, line, text)
