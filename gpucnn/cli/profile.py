@@ -15,6 +15,7 @@ from gpucnn import functional as F
 from gpucnn.cli.arguments import named_values, sizes
 from gpucnn.profile import DEVICES, Report, capture, device
 from gpucnn.vis.files import check_target
+from gpucnn.vis.profile import KernelBars, bounds_chart, request_map
 
 
 @click.command()
@@ -114,8 +115,6 @@ def _training_step(op: str, options: dict[str, Any]) -> list[Any]:
 
 def _draw(report: Report, path: str, title: str, line: str | None) -> None:
     """The bounds of all kernels or, with a line, the costliest request there."""
-    from gpucnn.vis.profile import KernelBars, bounds_chart, request_map
-
     if line is None:
         bars = [
             KernelBars(row.text, {name: 1e6 * seconds for name, seconds in row.seconds.items()})

@@ -127,8 +127,8 @@ def request_map(
     pixels[::_CELL], pixels[:, ::_CELL] = 232, 232
     for lane, column, heat in reached:
         if column < shown:
-            y, x = lane * _CELL, column * _CELL
-            pixels[y + 1 : y + _CELL, x + 1 : x + _CELL] = style.ramp(_STOPS, np.array(heat))
+            row, begin = lane * _CELL, column * _CELL
+            pixels[row + 1 : row + _CELL, begin + 1 : begin + _CELL] = style.ramp(_STOPS, np.array(heat))
     style.paste(figure, style.framed(pixels), left, top)
     for lane in (0, 7, 8, 15, 16, 23, 24, 31):
         style.write(figure, str(lane), left - 8, top + (lane + 0.75) * _CELL, style.NOTE, across="right")
