@@ -25,7 +25,7 @@ struct Parts {
 };
 
 // sums[i] = parts[0][i] + parts[1][i] + ..., always added in the same order, rounded to T at the end.
-// parts (splits, count) float32, sums (count,) of float, half or bfloat16; splits >= 1, count in [0, 2^38].
+// parts (splits, count) float32, sums (count,) of float, half or bfloat16; splits >= 1, count in [0, 2^36).
 template <typename T>
 [[nodiscard]] simt::Status sum_parts(const float* parts, T* sums, std::int64_t splits, std::int64_t count,
                                      simt::Stream stream);

@@ -189,6 +189,9 @@ void define_bgrad(py::module_& m, const char* name, Launch launch, Splits splits
 #define GPUCNN_LAUNCHER(name) [](auto... arguments) { return name(arguments...); }
 
 void register_conv2d(py::module_& m) {
+  define_fprop(m, "conv2d_depthwise_fprop", GPUCNN_LAUNCHER(conv2d_depthwise_fprop));
+  define_dgrad(m, "conv2d_depthwise_dgrad", GPUCNN_LAUNCHER(conv2d_depthwise_dgrad));
+  define_wgrad(m, "conv2d_depthwise_wgrad", GPUCNN_LAUNCHER(conv2d_depthwise_wgrad), conv2d_depthwise_wgrad_splits);
   define_fprop(m, "conv2d_direct_fprop", GPUCNN_LAUNCHER(conv2d_direct_fprop));
   define_dgrad(m, "conv2d_direct_dgrad", GPUCNN_LAUNCHER(conv2d_direct_dgrad));
   define_wgrad(m, "conv2d_direct_wgrad", GPUCNN_LAUNCHER(conv2d_direct_wgrad), conv2d_direct_wgrad_splits);

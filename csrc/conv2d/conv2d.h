@@ -75,4 +75,20 @@ template <typename T>
                                              simt::Stream stream);
 [[nodiscard]] std::int64_t conv2d_stem_wgrad_splits(const Conv2dProblem& p);
 
+// ------------------------------------------------------------------------------------- depthwise: groups = C = K only
+//
+// Same inputs, same bits, and an image has the same bits in any batch. Rows of 3, 5 or 7 taps at stride 1 or 2 have
+// kernels of their own. partial takes less than 16 MiB.
+
+template <typename T>
+[[nodiscard]] simt::Status conv2d_depthwise_fprop(const Conv2dProblem& p, const T* x, const T* w, const T* bias, T* y,
+                                                  bool relu, simt::Stream stream);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_depthwise_dgrad(const Conv2dProblem& p, const T* dy, const T* w, T* dx,
+                                                  simt::Stream stream);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_depthwise_wgrad(const Conv2dProblem& p, const T* x, const T* dy, T* dw,
+                                                  float* partial, simt::Stream stream);
+[[nodiscard]] std::int64_t conv2d_depthwise_wgrad_splits(const Conv2dProblem& p);
+
 }  // namespace gpucnn

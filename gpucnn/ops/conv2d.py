@@ -75,6 +75,12 @@ def _parts(splits: int, sums: Array) -> Array | None:
 # --------------------------------------------------------------------------------------------- what kernels can't run
 
 
+def _depthwise_only(p: Conv2dProblem) -> str | None:
+    if p.groups == p.C == p.K and p.C > 1:
+        return None
+    return f"needs groups=C of 2 or more and K=C, got groups={p.groups}, C={p.C} and K={p.K}"
+
+
 def _grouped_only(p: Conv2dProblem) -> str | None:
     if p.groups == 1:
         return "needs groups"
@@ -112,6 +118,7 @@ def _small_windows(p: Conv2dProblem) -> str | None:
 
 fprop = KernelTable("conv2d", "fprop")
 """(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
+compiled.add(fprop, "depthwise", _fprop("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(fprop, "grouped", _fprop("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(fprop, "stem", _fprop("stem"), _stem_only, dtypes=compiled.FLOATS)
 compiled.add(fprop, "direct", _fprop("direct"), dtypes=compiled.FLOATS)
@@ -120,6 +127,7 @@ fprop.add("depthwise", "reference", depthwise.fprop, depthwise.depthwise_only)
 fprop.add("im2col", "reference", reference.fprop_im2col)
 
 dgrad = KernelTable("conv2d", "dgrad")
+compiled.add(dgrad, "depthwise", _dgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "grouped", _dgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "stem", _dgrad("stem"), _stem_gradient_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "direct", _dgrad("direct"), dtypes=compiled.FLOATS)
@@ -129,6 +137,7 @@ dgrad.add("taps", "reference", reference.dgrad_taps, reference.few_channels_only
 dgrad.add("im2col", "reference", reference.dgrad_im2col)
 
 wgrad = KernelTable("conv2d", "wgrad")
+compiled.add(wgrad, "depthwise", _wgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "grouped", _wgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "stem", _wgrad("stem"), _stem_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "direct", _wgrad("direct"), dtypes=compiled.FLOATS)
