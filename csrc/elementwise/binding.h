@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/dispatch.h"
+#include "common/narrow.h"
 #include "common/operand.h"
 #include "common/run.h"
 #include "common/strided_view.h"
@@ -10,9 +11,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <cmath>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -27,15 +26,6 @@ inline const MapFunction& function_named(const MapFunctions& functions, const ch
     names += (names.empty() ? "" : ", ") + std::string(function.name);
   }
   throw py::value_error(std::string(op) + ": no function '" + name + "'; there are " + names);
-}
-
-// A double as float32, to the nearest; what is beyond its range becomes infinite.
-inline float narrowed(double value) {
-  const double largest = std::numeric_limits<float>::max();
-  if (std::isfinite(value) && std::abs(value) > largest) {
-    return static_cast<float>(std::copysign(std::numeric_limits<double>::infinity(), value));
-  }
-  return static_cast<float>(value);
 }
 
 inline MapLauncher launcher_of(const MapFunction& function, const std::string& dtype, const char* op) {
@@ -90,7 +80,7 @@ inline void map_binding(const MapFunctions& functions, const char* op, const std
   }
   detail::add_argument(described, out);
   for (int i = 0; i < function.parameters; ++i) {
-    arguments.parameters[i] = detail::narrowed(parameters[static_cast<std::size_t>(i)]);
+    arguments.parameters[i] = narrowed(parameters[static_cast<std::size_t>(i)]);
   }
   arguments.y = out.data;
   arguments.shape = &out.shape;

@@ -16,14 +16,6 @@ struct ClampGrad {
   __device__ float operator()(float dy, float x) const { return x >= least && x <= greatest ? dy : 0.0f; }
 };
 
-// dy in equal parts to the `count` elements x that are equal to the extremum y; NaN is equal to NaN.
-struct ExtremumGrad {
-  __device__ float operator()(float dy, float x, float y, float count) const {
-    const bool chosen = x == y || (x != x && y != y);
-    return (chosen ? 1.0f : 0.0f) * (dy / count);
-  }
-};
-
 // dy * exp(x - y), y the logarithm of the sum of exponentials; 0 where all x are -infinity.
 struct LogSumExpGrad {
   __device__ float operator()(float dy, float x, float y) const { return dy * expf(x - (y == -INFINITY ? 0.0f : y)); }
@@ -53,10 +45,9 @@ struct NormGrad {
 }  // namespace
 
 void add_gradients(MapFunctions& functions) {
-  functions.insert(functions.end(),
-                   {walked<MaximumGrad>("maximum_grad"), flat<ClampGrad>("clamp_grad"),
-                    walked<ExtremumGrad>("extremum_grad"), walked<LogSumExpGrad>("logsumexp_grad"),
-                    walked<Norm2Grad>("norm_2_grad"), walked<Norm1Grad>("norm_1_grad"), walked<NormGrad>("norm_grad")});
+  functions.insert(functions.end(), {walked<MaximumGrad>("maximum_grad"), flat<ClampGrad>("clamp_grad"),
+                                     walked<LogSumExpGrad>("logsumexp_grad"), walked<Norm2Grad>("norm_2_grad"),
+                                     walked<Norm1Grad>("norm_1_grad"), walked<NormGrad>("norm_grad")});
 }
 
 }  // namespace gpucnn
