@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from gpucnn import arguments, backend
+from gpucnn import arguments, backend, flags
 from gpucnn.autograd import Context, Function, grad_mode, observers
 from gpucnn.backend import Array
 from gpucnn.graph import Edge, Node, backpropagate, own, wrote
@@ -125,10 +125,17 @@ class Tensor(Operators):
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def item(self) -> Any:
-        """The only element, as a Python number."""
+        """The only element, as a Python number.
+
+        Raises:
+            ValueError: there are more elements, or none.
+            flags.FlagError: a kernel met a bad label, or a loss that is not finite, in an earlier step (gpucnn.flags).
+        """
         if self.data.size != 1:
             raise ValueError(f"item() needs a tensor with one element, this has shape {self.shape}")
-        return self.data.item()
+        value = self.data.item()
+        flags.check(self.data)
+        return value
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers."""

@@ -96,16 +96,18 @@ def simt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     Skips with the reason where a flavour can't be loaded. asan can be in a process that was started for it alone:
     test_simt_asan.py starts one for each file of tests that take this fixture.
     """
-    from gpucnn import backend
+    from gpucnn import backend, flags
 
     module = extension.load(f"_simt_{request.param}")
     if module is None:
         pytest.skip(str(extension.why_missing(f"_simt_{request.param}")))
     monkeypatch.setenv("GPUCNN_SIMT_FLAVOUR", request.param)
     module.reports()
+    flags.reset()
     with backend.use_backend("simt", strict=True):
         yield module
     module.set_order("")
+    flags.reset()
     assert module.reports() == []
 
 

@@ -22,7 +22,7 @@ PACKAGE = Path(gpucnn.__file__).parent
 LAYERS = [
     ["extension"],
     ["backend", "random"],
-    ["arguments"],
+    ["arguments", "flags"],
     ["problem"],
     ["autograd", "ops.registry", "reference", "testing"],
     ["ops"],
@@ -47,7 +47,8 @@ ONLY = {
     "reference": {"backend", "problem", "random"},
     "autograd": {"backend"},
     "ops.registry": {"backend"},
-    "ops": {"autograd", "backend", "extension", "ops.registry", "problem", "reference"},
+    "flags": {"backend"},
+    "ops": {"autograd", "backend", "extension", "flags", "ops.registry", "problem", "reference"},
     "": {room for rooms in LAYERS[: LEVEL["models"]] for room in rooms} - {"data", "filters", "vis"},
 }
 EXTENSION_IS_FOR = {"backend", "ops", "cli", "profile"}

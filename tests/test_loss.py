@@ -13,6 +13,7 @@ import gpucnn
 from gpucnn import backend
 from gpucnn import functional as F
 from gpucnn.ops import loss as ops
+from gpucnn.ops.compiled import FLOATS
 from gpucnn.reference import loss as reference
 from gpucnn.reference.loss import CrossEntropyProblem
 from gpucnn.testing import assert_close, gradcheck, naive
@@ -57,18 +58,19 @@ def check_cross_entropy(variant: str, dtype: str) -> None:
     dy = draw("normal", (11,), 1) if reduction == "none" else np.array(0.75)
     truth = naive.cross_entropy(logits, targets, weight, reduction=reduction, **options)
     gradient = naive.cross_entropy_grad(dy, logits, targets, weight, reduction=reduction, **options)
-    for name, (loss, log_p, scale) in each_kernel(ops.cross_entropy, p, frozen(logits, dtype), targets, v):
+    x = frozen(logits, dtype)
+    for name, (loss, statistics, total) in each_kernel(ops.cross_entropy, p, x, targets, v):
         assert isinstance(loss, np.ndarray), name
         assert loss.dtype == dtype, name
         compare(loss, truth, 5, f"{name} {dtype}")
-        saved = [None if a is None else frozen(a) for a in (log_p, scale, targets, v)]
+        saved = [None if a is None else frozen(a) for a in (x, statistics, total, targets, v)]
         for grad_name, found in each_kernel(ops.cross_entropy_grad, p, frozen(dy, dtype), *saved):
             assert found.dtype == dtype, grad_name
             compare(found, gradient, 5, f"{grad_name} {dtype}")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float64", *FLOATS])
 def test_every_kernel_of_cross_entropy(variant: str, dtype: str) -> None:
     check_cross_entropy(variant, dtype)
 
@@ -77,6 +79,8 @@ def test_these_are_all_kernels() -> None:
     soft = (ops.soft_cross_entropy, ops.soft_cross_entropy_grad, ops.soft_cross_entropy_target_grad)
     tables = (ops.cross_entropy, ops.cross_entropy_grad, ops.nll_loss, ops.nll_loss_grad, *soft)
     assert [names(table) for table in tables] == [["array"]] * 7
+    compiled = [[spec.name for spec in table.specs("cuda")] for table in tables]
+    assert compiled == [["rows"], ["flat"], ["rows"], ["flat"], ["rows"], ["flat"], ["flat"]]
 
 
 # ------------------------------------------------------------------------------------------------ against PyTorch
@@ -251,24 +255,24 @@ def test_bad_input_is_refused(call: Any, error: type[Exception], message: str) -
 
 
 def divides_by_rows(p: CrossEntropyProblem, logits: np.ndarray, t: np.ndarray, weight: Any) -> Any:
-    _, log_p, scale = reference.cross_entropy(p, logits, t, weight)
+    _, *saved = reference.cross_entropy(p, logits, t, weight)
     loss, _, _ = reference.cross_entropy(
         CrossEntropyProblem(p.ignore_index, p.label_smoothing, "sum"), logits, t, weight
     )
-    return np.asarray(loss / logits.dtype.type(len(t))), log_p, scale
+    return np.asarray(loss / logits.dtype.type(len(t))), *saved
 
 
 def overflows(p: CrossEntropyProblem, logits: np.ndarray, t: np.ndarray, weight: Any) -> Any:
-    _, log_p, scale = reference.cross_entropy(p, logits, t, weight)
+    _, *saved = reference.cross_entropy(p, logits, t, weight)
     counts = t != p.ignore_index
     with np.errstate(all="ignore"):
         hit = logits[np.arange(len(t)), np.where(counts, t, 0)] - np.log(np.exp(logits).sum(1))
-        return np.asarray(-hit[counts].mean()), log_p, scale
+        return np.asarray(-hit[counts].mean()), *saved
 
 
-def forgets_the_hit(p: CrossEntropyProblem, dy: np.ndarray, log_p: np.ndarray, *rest: Any) -> np.ndarray:
-    scale = rest[0]
-    return np.exp(log_p) * (scale * dy)[:, None]
+def forgets_the_hit(p: CrossEntropyProblem, dy: np.ndarray, logits: np.ndarray, *rest: Any) -> np.ndarray:
+    (largest, of_sum), total, *_ = rest
+    return np.exp(logits - largest[:, None] - of_sum[:, None]) * (dy / total)
 
 
 @pytest.mark.parametrize(

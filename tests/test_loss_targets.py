@@ -16,7 +16,7 @@ from gpucnn.reference import loss as reference
 from gpucnn.reference.loss import CrossEntropyProblem, NLLProblem
 from gpucnn.testing import assert_close, assert_equal, gradcheck, naive
 
-DTYPES = ["float64", "float32", "float16"]
+DTYPES = ["float64", "float32", "float16", "bfloat16"]
 REDUCTIONS = ["mean", "sum", "none"]
 WEIGHT = [0.5625, 2.125, 1.3125, 3.1875, 0.21875]
 
@@ -49,11 +49,11 @@ def check_nll(variant: str, reduction: str, dtype: str) -> None:
     dy = draw("normal", (11,), 1) if reduction == "none" else np.array(0.75)
     truth = naive.nll_loss(log_p, targets, reduction=reduction, **options)
     gradient = naive.nll_loss_grad(dy, log_p, targets, reduction=reduction, **options)
-    p = NLLProblem(ignored, reduction)
-    for name, (loss, scale) in each_kernel(ops.nll_loss, p, frozen(log_p, dtype), targets, v):
+    p, d = NLLProblem(ignored, reduction), frozen(dy, dtype)
+    for name, (loss, total) in each_kernel(ops.nll_loss, p, frozen(log_p, dtype), targets, v):
         assert loss.dtype == dtype, name
         compare(loss, truth, 11, f"{name} {dtype}")
-        for grad_name, found in each_kernel(ops.nll_loss_grad, p, frozen(dy, dtype), frozen(scale), targets, 5):
+        for grad_name, found in each_kernel(ops.nll_loss_grad, p, d, frozen(total), targets, v, 5):
             assert found.dtype == dtype, grad_name
             compare(found, gradient, 5, f"{grad_name} {dtype}")
 
@@ -134,14 +134,15 @@ def check_soft(variant: str, reduction: str, dtype: str) -> None:
     by_logits, by_target = naive.soft_cross_entropy_grad(dy, logits, target, reduction=reduction, **options)
     p = CrossEntropyProblem(-100, options.get("label_smoothing", 0.0), reduction)
     d, q = frozen(dy, dtype), frozen(target, dtype)
-    for name, (loss, log_p) in each_kernel(ops.soft_cross_entropy, p, frozen(logits, dtype), q, v):
+    x = frozen(logits, dtype)
+    for name, (loss, *found) in each_kernel(ops.soft_cross_entropy, p, x, q, v):
         assert loss.dtype == dtype, name
         compare(loss, truth, 11, f"{name} {dtype}")
-        saved = frozen(log_p)
-        for grad_name, found in each_kernel(ops.soft_cross_entropy_grad, p, d, saved, q, v):
+        saved = (x, *map(frozen, found), q, v)
+        for grad_name, found in each_kernel(ops.soft_cross_entropy_grad, p, d, *saved):
             assert found.dtype == dtype, grad_name
             compare(found, by_logits, 5, f"{grad_name} {dtype}")
-        for grad_name, found in each_kernel(ops.soft_cross_entropy_target_grad, p, d, saved, v):
+        for grad_name, found in each_kernel(ops.soft_cross_entropy_target_grad, p, d, *saved):
             assert found.dtype == dtype, grad_name
             compare(found, by_target, 5, f"{grad_name} {dtype}")
 
@@ -235,13 +236,12 @@ def test_layers_are_their_functions() -> None:
 
 
 def forgets_weights_in_the_mean(p: NLLProblem, log_p: np.ndarray, t: np.ndarray, weight: Any) -> Any:
-    loss, _ = reference.nll_loss(NLLProblem(p.ignore_index, "sum"), log_p, t, weight)
-    _, scale = reference.nll_loss(p, log_p, t, weight)
-    return np.asarray(loss / log_p.dtype.type((t != p.ignore_index).sum())), scale
+    loss, total = reference.nll_loss(NLLProblem(p.ignore_index, "sum"), log_p, t, weight)
+    return np.asarray(loss / log_p.dtype.type((t != p.ignore_index).sum())), total
 
 
-def smooths_before_weighing_nothing(p: CrossEntropyProblem, dy: np.ndarray, log_p: np.ndarray, weight: Any) -> Any:
-    return reference.soft_cross_entropy_target_grad(CrossEntropyProblem(-100, 0.0, p.reduction), dy, log_p, weight)
+def smooths_before_weighing_nothing(p: CrossEntropyProblem, dy: np.ndarray, *saved: Any) -> Any:
+    return reference.soft_cross_entropy_target_grad(CrossEntropyProblem(-100, 0.0, p.reduction), dy, *saved)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def smooths_before_weighing_nothing(p: CrossEntropyProblem, dy: np.ndarray, log_
         (ops.soft_cross_entropy_target_grad, smooths_before_weighing_nothing, check_soft),
         (
             ops.soft_cross_entropy_grad,
-            lambda p, dy, log_p, q, w: ((np.exp(log_p) - q) * dy / len(q)).astype(dy.dtype),
+            lambda p, dy, x, s, n, q, w: ((np.exp(x - (s[0] + s[1])[:, None]) - q) * dy / n).astype(dy.dtype),
             check_soft,
         ),
     ],

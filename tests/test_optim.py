@@ -87,6 +87,7 @@ def test_adam_is_the_truth(kind: type[Adam], options: dict[str, Any], layout: st
 
 def test_these_are_all_kernels() -> None:
     assert names(ops.sgd) == names(ops.adam) == ["array"]
+    assert [spec.name for table in (ops.sgd, ops.adam) for spec in table.specs("cuda")] == ["multi_tensor"] * 2
 
 
 @pytest.mark.peers
@@ -310,16 +311,16 @@ def test_schedules_refuse(make: Any, message: str) -> None:
 # ----------------------------------------------------------------------------------- wrong kernels must be caught
 
 
-def no_momentum(p: Any, param: np.ndarray, grad: np.ndarray, velocity: Any) -> None:
-    reference.sgd(p, param, grad, None)
+def no_momentum(p: Any, params: Any, grads: Any, *velocities: Any) -> None:
+    reference.sgd(p, params, grads)
 
 
-def first_step_dampened(p: Any, param: np.ndarray, grad: np.ndarray, velocity: Any) -> None:
-    reference.sgd(p, param, (1 - p.dampening) * grad if p.first else grad, velocity)
+def first_step_dampened(p: Any, params: Any, grads: Any, *velocities: Any) -> None:
+    reference.sgd(p, params, [(1 - p.dampening) * g if p.first else g for g in grads], *velocities)
 
 
-def no_correction(p: Any, param: np.ndarray, grad: np.ndarray, mean: np.ndarray, square: np.ndarray) -> None:
-    reference.adam(p._replace(step=1000), param, grad, mean, square)
+def no_correction(p: Any, *arrays: Any) -> None:
+    reference.adam(p._replace(step=1000), *arrays)
 
 
 @pytest.mark.parametrize("wrong", [no_momentum, first_step_dampened, no_correction])

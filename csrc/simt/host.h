@@ -140,6 +140,13 @@ inline double max(double a, double b) {
 inline float rsqrtf(float x) {
   return 1.0f / sqrtf(x);
 }
+// One operation with one rounding, which no compiler fuses with another. (A product of floats is exact in double.)
+inline float __fmul_rn(float a, float b) {
+  return static_cast<float>(static_cast<double>(a) * static_cast<double>(b));
+}
+inline float __fadd_rn(float a, float b) {
+  return a + b;
+}
 inline int __popc(unsigned x) {
   return __builtin_popcount(x);
 }

@@ -22,7 +22,7 @@ namespace gpucnn {
 namespace {
 
 template <typename Row>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, 2)
     softmax_fprop_kernel(const typename Row::T* __restrict__ x, typename Row::T* __restrict__ y, std::int64_t rows,
                          int columns, bool logarithm) {
   constexpr int kTogether = kRowThreads / Row::kThreads;  // rows
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kRowThreads)
 }
 
 template <typename Row>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, 2)
     softmax_dgrad_kernel(const typename Row::T* __restrict__ dy, const typename Row::T* __restrict__ y,
                          typename Row::T* __restrict__ dx, std::int64_t rows, int columns, bool logarithm) {
   constexpr int kTogether = kRowThreads / Row::kThreads;

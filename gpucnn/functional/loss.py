@@ -10,7 +10,7 @@ from gpucnn import backend
 from gpucnn.arguments import whole
 from gpucnn.functional.checks import axis_last, floats_together
 from gpucnn.functional.regression_loss import check_reduction, constant
-from gpucnn.ops import loss
+from gpucnn.ops import compiled, loss
 from gpucnn.reference.loss import CrossEntropyProblem, NLLProblem
 from gpucnn.tensor import Tensor, record
 
@@ -38,7 +38,8 @@ def cross_entropy(
         A number (), or with 'none' the losses, in the shape of the class indices.
 
     Raises:
-        ValueError: shapes that do not fit, a label outside [0, C), an `ignore_index` beside probabilities.
+        ValueError: shapes that do not fit, a label outside [0, C) (of a compiled kernel not here, but where the loss is
+            read: gpucnn.flags), an `ignore_index` beside probabilities.
         TypeError: logits not floating, targets of another dtype.
     """
     axis = _class_axis("cross_entropy", input, weight, reduction)
@@ -76,7 +77,8 @@ def nll_loss(
         A number (), or with 'none' the losses, in the shape of `target`.
 
     Raises:
-        ValueError: shapes that do not fit, a label outside [0, C).
+        ValueError: shapes that do not fit, a label outside [0, C) (of a compiled kernel not here, but where the loss is
+            read: gpucnn.flags).
         TypeError: input not floating, labels not integers.
     """
     axis = _class_axis("nll_loss", input, weight, reduction)
@@ -110,7 +112,8 @@ def _by_class(
     if labels.shape != expected:
         raise ValueError(f"{op}: target must have shape {expected} for input {input.shape}, got {labels.shape}")
     flat = backend.contiguous(labels.data).reshape(-1).astype(np.int64, copy=False)
-    _check_labels(op, flat, input.shape[axis], problem.ignore_index, expected)
+    if not compiled.runs(function.table, problem, input.data):
+        _check_labels(op, flat, input.shape[axis], problem.ignore_index, expected)
     result: Tensor = record(function, (_rows(input, axis), flat, weight), {"problem": problem})
     return _as_places(result, input, axis, problem.reduction)
 

@@ -30,12 +30,18 @@ def add(
         name: the kernel's, the same on each backend.
         call: `call(module, problem, stream, *arrays)` allocates the outputs with `backend.empty`, calls a binding of
             `module` (gpucnn._cuda or gpucnn._simt_<flavour>) on them and returns them. `stream` is what the binding
-            takes for the current stream. The first array says where all of them lie.
+            takes for the current stream. The first array, or the first of a list, says where all of them lie.
         supports: problem -> None, or the reason why the kernel can't run it.
         dtypes: the names of those that the kernel computes in; None is any, or what `supports` says.
     """
     for backend in COMPILED:
         table.add(name, backend, Kernel(f"{table}: {name}", backend, call), supports, dtypes)
+
+
+def runs(table: KernelTable, problem: Any, like: Any) -> bool:
+    """Whether a compiled kernel would run `problem` on data lying where `like` does: one that raises the device flag
+    (gpucnn.flags) instead of having its input checked before."""
+    return table.pick(problem, like).backend in COMPILED
 
 
 class Kernel:
@@ -52,4 +58,7 @@ class Kernel:
 
     def on(self, module: Any, problem: Any, *arrays: Any) -> Any:
         """As a call, with another module's bindings."""
-        return self._call(module, problem, current_stream(arrays[0]), *arrays)
+        first = arrays[0]
+        while isinstance(first, (list, tuple)):
+            first = first[0]
+        return self._call(module, problem, current_stream(first), *arrays)

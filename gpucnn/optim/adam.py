@@ -14,6 +14,7 @@ from gpucnn.tensor import Tensor
 class Adam(Optimizer):
     """Steps of lr * mean / sqrt(square), both corrected for starting at 0; weight decay enters the gradient."""
 
+    table = ops.adam
     decoupled = False
 
     def __init__(
@@ -32,7 +33,7 @@ class Adam(Optimizer):
         if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
             raise ValueError(f"{type(self).__name__}: betas must be two numbers in [0, 1), got {betas}")
 
-    def update(self, param: Tensor, grad: Array, group: dict[str, Any], state: dict[str, Any]) -> None:
+    def prepare(self, param: Tensor, group: dict[str, Any], state: dict[str, Any]) -> tuple[Any, tuple[Array, ...]]:
         if not state:
             state.update(step=0, mean=like(param), square=like(param))
         state["step"] += 1
@@ -40,7 +41,7 @@ class Adam(Optimizer):
         problem = ops.AdamProblem(
             group["lr"], beta1, beta2, group["eps"], group["weight_decay"], self.decoupled, state["step"]
         )
-        ops.adam(problem, param.data, grad, state["mean"], state["square"], like=param.data)
+        return problem, (state["mean"], state["square"])
 
 
 class AdamW(Adam):

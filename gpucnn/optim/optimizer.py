@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gpucnn.backend import Array, namespace, to_device
+from gpucnn.backend import Array, accumulator, namespace, to_device
 from gpucnn.graph import wrote
+from gpucnn.ops.optim import step
+from gpucnn.ops.registry import KernelTable
 from gpucnn.tensor import Tensor, as_array
 
 
@@ -71,18 +73,29 @@ class Optimizer:
                 param.grad = None
 
     def step(self) -> None:
-        """Changes every parameter that has a gradient."""
-        number = 0
+        """Changes every parameter that has a gradient, many by one kernel; nothing while the device flag is raised
+        (gpucnn.flags)."""
+        number, changed, updates = 0, [], []
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
-                    self.update(param, param.grad.data, group, self.state.setdefault(number, {}))
-                    wrote(param.data)
+                    problem, state = self.prepare(param, group, self.state.setdefault(number, {}))
+                    changed.append(param.data)
+                    updates.append((problem, (param.data, param.grad.data, *state)))
                 number += 1
+        step(self.table, updates)
+        for data in changed:
+            wrote(data)
 
-    def update(self, param: Tensor, grad: Array, group: dict[str, Any], state: dict[str, Any]) -> None:
-        """One parameter's step, in place; `state` is its own dict, empty before the first."""
-        raise NotImplementedError(f"{type(self).__name__} does not define update")
+    table: KernelTable
+    """The kernels of the update rule."""
+
+    def prepare(self, param: Tensor, group: dict[str, Any], state: dict[str, Any]) -> tuple[Any, tuple[Array, ...]]:
+        """The problem of one parameter's next step, and the arrays of state that the kernel changes.
+
+        `state` is the parameter's own dict, empty before the first step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define prepare")
 
     def state_dict(self) -> dict[str, Any]:
         """{"state": {number: {name: array or count}}, "param_groups": options and parameter numbers}."""
@@ -120,5 +133,5 @@ class Optimizer:
 
 
 def like(param: Tensor) -> Array:
-    """Zeros with the parameter's shape, dtype and order in memory."""
-    return namespace(param.data).zeros_like(param.data)
+    """Zeros with the parameter's shape and order in memory, and the dtype that sums over its own are kept in."""
+    return namespace(param.data).zeros_like(param.data, dtype=accumulator(param.dtype))

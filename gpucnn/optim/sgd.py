@@ -17,6 +17,8 @@ class SGD(Optimizer):
     velocity = momentum * velocity + (1 - dampening) * g;  param -= lr * (velocity, or g + momentum * velocity).
     """
 
+    table = ops.sgd
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -34,12 +36,11 @@ class SGD(Optimizer):
         if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
             raise ValueError("SGD: nesterov needs a momentum and no dampening")
 
-    def update(self, param: Tensor, grad: Array, group: dict[str, Any], state: dict[str, Any]) -> None:
+    def prepare(self, param: Tensor, group: dict[str, Any], state: dict[str, Any]) -> tuple[Any, tuple[Array, ...]]:
         momentum, first = group["momentum"], "velocity" not in state
         if first and momentum:
             state["velocity"] = like(param)
         problem = ops.SGDProblem(
             group["lr"], momentum, group["dampening"], group["weight_decay"], group["nesterov"], first
         )
-        velocity = state["velocity"] if momentum else None
-        ops.sgd(problem, param.data, grad, velocity, like=param.data)
+        return problem, (state["velocity"],) if momentum else ()

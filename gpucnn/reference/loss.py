@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpucnn.backend import Array, accumulator, namespace, zeros
+from gpucnn.backend import Array, accumulator, empty, namespace, zeros
 from gpucnn.reference.pointwise import rowwise
 from gpucnn.reference.softmax import log_softmax
 
@@ -20,12 +20,15 @@ class CrossEntropyProblem:
     ignore_index: int
     label_smoothing: float
     reduction: str  # none, mean, sum
+    watched: bool = False
+    """A reduced loss that is not finite is to be noted in the device flag, where the kernel has one."""
 
 
 @dataclass(frozen=True)
 class NLLProblem:
     ignore_index: int
     reduction: str  # none, mean, sum
+    watched: bool = False
 
 
 def _picked(
@@ -42,38 +45,57 @@ def _picked(
     return xp.where(counts, -v * hit, v), v, counts
 
 
-def _reduced(reduction: str, loss: Array, v: Array, counts: Array) -> tuple[Array, Array]:
-    """The loss, and each row's share in it: 0 for ignored rows, 1 / (sum of v) for the mean."""
-    share = counts.astype(loss.dtype)
+def _reduced(reduction: str, loss: Array, v: Array, like: Array) -> tuple[Array, Array]:
+    """The loss in the dtype of `like`, and what a mean divides by: ()."""
+    xp = namespace(loss)
+    total = xp.asarray(v.sum())
     if reduction == "mean":
-        total = v.sum()
-        return loss.sum() / total, namespace(loss).where(counts, 1 / total, share)
-    return (loss.sum() if reduction == "sum" else loss), share
+        return xp.asarray(loss.sum() / total, dtype=like.dtype), total
+    return xp.asarray(loss.sum() if reduction == "sum" else loss, dtype=like.dtype), total
+
+
+def _row(p: CrossEntropyProblem | NLLProblem, dy: Array, total: Array, counts: Array) -> Array:
+    """The gradient of each row's loss (M,), 0 of rows that do not count; dy is () or (M,)."""
+    above = dy.astype(total.dtype, copy=False)
+    return namespace(counts).where(counts, above * (1 / total) if p.reduction == "mean" else above, total.dtype.type(0))
 
 
 def nll_loss(p: NLLProblem, log_p: Array, targets: Array, weight: Array | None) -> tuple[Array, Array]:
-    """(loss, scale): loss () or (M,); scale (M,) is minus the gradient of a loss's sum by each row's hit."""
-    xp = namespace(log_p)
-    loss, v, counts = _picked(p, log_p, targets, weight)
-    loss, share = _reduced(p.reduction, loss, v, counts)
-    return xp.asarray(loss, dtype=log_p.dtype), xp.where(counts, v * share, share)
+    """(loss, total): loss () or (M,), and what a mean divides by."""
+    loss, v, _ = _picked(p, log_p, targets, weight)
+    return _reduced(p.reduction, loss, v, log_p)
 
 
-def nll_loss_grad(p: NLLProblem, dy: Array, scale: Array, targets: Array, classes: int) -> Array:
+def nll_loss_grad(p: NLLProblem, dy: Array, total: Array, targets: Array, weight: Array | None, classes: int) -> Array:
     """d log_p (M,C) in the dtype of dy, which is () or (M,)."""
-    xp = namespace(scale)
-    gradient = zeros((len(scale), classes), dy.dtype, scale)
+    xp = namespace(targets)
+    gradient = zeros((len(targets), classes), dy.dtype, targets)
     counts = targets != p.ignore_index
-    gradient[xp.arange(len(scale)), xp.where(counts, targets, 0)] = xp.where(counts, -scale * dy, scale)
+    safe = xp.where(counts, targets, 0)
+    row = -_row(p, dy, total, counts)
+    if weight is not None:
+        row *= xp.where(counts, weight[safe].astype(row.dtype), row.dtype.type(0))
+    gradient[xp.arange(len(targets)), safe] = xp.where(counts, row, row.dtype.type(0))
     return gradient
+
+
+def _log_p(logits: Array) -> tuple[Array, Array]:
+    """Logarithms of softmax (M,C), and what they follow from: each row's maximum, and the log of its sum of
+    exp(logit - maximum), (2,M)."""
+    x = logits.astype(accumulator(logits.dtype), copy=False)
+    log_p = log_softmax(None, x)
+    statistics = empty((2, len(x)), x.dtype, x)
+    statistics[0] = x.max(axis=1)
+    statistics[1] = -log_p.max(axis=1)  # where the maximum is log_p is 0 - log(sum)
+    return log_p, statistics
 
 
 def cross_entropy(
     p: CrossEntropyProblem, logits: Array, targets: Array, weight: Array | None
 ) -> tuple[Array, Array, Array]:
-    """(loss, log_p, scale): loss () or (M,); log_p (M,C) and scale (M,), each row's share, are for the gradient."""
+    """(loss, statistics, total): loss () or (M,); statistics (2,M) as of `_log_p`, and what a mean divides by."""
     xp = namespace(logits)
-    log_p = log_softmax(None, logits.astype(accumulator(logits.dtype), copy=False))
+    log_p, statistics = _log_p(logits)
     loss, v, counts = _picked(p, log_p, targets, weight)
     if p.label_smoothing:
         ones = xp.ones(log_p.shape[1], log_p.dtype)
@@ -81,34 +103,47 @@ def cross_entropy(
         spread *= -p.label_smoothing / log_p.shape[1]
         loss *= 1 - p.label_smoothing
         loss += xp.where(counts, spread, log_p.dtype.type(0))
-    loss, scale = _reduced(p.reduction, loss, v, counts)
-    return xp.asarray(loss, dtype=logits.dtype), log_p, scale
+    loss, total = _reduced(p.reduction, loss, v, logits)
+    return loss, statistics, total
 
 
 @rowwise
-def _spread(share: Array | None, log_p: Array, total: Array, row: Array, *, out: Array) -> None:
+def _spread(
+    share: Array | None, logits: Array, largest: Array, of_sum: Array, total: Array, row: Array, *, out: Array
+) -> None:
     """out (B,C) = softmax * total (B,1) - row (B,1) * share (C,)."""
-    namespace(out).exp(log_p, out=out)
+    xp = namespace(out)
+    xp.subtract(logits, largest, out=out)
+    out -= of_sum
+    xp.exp(out, out=out)
     out *= total
     if share is not None:
         out -= row * share
 
 
 def cross_entropy_grad(
-    p: CrossEntropyProblem, dy: Array, log_p: Array, scale: Array, targets: Array, weight: Array | None
+    p: CrossEntropyProblem,
+    dy: Array,
+    logits: Array,
+    statistics: Array,
+    total: Array,
+    targets: Array,
+    weight: Array | None,
 ) -> Array:
-    """d logits (M,C) in the dtype of dy, which is () or (M,)."""
-    xp = namespace(log_p)
-    M, C = log_p.shape
-    safe = xp.where(targets != p.ignore_index, targets, 0)
-    v = xp.ones(C, log_p.dtype) if weight is None else weight.astype(log_p.dtype, copy=False)
+    """d logits (M,C) in their dtype; dy is () or (M,)."""
+    xp = namespace(logits)
+    M, C = logits.shape
+    x = logits.astype(statistics.dtype, copy=False)
+    counts = targets != p.ignore_index
+    safe = xp.where(counts, targets, 0)
+    v = xp.ones(C, x.dtype) if weight is None else weight.astype(x.dtype, copy=False)
     share = v * (p.label_smoothing / C) if p.label_smoothing else None
-    row = xp.where(scale == 0, scale.dtype.type(0), scale * dy)
+    row = _row(p, dy, total, counts)
     hit = v[safe] * (1 - p.label_smoothing)
-    total = row * (hit if share is None else hit + share.sum())
-    gradient = _spread(share, log_p, total[:, None], row[:, None])
+    whole = row * (hit if share is None else hit + share.sum())
+    gradient = _spread(share, x, *(column[:, None] for column in (*statistics, whole, row)))
     gradient[xp.arange(M), safe] -= hit * row
-    return gradient.astype(dy.dtype, copy=False)
+    return gradient.astype(logits.dtype, copy=False)
 
 
 def _mass(p: CrossEntropyProblem, target: Array, weight: Array | None, like: Array) -> Array:
@@ -120,39 +155,60 @@ def _mass(p: CrossEntropyProblem, target: Array, weight: Array | None, like: Arr
 
 def soft_cross_entropy(
     p: CrossEntropyProblem, logits: Array, target: Array, weight: Array | None
-) -> tuple[Array, Array]:
-    """(loss, log_p) for probabilities: loss () or (M,), log_p (M,C) for the gradient."""
+) -> tuple[Array, Array, Array]:
+    """(loss, statistics, total) for probabilities: loss () or (M,), total M; statistics (3,M) as of `_log_p`, and the
+    mass of each row."""
     xp = namespace(logits)
-    log_p = log_softmax(None, logits.astype(accumulator(logits.dtype), copy=False))
-    loss = -(_mass(p, target, weight, log_p) * log_p).sum(axis=1)
-    if p.reduction != "none":
-        loss = loss.sum()
-    if p.reduction == "mean":
-        loss = loss / len(log_p)
-    return xp.asarray(loss, dtype=logits.dtype), log_p
+    log_p, statistics = _log_p(logits)
+    mass = _mass(p, target, weight, log_p)
+    statistics = xp.concatenate([statistics, mass.sum(axis=1)[None]])
+    loss, total = _reduced(p.reduction, -(mass * log_p).sum(axis=1), xp.ones(len(log_p), log_p.dtype), logits)
+    return loss, statistics, total
 
 
-def _soft_row(p: CrossEntropyProblem, dy: Array, log_p: Array) -> Array:
-    row = dy.astype(log_p.dtype, copy=False)
-    return row[:, None] if dy.ndim else row / len(log_p) if p.reduction == "mean" else row
+def _soft_row(p: CrossEntropyProblem, dy: Array, total: Array) -> Array:
+    row = dy.astype(total.dtype, copy=False)
+    return row[:, None] if dy.ndim else row / total if p.reduction == "mean" else row
+
+
+def _again(logits: Array, statistics: Array) -> Array:
+    """log_p (M,C) from what `_log_p` gave."""
+    log_p = logits - statistics[0][:, None]
+    log_p -= statistics[1][:, None]
+    return log_p
 
 
 def soft_cross_entropy_grad(
-    p: CrossEntropyProblem, dy: Array, log_p: Array, target: Array, weight: Array | None
+    p: CrossEntropyProblem,
+    dy: Array,
+    logits: Array,
+    statistics: Array,
+    total: Array,
+    target: Array,
+    weight: Array | None,
 ) -> Array:
     """d logits (M,C): softmax * sum(mass) - mass, times dy, which is () or (M,)."""
-    mass = _mass(p, target, weight, log_p)
-    gradient = namespace(log_p).exp(log_p)
-    gradient *= mass.sum(axis=1, keepdims=True)
-    gradient -= mass
-    gradient *= _soft_row(p, dy, log_p)
-    return gradient.astype(dy.dtype, copy=False)
+    gradient = _again(logits.astype(statistics.dtype, copy=False), statistics)
+    namespace(gradient).exp(gradient, out=gradient)
+    gradient *= statistics[2][:, None]
+    gradient -= _mass(p, target, weight, gradient)
+    gradient *= _soft_row(p, dy, total)
+    return gradient.astype(logits.dtype, copy=False)
 
 
-def soft_cross_entropy_target_grad(p: CrossEntropyProblem, dy: Array, log_p: Array, weight: Array | None) -> Array:
+def soft_cross_entropy_target_grad(
+    p: CrossEntropyProblem,
+    dy: Array,
+    logits: Array,
+    statistics: Array,
+    total: Array,
+    target: Array,
+    weight: Array | None,
+) -> Array:
     """d target (M,C): (e - 1) * v * log p, times dy."""
-    gradient = log_p * (p.label_smoothing - 1)
+    gradient = _again(logits.astype(statistics.dtype, copy=False), statistics)
+    gradient *= p.label_smoothing - 1
     if weight is not None:
-        gradient *= weight.astype(log_p.dtype, copy=False)
-    gradient *= _soft_row(p, dy, log_p)
-    return gradient.astype(dy.dtype, copy=False)
+        gradient *= weight.astype(gradient.dtype, copy=False)
+    gradient *= _soft_row(p, dy, total)
+    return gradient.astype(logits.dtype, copy=False)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gpucnn import flags, optim, random
 from gpucnn import functional as F
-from gpucnn import optim, random
 from gpucnn.backend import namespace
 from gpucnn.data import Compose, DataLoader, Dataset, Normalize, RandomHorizontalFlip, RandomShift, Transform
 from gpucnn.nn import Module
@@ -200,18 +200,21 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: with the step; nothing of that step is kept.
+            flags.BadInputError: a label outside the classes that a compiled kernel met, with the step.
             InterruptedRunError: `should_stop` said so.
         """
         images = len(self.train_loader.dataset)
         if self.progress:
             done = self.at.epoch * images + self.at.sums.images
             self.progress.start(self.config.epochs, self.config.epochs * images, done)
+        flags.reset(self.at.step)
         try:
             if self.at.step == 0:
                 self.save()  # a run killed in its first epoch resumes from its initial weights
             while self.at.epoch < self.config.epochs:
                 self._epoch()
         finally:
+            flags.reset()  # what was raised has been told
             if self.progress:
                 self.progress.stop()
 
@@ -252,7 +255,10 @@ class Trainer:
         """Takes losses off the device, adds them to the books, and stops at one that is not finite."""
         sums = self.at.sums
         for result in unread:
-            value = result.loss.item()
+            try:
+                value = result.loss.item()
+            except flags.NonFiniteLossError as error:
+                raise self._diverged(f"the loss is infinite or NaN at step {error.step}") from error
             if not math.isfinite(value):
                 raise self._diverged(f"the loss is {value} at step {result.step}")
             sums.loss += value * result.images
