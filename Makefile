@@ -69,5 +69,5 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f gpucnn/_cuda*.so gpucnn/_simt_*.so gpucnn/_build_info.json
+	rm -f gpucnn/_cuda*.so gpucnn/_simt_*.so gpucnn/_build_info.json gpucnn/_kernel_report.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,11 +21,14 @@ from setuptools.command.build_py import build_py
 
 import build_cuda
 import build_simt
+import ptxas_report
 from build_cuda import Plan, Skip
 from cuda_options import BuildError
 from cuda_toolkit import driver_version
 
 RECORD = "_build_info.json"
+KERNELS = "_kernel_report.json"
+"""What ptxas said of each kernel, for `gpucnn kernels`."""
 
 
 def extensions(csrc: Path) -> list[Extension]:
@@ -48,6 +51,7 @@ class BuildExtensions(build_ext):
         modules = {name: Path(self.get_ext_fullpath(name)) for name in declared}
         for module in modules.values():
             module.unlink(missing_ok=True)
+        self._path_of(KERNELS).unlink(missing_ok=True)
         try:
             cuda, simt = build_cuda.decide(os.environ, driver_version()), build_simt.decide_simt(os.environ)
             if isinstance(cuda, Plan):
@@ -58,34 +62,41 @@ class BuildExtensions(build_ext):
             for module in modules.values():
                 module.unlink(missing_ok=True)
             failed = {"reason": "its last build failed", "remedy": f"{build_cuda.REINSTALL} and read the errors"}
-            self._record(cuda=False, **failed, simt={"built": [], **failed, "preload": []})
+            self._write(RECORD, {"cuda": False, **failed, "simt": {"built": [], **failed, "preload": []}})
             raise
         built = {build_simt.module_name(flavour) for flavour in simt.flavours}
         if isinstance(cuda, Skip):
             print(f"gpucnn: built without CUDA: {cuda.reason}; {cuda.remedy}", file=sys.stderr)
         else:
             built.add(build_cuda.MODULE)
+            self._write(KERNELS, ptxas_report.record(ptxas_report.read(self._objects("cuda"))))
         self.extensions = [extension for name, extension in declared.items() if name in built]
-        self._record(**cuda.facts, simt=simt.facts)
+        self._write(RECORD, {**cuda.facts, "simt": simt.facts})
 
     def get_outputs(self) -> list[str]:
-        return sorted({*super().get_outputs(), self._record_in_wheel()})
+        records = [self._in_wheel(name) for name in (RECORD, KERNELS) if self._path_of(name).exists()]
+        return sorted({*super().get_outputs(), self._in_wheel(RECORD), *records})
 
     def get_output_mapping(self) -> dict[str, str]:
         mapping: dict[str, str] = super().get_output_mapping()
         if self.inplace:
-            mapping[self._record_in_wheel()] = str(self._package_folder() / RECORD)
+            for name in (RECORD, KERNELS):
+                if self._path_of(name).exists():
+                    mapping[self._in_wheel(name)] = str(self._path_of(name))
         return mapping
 
-    def _record_in_wheel(self) -> str:
-        return str(Path(self.build_lib, "gpucnn", RECORD))
+    def _in_wheel(self, name: str) -> str:
+        return str(Path(self.build_lib, "gpucnn", name))
 
     def _package_folder(self) -> Path:
         command = cast(build_py, self.get_finalized_command("build_py"))
         return Path(command.get_package_dir("gpucnn"))
 
-    def _record(self, **facts: object) -> None:
-        path = self._package_folder() / RECORD if self.inplace else Path(self._record_in_wheel())
+    def _path_of(self, name: str) -> Path:
+        return self._package_folder() / name if self.inplace else Path(self._in_wheel(name))
+
+    def _write(self, name: str, facts: object) -> None:
+        path = self._path_of(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 

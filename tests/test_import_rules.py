@@ -21,7 +21,7 @@ PACKAGE = Path(gpucnn.__file__).parent
 # From the lowest up. A room imports from rooms below it, and within itself; rooms of one line do not know each other.
 LAYERS = [
     ["extension"],
-    ["backend", "random"],
+    ["backend", "kernels", "random"],
     ["arguments", "flags"],
     ["problem"],
     ["autograd", "ops.registry", "reference", "testing"],
@@ -51,7 +51,7 @@ ONLY = {
     "ops": {"autograd", "backend", "extension", "flags", "ops.registry", "problem", "reference"},
     "": {room for rooms in LAYERS[: LEVEL["models"]] for room in rooms} - {"data", "filters", "vis"},
 }
-EXTENSION_IS_FOR = {"backend", "ops", "cli", "profile"}
+EXTENSION_IS_FOR = {"backend", "kernels", "ops", "cli", "profile"}
 
 # Heavy, and not needed by everyone: imported where they are used.
 ON_USE = {"PIL", "cupy", "matplotlib", "ml_dtypes", "pooch", "requests", "safetensors", "tabulate", "threadpoolctl"}

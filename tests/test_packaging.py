@@ -32,7 +32,7 @@ needs_compiler = pytest.mark.skipif(GXX is None, reason="no C++ compiler (g++) o
 
 # -------------------------------------------------------------------------------------------- sdist and wheels
 
-IGNORED = shutil.ignore_patterns("__pycache__", "*.so", "_build_info.json", "*.egg-info")
+IGNORED = shutil.ignore_patterns("__pycache__", "*.so", "_build_info.json", "_kernel_report.json", "*.egg-info")
 
 
 @pytest.fixture(scope="module")

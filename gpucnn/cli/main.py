@@ -11,6 +11,7 @@ import gpucnn
 from gpucnn.cli.evaluate import evaluate
 from gpucnn.cli.explain import explain
 from gpucnn.cli.info import info
+from gpucnn.cli.kernels import kernels
 from gpucnn.cli.predict import predict
 from gpucnn.cli.profile import profile
 from gpucnn.cli.summary import summary
@@ -50,5 +51,5 @@ def main(traceback: bool, verbose: bool) -> None:
     )
 
 
-for command in (train, evaluate, predict, summary, explain, profile, info):
+for command in (train, evaluate, predict, summary, explain, kernels, profile, info):
     main.add_command(command)
