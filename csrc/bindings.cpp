@@ -9,6 +9,7 @@ void register_machine(pybind11::module_& m);  // device/bindings.cpp for CUDA, s
 void register_activation(pybind11::module_& m);
 void register_adaptive_pool2d(pybind11::module_& m);
 void register_conv2d(pybind11::module_& m);
+void register_conv_transpose2d(pybind11::module_& m);
 void register_elementwise(pybind11::module_& m);
 void register_gemm(pybind11::module_& m);
 void register_loss(pybind11::module_& m);
@@ -28,6 +29,7 @@ PYBIND11_MODULE(GPUCNN_MODULE, m) {
   gpucnn::register_activation(m);
   gpucnn::register_adaptive_pool2d(m);
   gpucnn::register_conv2d(m);
+  gpucnn::register_conv_transpose2d(m);
   gpucnn::register_elementwise(m);
   gpucnn::register_gemm(m);
   gpucnn::register_loss(m);

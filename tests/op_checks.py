@@ -58,11 +58,17 @@ def each_kernel(table: KernelTable, problem: Any, *arrays: Any) -> Iterator[tupl
             continue
         for spec in table.specs(name):
             if spec.why_not(problem, arrays[0]) is None:
+                given = [_fresh(array) for array in arrays]
                 with backend.use_backend(name, strict=True):
-                    result = table.pick(problem, arrays[0], kernel=spec.name).run(problem, *arrays)
+                    result = table.pick(problem, arrays[0], kernel=spec.name).run(problem, *given)
                 if name == "simt":
                     assert extension.compiled(name).reports() == [], f"{table} {spec.name}"
                 yield f"{table} {spec.name}", result
+
+
+def _fresh(array: Any) -> Any:
+    """A copy of what a kernel may write to: the next kernel gets it as it was."""
+    return array.copy() if isinstance(array, np.ndarray) and array.flags.writeable else array
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, table: KernelTable, run: Callable[..., Any]) -> None:

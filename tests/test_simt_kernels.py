@@ -47,6 +47,8 @@ CALLS: dict[str, tuple[Any, tuple[tuple[int, ...], ...]]] = {
     "conv2d": (lambda *a: F.conv2d(*a, 2, 1, 1, 2), ((2, 4, 9, 8), (16, 2, 3, 3), (16,))),
     "conv2d of one image": (lambda *a: F.conv2d(*a, padding="same"), ((5, 9, 8), (3, 5, 2, 4), (3,))),
     "conv1d": (lambda *a: F.conv1d(*a, 3, 2, 2), ((2, 9, 31), (10, 9, 4), (10,))),
+    "conv_transpose2d with a bias": (lambda *a: F.conv_transpose2d(*a, 2, 1), ((2, 8, 4, 5), (8, 6, 4, 4), (6,))),
+    "conv2d depthwise": (lambda *a: F.conv2d(*a, 2, 1, 1, 8), ((2, 8, 9, 8), (8, 1, 3, 3), (8,))),
     "conv_transpose2d": (lambda *a: F.conv_transpose2d(*a, None, 2, 1, 1), ((2, 9, 4, 5), (9, 8, 3, 3))),
     "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1, 2, True), ((2, 5, 9, 8),)),
 }
@@ -61,6 +63,13 @@ def test_functions_and_their_gradients_are_the_references(simt: ModuleType, call
         expected = passes(run, *shapes)
     for ours, theirs in zip(found, expected, strict=True):
         assert_equal(ours, theirs, signed_zeros=False, name=call)
+
+
+@pytest.mark.parametrize("run", [F.conv2d, F.conv2d_relu, F.conv_transpose2d])
+def test_a_bias_may_lie_anyhow(simt: ModuleType, run: Any) -> None:
+    x, w, b = (draw("integers", shape).astype(np.float32) for shape in ((2, 4, 5, 5), (4, 4, 3, 3), (4, 2)))
+    found = run(gpucnn.tensor(x), gpucnn.tensor(w), gpucnn.Tensor(b[::-1, 1]))
+    assert_equal(found, run(gpucnn.tensor(x), gpucnn.tensor(w), gpucnn.tensor(b[::-1, 1].copy())))
 
 
 def test_indices_of_maxima(simt: ModuleType) -> None:

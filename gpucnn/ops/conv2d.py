@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, from_nhwc, to_nhwc
+from gpucnn.backend import Array, contiguous, empty, from_nhwc, to_nhwc
 from gpucnn.ops import compiled
 from gpucnn.ops.rectifier import relu_grad
 from gpucnn.ops.registry import KernelTable
@@ -160,7 +160,7 @@ class Conv2d(Function):
         x, w = to_nhwc(x), to_nhwc(w)
         ctx.problem = problem
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None)
-        return from_nhwc(fprop(problem, x, w, bias, kernel=kernel, like=x))
+        return from_nhwc(fprop(problem, x, w, _contiguous(bias), kernel=kernel, like=x))
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
@@ -177,7 +177,7 @@ class Conv2dReLU(Function):
     ) -> Array:
         x, w = to_nhwc(x), to_nhwc(w)
         ctx.problem = problem
-        y = from_nhwc(fprop(problem, x, w, bias, True, kernel=kernel, like=x))
+        y = from_nhwc(fprop(problem, x, w, _contiguous(bias), True, kernel=kernel, like=x))
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None, y)
         return y
 
@@ -186,6 +186,10 @@ class Conv2dReLU(Function):
         x, w, y = ctx.saved
         dy = to_nhwc(dy)
         return _gradients(ctx, relu_grad(None, dy, to_nhwc(y), like=dy), x, w)
+
+
+def _contiguous(bias: Array | None) -> Array | None:
+    return None if bias is None else contiguous(bias)
 
 
 def _gradients(ctx: Any, dy: Array, x: Array, w: Array) -> tuple[Array | None, ...]:

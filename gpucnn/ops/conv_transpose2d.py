@@ -10,13 +10,21 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, from_nhwc, to_nhwc
-from gpucnn.ops import conv2d
+from gpucnn.backend import Array, contiguous, from_nhwc, to_nhwc
+from gpucnn.ops import compiled, conv2d
 from gpucnn.ops.registry import KernelTable
 from gpucnn.problem import Conv2dProblem
 from gpucnn.reference import conv_transpose2d as reference
 
+
+def _add_bias(module: Any, problem: Conv2dProblem, stream: int, y: Array, bias: Array) -> Array:
+    module.conv_transpose2d_add_bias(y.dtype.name, y, bias, stream)
+    return y
+
+
 add_bias = KernelTable("conv_transpose2d", "bias")
+"""(problem, y, bias) -> y + bias, in y's memory."""
+compiled.add(add_bias, "packs", _add_bias, dtypes=compiled.FLOATS)
 add_bias.add("rows", "reference", reference.add_bias)
 
 
@@ -31,7 +39,7 @@ class ConvTranspose2d(Function):
         ctx.problem = problem
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None)
         y = conv2d.dgrad(problem, x, w, kernel=kernel, like=x)
-        return from_nhwc(y if bias is None else add_bias(problem, y, bias, like=y))
+        return from_nhwc(y if bias is None else add_bias(problem, y, contiguous(bias), like=y))
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
