@@ -17,6 +17,7 @@ void register_norm(pybind11::module_& m);
 void register_optim(pybind11::module_& m);
 void register_pool2d(pybind11::module_& m);
 void register_reduction(pybind11::module_& m);
+void register_row_norm(pybind11::module_& m);
 void register_softmax(pybind11::module_& m);
 void register_template(pybind11::module_& m);
 void register_unpool2d(pybind11::module_& m);
@@ -37,6 +38,7 @@ PYBIND11_MODULE(GPUCNN_MODULE, m) {
   gpucnn::register_optim(m);
   gpucnn::register_pool2d(m);
   gpucnn::register_reduction(m);
+  gpucnn::register_row_norm(m);
   gpucnn::register_softmax(m);
   gpucnn::register_template(m);
   gpucnn::register_unpool2d(m);

@@ -15,6 +15,7 @@ from gpucnn import backend
 from gpucnn import functional as F
 from gpucnn.ops import norm as ops
 from gpucnn.reference import layer_norm as reference
+from gpucnn.reference.norm_problem import Wanted
 from gpucnn.testing import assert_close, assert_equal, gradcheck, naive
 
 CASES = [
@@ -28,6 +29,7 @@ CASES = [
     ((3, 1), 1),
     ((1, 2, 3, 2, 2), 3),
 ]
+ALL = Wanted(True, True, True)
 ids = {"ids": lambda value: str(value)}
 
 
@@ -64,7 +66,7 @@ def check(rows: int, length: int, dtype: str, affine: bool = True) -> None:
     for name, (found, mean, inverse) in each_kernel(ops.layer_fprop, 1e-5, x, *extra):
         assert (found.dtype, mean.shape, inverse.shape) == (dtype, (rows, 1), (rows, 1))
         near(found, y, length, name=name)
-        for other, gradients in each_kernel(ops.layer_bprop, None, dy, x, extra[0], mean, inverse):
+        for other, gradients in each_kernel(ops.layer_bprop, ALL, dy, x, extra[0], mean, inverse):
             assert gradients[0].dtype == dtype
             near(gradients[0], dx, length, part_size(shape, 1), name=f"{other} dx")
             for gradient, right in zip(gradients[1:], (dweight, dbias), strict=True):
@@ -163,7 +165,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 
     def run() -> list[np.ndarray]:
         y, mean, inverse = ops.layer_fprop(1e-5, x, weight, weight, like=x)
-        return [y, mean, inverse, *ops.layer_bprop(None, dy, x, weight, mean, inverse, like=x)]
+        return [y, mean, inverse, *ops.layer_bprop(ALL, dy, x, weight, mean, inverse, like=x)]
 
     check_threads(run)
 
@@ -264,8 +266,8 @@ def mean_forgotten(eps: float, x: np.ndarray, weight: Any, bias: Any) -> Any:
     return y.astype(x.dtype), mean, inverse
 
 
-def weight_forgotten(problem: None, dy: np.ndarray, x: np.ndarray, weight: Any, *statistics: Any) -> Any:
-    return reference.bprop(problem, dy, x, None, *statistics)
+def weight_forgotten(wanted: Wanted, dy: np.ndarray, x: np.ndarray, weight: Any, *statistics: Any) -> Any:
+    return reference.bprop(wanted, dy, x, None, *statistics)
 
 
 @pytest.mark.parametrize(("table", "wrong"), [(ops.layer_fprop, mean_forgotten), (ops.layer_bprop, weight_forgotten)])

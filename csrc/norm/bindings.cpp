@@ -16,8 +16,6 @@
 
 namespace gpucnn {
 
-void register_norm_rows(py::module_& m);  // rows_bindings.cpp
-
 namespace {
 
 constexpr const char* kOp = "norm";
@@ -232,7 +230,6 @@ void register_norm(py::module_& m) {
         return splits;
       },
       problem, dtype, "The splits that norm_fprop and norm_bprop cut each set into.");
-  // register_norm_rows(m);
 }
 
 }  // namespace gpucnn

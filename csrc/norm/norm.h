@@ -1,4 +1,4 @@
-// Normalisation: batch, instance and group norm over arrays (B,M,C), layer norm and local response norm over rows. The
+// Batch, instance and group norm over arrays (B,M,C); layer and local response norm are row_norm/. The
 // menu of the launchers.
 //
 // Pointers are C-contiguous memory of the machine that the kernels are built for; T is float, half or bfloat16, and

@@ -92,16 +92,68 @@ bprop = KernelTable("norm", "bprop")
 compiled.add(bprop, "columns", _columns_bprop, dtypes=compiled.FLOATS)
 bprop.add("blocks", "reference", reference.bprop)
 
+
+def _rows_fprop(
+    module: Any, eps: float, stream: int, x: Array, weight: Array | None, bias: Array | None
+) -> tuple[Array, Array, Array]:
+    if not x.size:
+        return layer_norm.fprop(eps, x, weight, bias)
+    y = empty(x.shape, x.dtype, x)
+    mean, inverse = empty((2, len(x), 1), np.float64, x)
+    module.layer_norm_fprop(eps, x.dtype.name, x, _single(weight), _single(bias), y, mean, inverse, stream)
+    return y, mean, inverse
+
+
+def _rows_bprop(
+    module: Any,
+    wanted: Wanted,
+    stream: int,
+    dy: Array,
+    x: Array,
+    weight: Array | None,
+    mean: Array,
+    inverse: Array,
+) -> tuple[Array | None, Array | None, Array | None]:
+    if not x.size:
+        return layer_norm.bprop(wanted, dy, x, weight, mean, inverse)
+    M, L = x.shape
+    dx = empty(dy.shape, dy.dtype, dy) if wanted.x else None
+    sums, partial = None, None
+    if wanted.weight or wanted.bias:
+        sums = empty((2, L), np.float32, dy)
+        if (splits := module.layer_norm_splits(dy.dtype.name, M, L)) > 1:
+            partial = empty((splits, 2, L), np.float32, dy)
+    module.layer_norm_bprop(dy.dtype.name, dy, x, _single(weight), mean, inverse, dx, sums, partial, stream)
+    return (dx, None, None) if sums is None else (dx, sums[1], sums[0])
+
+
 layer_fprop = KernelTable("layer_norm", "fprop")
+compiled.add(layer_fprop, "rows", _rows_fprop, dtypes=compiled.FLOATS)
 layer_fprop.add("rows", "reference", layer_norm.fprop)
 
 layer_bprop = KernelTable("layer_norm", "bprop")
+compiled.add(layer_bprop, "rows", _rows_bprop, dtypes=compiled.FLOATS)
 layer_bprop.add("rows", "reference", layer_norm.bprop)
 
+
+def _window_fprop(module: Any, p: LocalResponseProblem, stream: int, x: Array) -> Array:
+    y = empty(x.shape, x.dtype, x)
+    module.local_response_fprop(x.dtype.name, p.size, p.alpha, p.beta, p.k, x, y, stream)
+    return y
+
+
+def _window_dgrad(module: Any, p: LocalResponseProblem, stream: int, dy: Array, x: Array) -> Array:
+    dx = empty(x.shape, x.dtype, x)
+    module.local_response_dgrad(x.dtype.name, p.size, p.alpha, p.beta, p.k, dy, x, dx, stream)
+    return dx
+
+
 local_fprop = KernelTable("local_response_norm", "fprop")
+compiled.add(local_fprop, "windows", _window_fprop, dtypes=compiled.FLOATS)
 local_fprop.add("shifts", "reference", local_response_norm.fprop)
 
 local_dgrad = KernelTable("local_response_norm", "dgrad")
+compiled.add(local_dgrad, "windows", _window_dgrad, dtypes=compiled.FLOATS)
 local_dgrad.add("shifts", "reference", local_response_norm.dgrad)
 
 
@@ -221,13 +273,15 @@ class LayerNorm(Function):
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
         rows, weight, mean, inverse = ctx.saved
         dy = contiguous(dy if ctx.order is None else dy.transpose(ctx.order))
-        dx, dweight, dbias = layer_bprop(None, dy.reshape(rows.shape), rows, weight, mean, inverse, like=dy)
-        dx = dx.reshape(dy.shape)
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        wanted = Wanted(*ctx.needs_input_grad)
+        dx, dweight, dbias = layer_bprop(wanted, dy.reshape(rows.shape), rows, weight, mean, inverse, like=dy)
+        if wanted.x:
+            dx = dx.reshape(dy.shape)
+            dx = dx if ctx.order is None else from_nhwc(dx)
         return (
-            (dx if ctx.order is None else from_nhwc(dx)) if needs_x else None,
-            _unflat(dweight, ctx.sizes, ctx.inner) if needs_weight else None,
-            _unflat(dbias, ctx.sizes, ctx.inner) if needs_bias else None,
+            dx if wanted.x else None,
+            _unflat(dweight, ctx.sizes, ctx.inner) if wanted.weight else None,
+            _unflat(dbias, ctx.sizes, ctx.inner) if wanted.bias else None,
         )
 
 

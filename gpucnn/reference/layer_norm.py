@@ -11,6 +11,7 @@ import numpy as np
 
 from gpucnn.backend import Array, accumulator, empty, namespace, workspace, zeros
 from gpucnn.reference.common import blocks, is_large
+from gpucnn.reference.norm_problem import Wanted
 from gpucnn.reference.parallel import for_each
 
 _BANDS = 16  # pieces that the gradients of weight and bias are summed in
@@ -50,9 +51,9 @@ def fprop(eps: float, x: Array, weight: Array | None, bias: Array | None) -> tup
 
 
 def bprop(
-    problem: None, dy: Array, x: Array, weight: Array | None, mean: Array, inverse: Array
+    wanted: Wanted, dy: Array, x: Array, weight: Array | None, mean: Array, inverse: Array
 ) -> tuple[Array, Array, Array]:
-    """(dx, dweight, dbias), the latter two (L,) in float64.
+    """(dx, dweight, dbias), the latter two (L,) in float64: all of them, whatever is wanted.
 
     With g = dy * weight and z = (x - mean) * inverse:  dx = inverse * (g - mean(g) - z * mean(g * z)).
     """
