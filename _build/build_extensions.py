@@ -52,6 +52,7 @@ class BuildExtensions(build_ext):
         for module in modules.values():
             module.unlink(missing_ok=True)
         self._path_of(KERNELS).unlink(missing_ok=True)
+        self._seconds: dict[str, float] = {}
         try:
             cuda, simt = build_cuda.decide(os.environ, driver_version()), build_simt.decide_simt(os.environ)
             if isinstance(cuda, Plan):
@@ -71,7 +72,7 @@ class BuildExtensions(build_ext):
             built.add(build_cuda.MODULE)
             self._write(KERNELS, ptxas_report.record(ptxas_report.read(self._objects("cuda"))))
         self.extensions = [extension for name, extension in declared.items() if name in built]
-        self._write(RECORD, {**cuda.facts, "simt": simt.facts})
+        self._write(RECORD, {**cuda.facts, "simt": simt.facts, "seconds": self._seconds})
 
     def get_outputs(self) -> list[str]:
         records = [self._in_wheel(name) for name in (RECORD, KERNELS) if self._path_of(name).exists()]
@@ -107,16 +108,18 @@ class BuildExtensions(build_ext):
     def _build_cuda(self, plan: Plan, sources: list[str], module: Path) -> None:
         started = time.perf_counter()
         compiled = build_cuda.build_module(plan, sources, module, self._objects("cuda"))
-        _tell(str(plan.toolkit.nvcc), compiled, [module], started)
+        self._seconds["cuda"] = _tell(str(plan.toolkit.nvcc), compiled, [module], started)
 
     def _build_simt(self, plan: build_simt.SimtPlan, modules: dict[str, Path]) -> None:
         started = time.perf_counter()
         linked = {flavour: modules[build_simt.module_name(flavour)] for flavour in plan.flavours}
         compiled = build_simt.build_modules(plan, Path("csrc"), linked, lambda kind: self._objects("simt", kind))
-        _tell(str(plan.compiler), compiled, linked.values(), started)
+        self._seconds["simt"] = _tell(str(plan.compiler), compiled, linked.values(), started)
 
 
-def _tell(compiler: str, compiled: list[str], linked: Iterable[Path], started: float) -> None:
+def _tell(compiler: str, compiled: list[str], linked: Iterable[Path], started: float) -> float:
+    """Says what was done; the seconds that it took."""
     what, into = ", ".join(compiled) or "nothing", ", ".join(map(str, linked))
     seconds = time.perf_counter() - started
     print(f"gpucnn: {compiler} compiled {what}; linked {into} in {seconds:.1f} s", file=sys.stderr)
+    return round(seconds, 1)

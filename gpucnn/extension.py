@@ -33,6 +33,7 @@ def build_info() -> dict[str, Any] | None:
     Keys: `cuda` (bool: built), `reason` (why, or why not), `remedy` (what to do; empty if built), and, if
     built, `toolkit` (nvcc's version, "13.0.88") and `targets` (["sm_80", "sm_90a", "compute_80"]). `simt` is a dict of
     its own: `built` (flavours), `reason`, `remedy` (of those that are not), and `preload` (the sanitizers' runtimes).
+    `seconds` is what compiling took, of `cuda` and of `simt`; what was up to date already took none.
 
     Raises:
         RuntimeError: the record is there but can't be read.
