@@ -21,6 +21,7 @@ void register_row_norm(pybind11::module_& m);
 void register_softmax(pybind11::module_& m);
 void register_template(pybind11::module_& m);
 void register_unpool2d(pybind11::module_& m);
+void register_upsample(pybind11::module_& m);
 
 }  // namespace gpucnn
 
@@ -42,4 +43,5 @@ PYBIND11_MODULE(GPUCNN_MODULE, m) {
   gpucnn::register_softmax(m);
   gpucnn::register_template(m);
   gpucnn::register_unpool2d(m);
+  gpucnn::register_upsample(m);
 }

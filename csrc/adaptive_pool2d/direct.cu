@@ -8,7 +8,8 @@
 // Layout   x, dx (N,H,W,C), y, dy, indices (N,P,Q,C).
 // Block    256 consecutive packs of channels of the output, whatever pixels they belong to.
 // Thread   one pack: of averages 16 bytes of neighbouring channels; of maxima two channels, whose indices are 16 bytes;
-//          where packs do not fill a pixel or an address is not aligned, one channel.
+//          where packs do not fill a pixel or an address is not aligned, one channel. Loops over columns
+//          are not unrolled: ptxas would spill what several turns need; other warps hide the latency.
 // Limits   sizes in [1, 2^31); N, C, P and Q may be 0.
 // Bound    memory: each element of x and y once, of indices too; cells that windows share come from L2 the second time.
 //          7x7 of 16x16 at N32 C512 (VGG's on larger images): float32 17 + 3 MB, 6.7 us at 3.0 TB/s; 16 bits 3.3 us.
