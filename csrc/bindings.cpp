@@ -12,6 +12,7 @@ void register_conv2d(pybind11::module_& m);
 void register_conv_transpose2d(pybind11::module_& m);
 void register_elementwise(pybind11::module_& m);
 void register_gemm(pybind11::module_& m);
+void register_linear(pybind11::module_& m);
 void register_loss(pybind11::module_& m);
 void register_norm(pybind11::module_& m);
 void register_optim(pybind11::module_& m);
@@ -34,6 +35,7 @@ PYBIND11_MODULE(GPUCNN_MODULE, m) {
   gpucnn::register_conv_transpose2d(m);
   gpucnn::register_elementwise(m);
   gpucnn::register_gemm(m);
+  gpucnn::register_linear(m);
   gpucnn::register_loss(m);
   gpucnn::register_norm(m);
   gpucnn::register_optim(m);

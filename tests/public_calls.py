@@ -96,6 +96,7 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "conv_transpose2d": lambda m: F.conv_transpose2d(m(2, 4, 4, 5), m(4, 3, 3, 3), m(3), 2, 1, 1),
     "conv_transpose2d grouped": lambda m: F.conv_transpose2d(m(2, 4, 4, 5), m(4, 2, 2, 2), None, 2, groups=2),
     "linear": lambda m: F.linear(m(5, 7), m(3, 7), m(3)),
+    "linear_relu": lambda m: F.linear_relu(m(5, 7), m(3, 7), m(3)),
     "unfold": lambda m: F.unfold(m(2, 3, 6, 5), (3, 2), 1, 1, 2),
     "fold": lambda m: F.fold(m(2, 12, 20), (6, 5), 2, 1, 0),
     # pooling

@@ -23,6 +23,8 @@ SIZES = [  # rows, inputs, outputs
     (7, 129, 33),
     (128, 31, 2),
     (2, 0, 3),
+    (3, 1030, 5),
+    (2, 9, 520),
 ]
 TABLES = {"y": linear.fprop, "dx": linear.dgrad, "dw": linear.wgrad, "db": linear.bgrad}
 
@@ -43,12 +45,13 @@ def check_kernels(size: tuple[int, int, int], dtype: str, kind: str) -> None:
     plans: list[tuple[str, tuple[Any, ...], np.ndarray, int]] = [
         ("y", (x_, w_, b_), naive.linear(x, w, b), I + 1),
         ("y", (x_, w_, None), naive.linear(x, w), I),
+        ("y", (x_, w_, b_, True), np.maximum(naive.linear(x, w, b), 0), I + 1),
         ("dx", (dy_, w_), naive.linear_input_grad(dy, w), O),
         ("dw", (x_, dy_), naive.linear_weight_grad(dy, x), M),
         ("db", (dy_,), naive.linear_bias_grad(dy), M),
     ]
     for result, arrays, expected, terms in plans:
-        for name, found in each_kernel(TABLES[result], None, *arrays):
+        for name, found in each_kernel(TABLES[result], linear.LinearProblem(M, I, O), *arrays):
             assert found.dtype == dtype, name
             compare(found, expected, terms, f"{name} {dtype}", exact=kind == "integers")
 
@@ -76,7 +79,7 @@ def test_these_are_all_kernels() -> None:
 def test_long_sums_keep_their_digits(rows: int) -> None:
     """Equal addends of one sign, where the rounding errors of a running sum all point one way."""
     dy = np.full((rows, 3), 0.7, np.float32)
-    for name, db in each_kernel(linear.bgrad, None, dy):
+    for name, db in each_kernel(linear.bgrad, linear.LinearProblem(rows, 1, 3), dy):
         compare(db, np.full(3, rows * float(np.float32(0.7))), rows, name)
 
 
@@ -118,6 +121,30 @@ def test_nan_and_infinity_spread_as_in_pytorch(torch: Any) -> None:
     expected.backward(torch.tensor(dy))
     for a, e in [(y, expected.detach()), *((a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))]:
         assert_close(a, e, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 3, 7)], ids=str)
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "nobias"])
+def test_linear_relu_is_relu_of_linear(shape: tuple[int, ...], bias: bool) -> None:
+    arrays = [draw("integers", s, i).astype("f4") for i, s in enumerate([shape, (4, 7)] + [(4,)] * bias)]
+    found = []
+    for run in (lambda *a: F.relu(F.linear(*a)), F.linear_relu):
+        leaves = [gpucnn.tensor(array, requires_grad=True) for array in arrays]
+        y = run(*leaves)
+        y.backward(gpucnn.tensor(draw("integers", y.shape, 9).astype("f4")))
+        found.append([y, *(leaf.grad for leaf in leaves)])
+    for ours, theirs in zip(*found, strict=True):
+        assert_equal(ours, theirs, signed_zeros=False)
+    with pytest.raises(ValueError, match=r"linear_relu: input \(4, 6\) must end in the 7 features"):
+        F.linear_relu(gpucnn.zeros(4, 6), leaves[1])
+
+
+def test_linear_relu_keeps_nan_and_its_gradient_is_a_central_difference() -> None:
+    leaves = [gpucnn.tensor(draw("normal", s), requires_grad=True) for s in ((2, 3, 5), (4, 5), (4,))]
+    assert gradcheck(F.linear_relu, leaves)
+    broken = leaves[0].detach().numpy().copy()
+    broken[0, 0, 0] = math.nan
+    assert np.isnan(F.linear_relu(gpucnn.tensor(broken), leaves[1]).numpy()[0, 0]).all()
 
 
 def test_gradients_are_central_differences() -> None:

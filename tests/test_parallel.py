@@ -104,13 +104,14 @@ def test_linear_passes_have_the_same_bits_on_any_number_of_threads(
     monkeypatch.setattr(parallel, "_PIECE_OPERATIONS", pieces)
     monkeypatch.setattr("gpucnn.reference.common._SUMMED_BYTES", pieces)
     x, w, dy = (draw("normal", s).astype(np.float32) for s in ((300, 70), (150, 70), (300, 150)))
+    problem = linear.LinearProblem(300, 70, 150)
     before = blas_threads()
     runs = []
     for threads in (1, 2, 3):
         parallel.set_num_threads(threads)
         set_blas_threads(blas if threads > 1 else 1)
-        run = [*each_kernel(linear.fprop, None, x, w, None), *each_kernel(linear.dgrad, None, dy, w)]
-        run += [*each_kernel(linear.wgrad, None, x, dy), *each_kernel(linear.bgrad, None, dy)]
+        run = [*each_kernel(linear.fprop, problem, x, w, None), *each_kernel(linear.dgrad, problem, dy, w)]
+        run += [*each_kernel(linear.wgrad, problem, x, dy), *each_kernel(linear.bgrad, problem, dy)]
         runs.append([*run, ("sum_rows", sum_rows(np.tile(x, (40, 1))))])
     for library, count in zip(parallel._blas._libraries, before, strict=True):
         library.set_num_threads(count)

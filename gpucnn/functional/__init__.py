@@ -22,7 +22,7 @@ from gpucnn.functional.activation import (
 )
 from gpucnn.functional.conv import conv1d, conv2d, conv2d_relu, conv_transpose2d, fold, unfold
 from gpucnn.functional.dropout import dropout, dropout2d
-from gpucnn.functional.linear import linear
+from gpucnn.functional.linear import linear, linear_relu
 from gpucnn.functional.loss import cross_entropy, nll_loss
 from gpucnn.functional.norm import (
     batch_norm,
@@ -103,6 +103,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_relu",
     "local_response_norm",
     "log_softmax",
     "logsigmoid",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpucnn.autograd import Function
 from gpucnn.functional.checks import bias_fits, floats_together
 from gpucnn.ops import linear as linear_ops
 from gpucnn.tensor import Tensor, record
@@ -16,13 +17,26 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         ValueError: shapes that do not fit together, different devices.
         TypeError: not tensors of one floating dtype.
     """
-    floats_together("linear", "bias", input=input, weight=weight, bias=bias)
+    return _linear("linear", linear_ops.Linear, input, weight, bias)
+
+
+def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """relu(linear(input, weight, bias)) in one pass, without the sum before the ReLU in memory.
+
+    Raises:
+        ValueError, TypeError: as linear().
+    """
+    return _linear("linear_relu", linear_ops.LinearReLU, input, weight, bias)
+
+
+def _linear(name: str, op: type[Function], input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    floats_together(name, "bias", input=input, weight=weight, bias=bias)
     if weight.ndim != 2:
-        raise ValueError(f"linear: weight must have shape (out_features, in_features), got {weight.shape}")
+        raise ValueError(f"{name}: weight must have shape (out_features, in_features), got {weight.shape}")
     outputs, inputs = weight.shape
     if not input.ndim or input.shape[-1] != inputs:
-        raise ValueError(f"linear: input {input.shape} must end in the {inputs} features of weight {weight.shape}")
-    bias_fits("linear", bias, outputs)
+        raise ValueError(f"{name}: input {input.shape} must end in the {inputs} features of weight {weight.shape}")
+    bias_fits(name, bias, outputs)
     rows = input if input.ndim == 2 else input.reshape(int(np.prod(input.shape[:-1], dtype=np.int64)), inputs)
-    y: Tensor = record(linear_ops.Linear, (rows, weight, bias), {})
+    y: Tensor = record(op, (rows, weight, bias), {})
     return y if input.ndim == 2 else y.reshape(*input.shape[:-1], outputs)

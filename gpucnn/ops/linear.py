@@ -4,21 +4,107 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous
+from gpucnn.backend import Array, contiguous, empty
+from gpucnn.ops import compiled
+from gpucnn.ops.rectifier import relu_grad
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import linear as reference
 
+LinearProblem = reference.LinearProblem
+
+_FLOAT32 = np.dtype(np.float32)
+
+# -------------------------------------------------------------------------------------- kernels: products of matrices
+
+
+def tiled_fprop(
+    module: Any, p: Any, stream: int, x: Array, w: Array, bias: Array | None = None, relu: bool = False
+) -> Array:
+    """x (M,I) times w (O,I) transposed."""
+    y = empty((x.shape[0], w.shape[0]), x.dtype, x)
+    module.matmul_nt(x.dtype.name, x, w, bias, y, relu, stream)
+    return y
+
+
+def tiled_dgrad(module: Any, p: Any, stream: int, dy: Array, w: Array) -> Array:
+    """dy (M,O) times w (O,I)."""
+    dx = empty((dy.shape[0], w.shape[1]), dy.dtype, dy)
+    module.matmul_nn(dy.dtype.name, dy, w, dx, stream)
+    return dx
+
+
+def tiled_wgrad(module: Any, p: Any, stream: int, x: Array, dy: Array) -> Array:
+    """dy (M,O) transposed times x (M,I); the sum over M in parts, in at most 64 MiB of memory."""
+    (M, I), O = x.shape, dy.shape[1]  # noqa: E741
+    dw = empty((O, I), x.dtype, x)
+    parts = module.matmul_tn_parts(M, O, I)
+    partial = empty((parts, O, I), _FLOAT32, x) if parts > 1 else None
+    module.matmul_tn(x.dtype.name, x, dy, dw, partial, stream)
+    return dw
+
+
+def split_fprop(
+    module: Any, p: Any, stream: int, x: Array, w: Array, bias: Array | None = None, relu: bool = False
+) -> Array:
+    """As tiled_fprop() of few rows, the sums in parts, in at most 64 MiB of memory."""
+    (M, I), O = x.shape, w.shape[0]  # noqa: E741
+    y = empty((M, O), x.dtype, x)
+    partial = empty((module.linear_split_parts(O, I), M, O), _FLOAT32, x)
+    module.linear_split_fprop(x.dtype.name, x, w, bias, y, relu, partial, stream)
+    return y
+
+
+def split_dgrad(module: Any, p: Any, stream: int, dy: Array, w: Array) -> Array:
+    """As tiled_dgrad() of few rows, the sums in parts, in at most 64 MiB of memory."""
+    (M, O), I = dy.shape, w.shape[1]  # noqa: E741
+    dx = empty((M, I), dy.dtype, dy)
+    partial = empty((module.linear_split_parts(I, O), M, I), _FLOAT32, dy)
+    module.linear_split_dgrad(dy.dtype.name, dy, w, dx, partial, stream)
+    return dx
+
+
+def column_sums(module: Any, p: Any, stream: int, x: Array) -> Array:
+    """The sums of x (rows, columns) over its rows."""
+    sums = empty((x.shape[1],), x.dtype, x)
+    parts = module.column_sums_parts(*x.shape)
+    partial = empty((parts, x.shape[1]), _FLOAT32, x) if parts > 1 else None
+    module.column_sums(x.dtype.name, x, sums, partial, stream)
+    return sums
+
+
+def why_no_split(rows: int, width: int, depth: int) -> str | None:
+    """Why sums over `depth`, `width` a row, are no better cut in depth: there are enough to do, or too few to cut."""
+    if rows > 64:
+        return f"needs at most 64 rows, got {rows}"
+    if depth < 512:
+        return f"needs sums of at least 512 products, got {depth}"
+    if width > 1 << 18:
+        return f"needs rows of at most 262144 sums, got {width}"
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
 fprop = KernelTable("linear", "fprop")
+"""(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
+compiled.add(fprop, "split", split_fprop, lambda p: why_no_split(p.M, p.O, p.I), dtypes=compiled.FLOATS)
+compiled.add(fprop, "tiled", tiled_fprop, dtypes=compiled.FLOATS)
 fprop.add("matmul", "reference", reference.fprop)
 
 dgrad = KernelTable("linear", "dgrad")
+compiled.add(dgrad, "split", split_dgrad, lambda p: why_no_split(p.M, p.I, p.O), dtypes=compiled.FLOATS)
+compiled.add(dgrad, "tiled", tiled_dgrad, dtypes=compiled.FLOATS)
 dgrad.add("matmul", "reference", reference.dgrad)
 
 wgrad = KernelTable("linear", "wgrad")
+compiled.add(wgrad, "tiled", tiled_wgrad, dtypes=compiled.FLOATS)
 wgrad.add("matmul", "reference", reference.wgrad)
 
 bgrad = KernelTable("linear", "bgrad")
+compiled.add(bgrad, "columns", column_sums, dtypes=compiled.FLOATS)
 bgrad.add("rows", "reference", reference.bgrad)
 
 
@@ -28,15 +114,39 @@ class Linear(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, w: Array, bias: Array | None) -> Array:
         x, w = contiguous(x), contiguous(w)
+        ctx.problem = LinearProblem(x.shape[0], x.shape[1], w.shape[0])
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None)
-        return fprop(None, x, w, bias, like=x)
+        return fprop(ctx.problem, x, w, bias, like=x)
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
         x, w = ctx.saved
+        return _gradients(ctx, contiguous(dy), x, w)
+
+
+class LinearReLU(Function):
+    """As Linear, of max(y, 0)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, w: Array, bias: Array | None) -> Array:
+        x, w = contiguous(x), contiguous(w)
+        ctx.problem = LinearProblem(x.shape[0], x.shape[1], w.shape[0])
+        y = fprop(ctx.problem, x, w, bias, True, like=x)
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
+        x, w, y = ctx.saved
         dy = contiguous(dy)
-        return (
-            dgrad(None, dy, w, like=dy) if ctx.needs_input_grad[0] else None,
-            wgrad(None, x, dy, like=dy) if ctx.needs_input_grad[1] else None,
-            bgrad(None, dy, like=dy) if ctx.needs_input_grad[2] else None,
-        )
+        return _gradients(ctx, relu_grad(None, dy, y, like=dy), x, w)
+
+
+def _gradients(ctx: Any, dy: Array, x: Array, w: Array) -> tuple[Array | None, ...]:
+    """Of x, w and bias, where they are needed."""
+    p: LinearProblem = ctx.problem
+    return (
+        dgrad(p, dy, w, like=dy) if ctx.needs_input_grad[0] else None,
+        wgrad(p, x, dy, like=dy) if ctx.needs_input_grad[1] else None,
+        bgrad(p, dy, like=dy) if ctx.needs_input_grad[2] else None,
+    )

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from gpucnn.backend import Array, accumulator
+from dataclasses import dataclass
+
+from gpucnn.backend import Array, accumulator, namespace
 from gpucnn.reference.common import sum_rows
 from gpucnn.reference.parallel import matmul
 
 
-def fprop(problem: None, x: Array, w: Array, bias: Array | None) -> Array:
-    """y = x w^T + bias."""
+@dataclass(frozen=True)
+class LinearProblem:
+    """M rows of I inputs to O outputs each."""
+
+    M: int
+    I: int  # noqa: E741
+    O: int  # noqa: E741
+
+
+def fprop(problem: LinearProblem, x: Array, w: Array, bias: Array | None, relu: bool = False) -> Array:
+    """y = x w^T + bias; with `relu`, max(y, 0)."""
     y = _product(x, w.T)
     if bias is not None:
         y += bias
+    if relu:
+        namespace(y).maximum(y, 0, out=y)
     return y.astype(x.dtype, copy=False)
 
 
-def dgrad(problem: None, dy: Array, w: Array) -> Array:
+def dgrad(problem: LinearProblem, dy: Array, w: Array) -> Array:
     """dx = dy w."""
     return _product(dy, w).astype(dy.dtype, copy=False)
 
 
-def wgrad(problem: None, x: Array, dy: Array) -> Array:
+def wgrad(problem: LinearProblem, x: Array, dy: Array) -> Array:
     """dw = dy^T x."""
     return _product(dy.T, x).astype(dy.dtype, copy=False)
 
 
-def bgrad(problem: None, dy: Array) -> Array:
+def bgrad(problem: LinearProblem, dy: Array) -> Array:
     """db: dy summed over its rows."""
     return sum_rows(dy).astype(dy.dtype, copy=False)
 
