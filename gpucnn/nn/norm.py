@@ -99,7 +99,7 @@ class _BatchNorm(_ChannelNorm):
             momentum = 0.0 if batches is None else 1.0 / (int(batches) + 1)
         y = function(input, mean, var, self.weight, self.bias, True, momentum, self.eps, **options)
         if batches is not None:
-            batches += 1
+            batches.data += 1  # where it lies; no op, since it counts and nothing follows from it
         return y
 
 
