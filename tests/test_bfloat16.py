@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -108,6 +109,35 @@ def test_a_network_trains() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 2
+
+
+def test_files_keep_it_where_that_is_asked_for(tmp_path: Path) -> None:
+    values = np.array([[1.0, -2.5], [3.25, 0.0]], B16)
+    gpucnn.save({"x": gpucnn.tensor(values), "y": np.float32(2)}, tmp_path / "x.safetensors")
+    kept = gpucnn.load(tmp_path / "x.safetensors", keep_bfloat16=True)
+    assert (kept["x"].dtype, kept["y"].dtype) == (B16, np.float32)
+    assert_equal(kept["x"], values)
+    wide = gpucnn.load(tmp_path / "x.safetensors")["x"]
+    assert wide.dtype == np.float32
+    assert_equal(wide, values.astype(np.float32))
+
+
+@pytest.mark.peers
+def test_files_of_pytorch_keep_it_too(tmp_path: Path, torch: Any) -> None:
+    torch.save({"x": torch.tensor([1.0, -2.5, 3.0]).bfloat16()[1:]}, tmp_path / "x.pt")
+    kept = gpucnn.load(tmp_path / "x.pt", keep_bfloat16=True)["x"]
+    assert kept.dtype == B16
+    assert_equal(kept, np.array([-2.5, 3.0], B16))
+    assert gpucnn.load(tmp_path / "x.pt")["x"].dtype == np.float32
+
+
+def test_weights_of_a_module_pass_through_a_file(tmp_path: Path) -> None:
+    layer = nn.Linear(3, 2).to("bfloat16")
+    gpucnn.save(layer.state_dict(), tmp_path / "x.safetensors")
+    for keep in (False, True):
+        other = nn.Linear(3, 2).to("bfloat16")
+        other.load_state_dict(gpucnn.load(tmp_path / "x.safetensors", keep_bfloat16=keep))
+        assert_equal(other.weight, layer.weight.numpy())
 
 
 def test_without_ml_dtypes_the_error_says_what_to_install() -> None:

@@ -9,8 +9,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from gpucnn.backend import bfloat16
 from gpucnn.serialization import pytorch
 from gpucnn.serialization.refusal import WeightFileError
+from gpucnn.serialization.storages import keep_bfloat16 as kept
 from gpucnn.serialization.storages import numbers_of
 from gpucnn.tensor import Tensor
 
@@ -20,20 +22,35 @@ _SAFETENSORS_DTYPES = {
 }
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str], *, keep_bfloat16: bool = False) -> Any:
     """The weights in a file: what was saved, with a numpy array for each tensor.
 
     Reads `.safetensors` (a dict of arrays by name) and PyTorch's `.pt` and `.pth` (a state dict, or whatever plain
     dicts, lists, tuples, numbers and strings it was saved in), by their content and not their ending. PyTorch is not
     needed and nothing in the file is executed: only dense tensors and plain containers are built, anything else (a
     sparse or quantized tensor, a whole module) is refused by its name. bfloat16 becomes float32, which holds the same
-    numbers. Arrays may share memory as the tensors did, and an expanded one has strides of 0.
+    numbers, unless it is to be kept. Arrays may share memory as the tensors did, and an expanded one has strides of 0.
+
+    Args:
+        path: of the file.
+        keep_bfloat16: bfloat16 stays bfloat16, for which ml_dtypes has to be installed.
 
     Raises:
         FileNotFoundError: no such file.
         WeightFileError: damaged or truncated, neither kind of file, or with more in it than tensors and plain
             containers.
+        RuntimeError: bfloat16 is to be kept and ml_dtypes is not installed.
     """
+    if keep_bfloat16:
+        bfloat16()
+    reset = kept.set(keep_bfloat16)
+    try:
+        return _load(path)
+    finally:
+        kept.reset(reset)
+
+
+def _load(path: str | os.PathLike[str]) -> Any:
     place = Path(path)
     if not place.is_file():
         raise FileNotFoundError(f"{place}: there is no such file")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gpucnn.backend import bfloat16
 from gpucnn.serialization.refusal import WeightFileError
 
-# What torch calls them, and their elements; bfloat16 has no numpy dtype and is widened once read. The bytes of an
-# untyped storage get their dtype from the tensor.
+# What torch calls them, and their elements; bfloat16, which numpy itself lacks, is widened once read unless it is to be
+# kept. The bytes of an untyped storage get their dtype from the tensor.
 STORAGES = {
     "torch.storage.UntypedStorage": "u1",
     "torch.ComplexDoubleStorage": "c16",
@@ -26,6 +28,9 @@ STORAGES = {
     "torch.ByteStorage": "u1",
     "torch.BoolStorage": "?",
 }
+keep_bfloat16: ContextVar[bool] = ContextVar("keep_bfloat16", default=False)
+"""Whether bfloat16 numbers are read as ml_dtypes' bfloat16."""
+
 _MOST_AXES = 64  # of a numpy array
 ITEM_SIZES = {kind: 2 if kind == "bfloat16" else np.dtype(kind).itemsize for kind in STORAGES.values()}
 
@@ -51,7 +56,9 @@ def numbers_of(raw: bytearray | np.ndarray[Any, Any], kind: str, big_endian: boo
     dtype = np.dtype("u2" if kind == "bfloat16" else kind)
     stored = np.frombuffer(raw, dtype.newbyteorder(">" if big_endian else "<"))
     native: np.ndarray[Any, Any] = stored.astype(dtype, copy=False)
-    return widened(native) if kind == "bfloat16" else native
+    if kind != "bfloat16":
+        return native
+    return native.view(bfloat16()) if keep_bfloat16.get() else widened(native)
 
 
 def widened(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
