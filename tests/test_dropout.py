@@ -57,7 +57,9 @@ def test_masks_are_the_documented_function(shape: tuple[int, ...], seed: int, ca
 
 
 def test_these_are_all_kernels() -> None:
-    assert (names(ops.mask), names(ops.apply_mask)) == (["philox"], ["select"])
+    tables = (ops.mask, ops.dropout, ops.dropout_grad)
+    assert [names(table) for table in tables] == [["philox"], ["kept"], ["kept"]]
+    assert [[s.name for s in table.specs("cuda")] for table in tables] == [["philox"], ["redrawn"], ["redrawn"]]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -183,3 +183,36 @@ def test_a_network_learns_nothing_from_a_bad_batch(simt: ModuleType) -> None:
             assert_equal(mine, truth)
         with pytest.raises(flags.BadInputError, match=r"row 4 .*step 1"):
             loss.item()
+
+
+def test_probabilities_and_indices_out_of_range(simt: ModuleType) -> None:
+    with backend.use_backend("simt"):
+        x = gpucnn.tensor([0.5, 0.25, 1.5, 2.0], requires_grad=True)
+        loss = F.binary_cross_entropy(x, gpucnn.ones(4))
+        with pytest.raises(flags.BadInputError, match=r"must lie in \[0, 1\], and element 2 in memory does not"):
+            loss.item()
+        flags.reset()
+        loss = F.binary_cross_entropy(gpucnn.full((3,), 0.5), gpucnn.tensor([0.0, 1.0, -0.5]))
+        with pytest.raises(flags.BadInputError, match="element 2"):
+            loss.item()
+        flags.reset()
+        assert F.binary_cross_entropy(gpucnn.tensor([0.0, 1.0]), gpucnn.tensor([0.0, 1.0])).item() == 0
+        pooled = gpucnn.ones(1, 1, 1, 2)
+        for index in (-1, 8):
+            y = F.max_unpool2d(pooled, gpucnn.tensor([[[[0, index]]]]), (2, 2))
+            assert y.numpy().sum() == 1
+            with pytest.raises(flags.BadInputError, match=r"max_unpool2d: index 1 in memory lies outside"):
+                y.sum().item()
+            flags.reset()
+        F.max_unpool2d(pooled, gpucnn.tensor([[[[0, 7]]]]), (2, 2)).sum().item()
+
+
+def test_regression_losses_are_watched(simt: ModuleType) -> None:
+    with backend.use_backend("simt"):
+        for function in (F.mse_loss, F.l1_loss, F.huber_loss, F.binary_cross_entropy_with_logits, F.kl_div):
+            x = gpucnn.tensor([1.0, float("nan")], requires_grad=True)
+            loss = function(x, gpucnn.ones(2))
+            with pytest.raises(flags.NonFiniteLossError):
+                loss.item()
+            flags.reset()
+            assert np.isnan(function(x.detach(), gpucnn.ones(2)).item())

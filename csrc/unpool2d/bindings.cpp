@@ -54,7 +54,7 @@ Bits<T>* bits(T* data) {
 }
 
 void fprop(const py::object& problem, const std::string& dtype, const py::object& x, const py::object& indices,
-           const py::object& numbers, const py::object& y, std::uintptr_t stream) {
+           const py::object& numbers, const py::object& y, std::uintptr_t stream, const py::object& flag) {
   const Unpool2dProblem p = problem_of(problem);
   with_float_type(kOp, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
@@ -63,21 +63,23 @@ void fprop(const py::object& problem, const std::string& dtype, const py::object
     const auto out = images<T>(y, "y", p);
     require_disjoint(kOp, out, in);
     require_disjoint(kOp, out, places);
+    const auto note = optional_view<std::int64_t>(flag, kOp, "flag");
+    if (note) require_shape(kOp, *note, {2}, "a code and a count");
     const auto launch = [&](const Arguments& arguments, std::int32_t* scratch) {
       run(kOp, arguments, [&] {
         return max_unpool2d_fprop<Bits<T>>(p, bits(in.data), places.data, scratch, bits(out.data),
-                                           reinterpret_cast<simt::Stream>(stream));
+                                           note ? note->data : nullptr, reinterpret_cast<simt::Stream>(stream));
       });
     };
     if (numbers.is_none() && sizeof(T) == 4) {
-      launch(describe(in, places, out), reinterpret_cast<std::int32_t*>(out.data));
+      launch(describe(in, places, out, note), reinterpret_cast<std::int32_t*>(out.data));
       return;
     }
     const auto scratch = images<std::int32_t>(numbers, "numbers", p);
     require_disjoint(kOp, scratch, out);
     require_disjoint(kOp, scratch, in);
     require_disjoint(kOp, scratch, places);
-    launch(describe(in, places, scratch, out), scratch.data);
+    launch(describe(in, places, scratch, out, note), scratch.data);
   });
 }
 
@@ -111,9 +113,11 @@ constexpr const char* kCommon =
 void register_unpool2d(py::module_& m) {
   const py::arg problem("problem"), dtype("dtype"), x("x"), y("y"), indices("indices"), numbers("numbers"), dy("dy"),
       dx("dx"), stream("stream");
-  m.def("max_unpool2d_fprop", &fprop, problem, dtype, x, indices, numbers, y, stream,
-        (std::string("Writes y, x at its indices and 0 elsewhere; of several values at one place the last. numbers "
-                     "(N,H,W,C) int32 is scratch memory; None for float32, where y's own will do.") +
+  m.def("max_unpool2d_fprop", &fprop, problem, dtype, x, indices, numbers, y, stream, py::arg("flag") = py::none(),
+        (std::string(
+             "Writes y, x at its indices and 0 elsewhere; of several values at one place the last. numbers "
+             "(N,H,W,C) int32 is scratch memory; None for float32, where y's own will do. An index outside the image "
+             "is noted in flag, int64 (2,) of gpucnn.flags, if it is not None.") +
          kCommon)
             .c_str());
   m.def("max_unpool2d_dgrad", &dgrad, problem, dtype, dy, indices, dx, stream,

@@ -10,11 +10,12 @@
 // Block    256 consecutive packs of channels, whatever pixels they belong to.
 // Thread   one pack: of x and indices two channels (16 bytes of indices), of y four (16 bytes of numbers); where packs
 //          do not fill a pixel or an address is not aligned, one channel.
-// Limits   P*Q below 2^31 - 1; an index outside the image is passed over.
+// Limits   P*Q below 2^31 - 1; an index outside the image is passed over and sets the flag.
 // Bound    memory: forward 12 bytes an element of x in and 12 of y (numbers written, read, and y), and a 32-byte sector
 //          for each value that lies alone; backward 16 an element of x with its sector. 2x2 on N32 C64 56x56 to
 //          112x112: float32 77 + 308 MB, 130 us at 3.0 TB/s, of which most stays in L2 for smaller batches.
 // Measured not run on hardware yet.
+#include "common/flag.h"
 #include "common/index.h"
 #include "common/pixels.h"
 #include "simt/simt.h"
@@ -48,7 +49,8 @@ __global__ void __launch_bounds__(kPixelThreads) clear_kernel(std::int64_t packs
 
 template <int kChannels>
 __global__ void __launch_bounds__(kPixelThreads)
-    number_kernel(const Unpooling u, const std::int64_t* __restrict__ indices, std::int32_t* numbers) {
+    number_kernel(const Unpooling u, const std::int64_t* __restrict__ indices, std::int32_t* numbers,
+                  std::int64_t* __restrict__ flag) {
   const std::int64_t index = pack_index();
   if (index >= u.pooled.count) return;
   const PackPlace from = place_of<kChannels>(u.pooled, index);
@@ -58,7 +60,11 @@ __global__ void __launch_bounds__(kPixelThreads)
 #pragma unroll
   for (int i = 0; i < kChannels; ++i) {
     const std::int64_t place = places.value[i];
-    if (place >= 0 && place < u.cells) atomicMax(image + place * u.image.images.channels.value + i, number);
+    if (place >= 0 && place < u.cells) {
+      atomicMax(image + place * u.image.images.channels.value + i, number);
+    } else {
+      raise_flag(flag, Trouble::kIndex, index * kChannels + i);
+    }
   }
 }
 
@@ -103,7 +109,7 @@ __global__ void __launch_bounds__(kPixelThreads)
 
 template <typename T>
 simt::Status max_unpool2d_fprop(const Unpool2dProblem& p, const T* x, const std::int64_t* indices,
-                                std::int32_t* numbers, T* y, simt::Stream stream) {
+                                std::int32_t* numbers, T* y, std::int64_t* flag, simt::Stream stream) {
   simt::Status status = by_width<4>(
       p.C,
       [&](auto channels) {
@@ -118,7 +124,7 @@ simt::Status max_unpool2d_fprop(const Unpool2dProblem& p, const T* x, const std:
       [&](auto channels) {
         constexpr int kChannels = decltype(channels)::value;
         const Unpooling u = unpooling_of(p, kChannels);
-        return launch_packs(number_kernel<kChannels>, u.pooled.count, stream, u, indices, numbers);
+        return launch_packs(number_kernel<kChannels>, u.pooled.count, stream, u, indices, numbers, flag);
       },
       indices);
   if (status != simt::kSuccess) return status;
@@ -148,7 +154,7 @@ simt::Status max_unpool2d_dgrad(const Unpool2dProblem& p, const T* dy, const std
 
 #define GPUCNN_INSTANTIATE(T)                                                                                        \
   template simt::Status max_unpool2d_fprop(const Unpool2dProblem&, const T*, const std::int64_t*, std::int32_t*, T*, \
-                                           simt::Stream);                                                            \
+                                           std::int64_t*, simt::Stream);                                             \
   template simt::Status max_unpool2d_dgrad(const Unpool2dProblem&, const T*, const std::int64_t*, T*, simt::Stream);
 GPUCNN_INSTANTIATE(std::uint16_t)
 GPUCNN_INSTANTIATE(std::uint32_t)

@@ -28,10 +28,11 @@ inline void check(const char* op, const Unpool2dProblem& p) {
 }
 
 // y: x at its indices, 0 elsewhere; of several values the last, by p, then q. An index outside the image is passed
-// over.   numbers (N,H,W,C): scratch memory, which may be y itself where T has 32 bits.
+// over.   numbers (N,H,W,C): scratch memory, which may be y itself where T has 32 bits.   flag: of common/flag.h, may
+// be null: where it is noted.
 template <typename T>
 [[nodiscard]] simt::Status max_unpool2d_fprop(const Unpool2dProblem& p, const T* x, const std::int64_t* indices,
-                                              std::int32_t* numbers, T* y, simt::Stream stream);
+                                              std::int32_t* numbers, T* y, std::int64_t* flag, simt::Stream stream);
 
 // dx: dy at the indices; 0 for an index outside the image.
 template <typename T>

@@ -11,7 +11,7 @@ import numpy as np
 from gpucnn.arguments import whole
 from gpucnn.functional.checks import a_tensor, batched, floats_together, hashable
 from gpucnn.ops import adaptive_pool2d as adaptive
-from gpucnn.ops import pool2d, unpool2d
+from gpucnn.ops import compiled, pool2d, unpool2d
 from gpucnn.problem import IntPair, Pool2dProblem, pair, pool2d_problem
 from gpucnn.reference.adaptive_pool2d import AdaptivePool2dProblem
 from gpucnn.reference.lp_pool2d import LpPool2dProblem
@@ -230,7 +230,8 @@ def max_unpool2d(
             down when pooling.
 
     Raises:
-        ValueError: shapes that do not fit, an output size out of reach, an index outside the output.
+        ValueError: shapes that do not fit, an output size out of reach, an index outside the output (of a compiled
+            kernel not here, but where a result is read: gpucnn.flags).
         TypeError: indices that are not int64, an input that is no floating tensor, an argument that is not an integer.
     """
     op = "max_unpool2d"
@@ -247,7 +248,8 @@ def max_unpool2d(
         )
         return batch.squeeze(0)
     problem = _unpool_problem(input.shape, kernel_size, stride, padding, output_size)
-    _check_indices(indices, problem)
+    if not compiled.runs(unpool2d.unpool_fprop, problem, input.data):
+        _check_indices(indices, problem)
     return record(unpool2d.MaxUnpool2d, (input, indices), {"problem": problem})  # type: ignore[no-any-return]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from gpucnn.functional.activation import real
 from gpucnn.functional.checks import floats_together
+from gpucnn.ops import compiled
 from gpucnn.ops import regression_loss as ops
 from gpucnn.reference.regression_loss import HuberProblem, LossProblem
 from gpucnn.tensor import Tensor, record
@@ -87,18 +88,15 @@ def binary_cross_entropy(
         reduction: as of `mse_loss`; the mean is over the number of elements.
 
     Raises:
-        ValueError: a number outside [0, 1]; shapes that do not fit; an unknown reduction; a weight that requires a
-            gradient.
+        ValueError: a number outside [0, 1] (of a compiled kernel not here, but where the loss is read: gpucnn.flags);
+            shapes that do not fit; an unknown reduction; a weight that requires a gradient.
         TypeError: dtypes that differ or are not floating.
     """
     op = "binary_cross_entropy"
     _together(op, input, target, reduction)
-    for name, tensor in (("input", input), ("target", target)):
-        values = tensor.data
-        if values.size and not (values.min() >= 0 and values.max() <= 1):
-            wrong = ~((values >= 0) & (values <= 1))
-            place = tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), values.shape))
-            raise ValueError(f"{op}: {name} must lie in [0, 1], got {values[place]} at {place}")
+    problem = LossProblem(weight is None and reduction != "none", _divisor(input, reduction))
+    if not compiled.runs(ops.bce, problem, input.data):
+        _check_probabilities(op, input=input, target=target)
     return _weighted(op, ops.BCE, (input, target), weight, reduction)
 
 
@@ -145,6 +143,15 @@ def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: b
         TypeError: dtypes that differ or are not floating.
     """
     return _loss("kl_div", ops.KLDivLog if log_target else ops.KLDiv, input, target, reduction, ("batchmean",))
+
+
+def _check_probabilities(op: str, **operands: Tensor) -> None:
+    for name, tensor in operands.items():
+        values = tensor.data
+        if values.size and not (values.min() >= 0 and values.max() <= 1):
+            wrong = ~((values >= 0) & (values <= 1))
+            place = tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), values.shape))
+            raise ValueError(f"{op}: {name} must lie in [0, 1], got {values[place]} at {place}")
 
 
 def check_reduction(op: str, reduction: Any, more: tuple[str, ...] = ()) -> None:

@@ -1,21 +1,81 @@
-"""Dropout, each element or each channel."""
+"""Dropout, each element or each channel, and where in a mask the elements of memory lie."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, from_nhwc, memory_order
-from gpucnn.ops.elementwise import in_memory_order
+from gpucnn.backend import Array, contiguous, empty
+from gpucnn.ops import compiled
+from gpucnn.ops.memory import inverse, memory_axes
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import dropout as reference
 from gpucnn.reference.dropout import DropoutProblem
 
+Places = tuple[tuple[int, int], tuple[int, int, int]]
+
+
+def places(mask: Sequence[int], shape: Sequence[int], order: Sequence[int] | None) -> Places:
+    """((middle, inner), (outer step, middle step, inner step)), as the bindings of csrc/dropout take them.
+
+    Args:
+        mask: the shape in which random numbers are counted; what follows an entry, in axes that it lacks, shares its
+            number.
+        shape: of the array, its axes as they lie in memory.
+        order: which of the logical axes they are; None is all in their order.
+    """
+    steps = [math.prod(mask[axis + 1 :]) if axis < len(mask) else 0 for axis in range(len(shape))]
+    axes: list[tuple[int, int]] = []  # (size, step), neighbours that one number can walk through as one
+    for size, axis in zip(shape, order or range(len(shape)), strict=True):
+        if axes and axes[-1][1] == size * steps[axis]:
+            axes[-1] = axes[-1][0] * size, steps[axis]
+        elif size != 1:
+            axes.append((size, steps[axis]))
+    if len(axes) < 2:
+        return (1, 1), (axes[0][1] if axes else 1, 0, 0)
+    (_, outer), *middles, (inner, step) = axes
+    assert len(middles) < 2, "an image has one row of pixels and one of channels"
+    middle, middle_step = middles[0] if middles else (1, 0)
+    return (middle, inner), (outer, middle_step, step)
+
+
+def _philox_mask(module: Any, p: DropoutProblem, stream: int, like: Array) -> Array:
+    keep = empty(p.shape, np.dtype(np.uint8), like)
+    module.dropout_mask(keep, (1, 1), (1, 0, 0), p.p, p.seed, p.call, stream)
+    return keep.view(np.dtype(bool))
+
+
+def _redrawn(module: Any, p: DropoutProblem, stream: int, x: Array, keep: Array | None = None) -> Array:
+    """Forward, and as well backward: what was kept is drawn again."""
+    x = contiguous(x)
+    y = empty(x.shape, x.dtype, x)
+    scale = 0.0 if p.p == 1.0 else 1.0 / (1.0 - p.p)
+    if x.dtype == np.float16:
+        scale = float(np.float16(scale))  # as array code has it
+    module.dropout_apply(x.dtype.name, x, y, *places(p.shape, x.shape, p.order), p.p, scale, p.seed, p.call, stream)
+    return y
+
+
+def _redrawn_later(module: Any, p: DropoutProblem, stream: int, x: Array) -> tuple[Array, None]:
+    return _redrawn(module, p, stream, x), None
+
+
 mask = KernelTable("dropout", "mask")
+compiled.add(mask, "philox", _philox_mask)
 mask.add("philox", "reference", reference.mask)
 
-apply_mask = KernelTable("dropout", "apply")
-apply_mask.add("select", "reference", reference.apply)
+dropout = KernelTable("dropout", "forward")
+compiled.add(dropout, "redrawn", _redrawn_later, dtypes=compiled.FLOATS)
+dropout.add("kept", "reference", reference.forward)
+
+dropout_grad = KernelTable("dropout", "backward")
+compiled.add(dropout_grad, "redrawn", _redrawn, dtypes=compiled.FLOATS)
+dropout_grad.add("kept", "reference", reference.backward)
 
 
 class Dropout(Function):
@@ -26,15 +86,13 @@ class Dropout(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Array, *, problem: DropoutProblem) -> Array:
-        keep = mask(problem, x, like=x)
-        if keep.ndim < x.ndim:
-            keep = keep.reshape(keep.shape + (1,) * (x.ndim - keep.ndim))
-        elif order := memory_order(x):  # the mask is drawn in logical order and laid out like x
-            keep = from_nhwc(keep.transpose(order).copy())
-        ctx.problem = problem
+        order = memory_axes(x)
+        ctx.problem = replace(problem, order=order)
+        y, keep = dropout(ctx.problem, x.transpose(order), like=x)
         ctx.save_for_backward(keep)
-        return in_memory_order(apply_mask, problem, x, keep)
+        return y.transpose(inverse(order))
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Array:
-        return in_memory_order(apply_mask, ctx.problem, dy, ctx.saved[0])
+        order = ctx.problem.order
+        return dropout_grad(ctx.problem, dy.transpose(order), ctx.saved[0], like=dy).transpose(inverse(order))

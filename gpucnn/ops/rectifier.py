@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, from_nhwc, memory_order
+from gpucnn.backend import Array, contiguous, empty
 from gpucnn.ops import compiled
 from gpucnn.ops.activation import from_input, tables
+from gpucnn.ops.dropout import places
 from gpucnn.ops.elementwise import (
     Parameters,
     in_memory_order,
@@ -18,6 +20,7 @@ from gpucnn.ops.elementwise import (
     unary,
     unbroadcast,
 )
+from gpucnn.ops.memory import inverse, memory_axes
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import rectifier as reference
 from gpucnn.reference.rectifier import EluProblem, RReluProblem
@@ -67,7 +70,17 @@ compiled.add(
 )
 prelu_weight_grad.add("array", "reference", reference.prelu_weight_grad)
 
+
+def _philox_slopes(module: Any, p: RReluProblem, stream: int, x: Array) -> Array:
+    x = contiguous(x)
+    slopes = empty(x.shape, x.dtype, x)
+    where = places(p.shape, x.shape, p.order)
+    module.rrelu_slopes(x.dtype.name, x, slopes, *where, p.lower, p.upper, p.seed, p.call, stream)
+    return slopes
+
+
 rrelu_slopes = KernelTable("rrelu", "slopes")
+compiled.add(rrelu_slopes, "philox", _philox_slopes, dtypes=compiled.FLOATS)
 rrelu_slopes.add("philox", "reference", reference.rrelu_slopes)
 
 ReLU = unary("ReLU", relu, relu_grad)
@@ -101,9 +114,8 @@ class RReLU(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Array, *, problem: RReluProblem) -> Array:
-        slopes = rrelu_slopes(problem, x, like=x)
-        if order := memory_order(x):  # slopes are drawn in logical order and laid out like x
-            slopes = from_nhwc(slopes.transpose(order).copy())
+        order = memory_axes(x)  # slopes are drawn in logical order and laid out like x
+        slopes = rrelu_slopes(replace(problem, order=order), x.transpose(order), like=x).transpose(inverse(order))
         ctx.save_for_backward(slopes)
         return in_memory_order(multiply, None, x, slopes)
 

@@ -2,37 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from gpucnn.autograd import Function
-from gpucnn.backend import NHWC, Array, contiguous, memory_order
-from gpucnn.ops.activation import tables
+from gpucnn.backend import NHWC, Array, contiguous, empty, memory_order, namespace, zeros
+from gpucnn.flags import flag_of
+from gpucnn.ops import compiled
 from gpucnn.ops.elementwise import in_memory_order, negative
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import regression_loss as reference
-from gpucnn.reference.pointwise import Kernel
 from gpucnn.reference.regression_loss import LossProblem
 
 
-def _by_target(op: str, kernel: Kernel) -> KernelTable:
-    table = KernelTable(op, "target_grad")
-    table.add("array", "reference", kernel)
+def _repeated(factors: tuple[Array, ...], x: Array) -> Array | None:
+    """The factor that bce_with_logits may have, as the binding takes it: one that memory repeats, if need be a copy."""
+    if not factors:
+        return None
+    factor = factors[0]
+    shape = list(factor.shape)
+    while shape and shape[0] == 1:
+        del shape[0]
+    if factor.size == 1 or tuple(shape) == x.shape[x.ndim - len(shape) :]:
+        return contiguous(factor)
+    return contiguous(namespace(x).broadcast_to(factor, x.shape))
+
+
+def _elements(name: str) -> Callable[..., Array]:
+    def run(module: Any, p: LossProblem, stream: int, x: Array, t: Array, *factors: Array) -> Array:
+        x, t = contiguous(x), contiguous(t)
+        loss = empty(() if p.reduce else x.shape, x.dtype, x)
+        memory = zeros((module.loss_words,), np.dtype(np.int32), x) if p.reduce else None
+        operands = (name, x.dtype.name, p, x, t, _repeated(factors, x))
+        module.regression_loss_fprop(*operands, loss, memory, flag_of(x), p.watched, stream)
+        return loss
+
+    return run
+
+
+def _slopes(name: str, by_target: bool) -> Callable[..., Array]:
+    def run(module: Any, p: LossProblem, stream: int, x: Array, t: Array, dy: Array, *factors: Array) -> Array:
+        x, t = contiguous(x), contiguous(t)
+        gradient = empty(x.shape, x.dtype, x)
+        operands = (name, x.dtype.name, p, x, t, _repeated(factors, x))
+        module.regression_loss_dgrad(*operands, contiguous(dy), by_target, gradient, stream)
+        return gradient
+
+    return run
+
+
+def _table(op: str, direction: str, name: str, call: Callable[..., Array], array_code: str) -> KernelTable:
+    table = KernelTable(op, direction)
+    compiled.add(table, name, call, dtypes=compiled.FLOATS)
+    table.add("array", "reference", getattr(reference, array_code))
     return table
 
 
-mse, mse_grad = tables("mse_loss", reference.mse, reference.mse_grad)
-l1, l1_grad = tables("l1_loss", reference.l1, reference.l1_grad)
-huber, huber_grad = tables("huber_loss", reference.huber, reference.huber_grad)
-bce, bce_grad = tables("bce", reference.bce, reference.bce_grad)
-bce_target_grad = _by_target("bce", reference.bce_target_grad)
-bce_with_logits, bce_with_logits_grad = tables(
-    "bce_with_logits", reference.bce_with_logits, reference.bce_with_logits_grad
-)
-bce_with_logits_target_grad = _by_target("bce_with_logits", reference.bce_with_logits_target_grad)
-kl_div, kl_div_grad = tables("kl_div", reference.kl_div, reference.kl_div_grad)
-kl_div_target_grad = _by_target("kl_div", reference.kl_div_target_grad)
-kl_div_log, kl_div_log_grad = tables("kl_div_log", reference.kl_div_log, reference.kl_div_log_grad)
-kl_div_log_target_grad = _by_target("kl_div_log", reference.kl_div_log_target_grad)
+def _tables(op: str, name: str) -> tuple[KernelTable, KernelTable]:
+    return (
+        _table(op, "forward", "elements", _elements(name), name),
+        _table(op, "backward", "elements", _slopes(name, by_target=False), f"{name}_grad"),
+    )
+
+
+def _by_target(op: str, name: str) -> KernelTable:
+    return _table(op, "target_grad", "elements", _slopes(name, by_target=True), f"{name}_target_grad")
+
+
+mse, mse_grad = _tables("mse_loss", "mse")
+l1, l1_grad = _tables("l1_loss", "l1")
+huber, huber_grad = _tables("huber_loss", "huber")
+bce, bce_grad = _tables("bce", "bce")
+bce_target_grad = _by_target("bce", "bce")
+bce_with_logits, bce_with_logits_grad = _tables("bce_with_logits", "bce_with_logits")
+bce_with_logits_target_grad = _by_target("bce_with_logits", "bce_with_logits")
+kl_div, kl_div_grad = _tables("kl_div", "kl_div")
+kl_div_target_grad = _by_target("kl_div", "kl_div")
+kl_div_log, kl_div_log_grad = _tables("kl_div_log", "kl_div_log")
+kl_div_log_target_grad = _by_target("kl_div_log", "kl_div_log")
 
 
 def _loss(name: str, run: KernelTable, gradient: KernelTable, target_gradient: KernelTable | None) -> type[Function]:
@@ -42,8 +92,12 @@ def _loss(name: str, run: KernelTable, gradient: KernelTable, target_gradient: K
     """
 
     class Loss(Function):
+        table = run
+
         @staticmethod
         def forward(ctx: Any, x: Array, t: Array, *constants: Array, problem: LossProblem) -> Array:
+            if problem.reduce and True in ctx.needs_input_grad:
+                problem = replace(problem, watched=True)  # a loss that something will be learnt from has to be finite
             ctx.problem = problem
             ctx.save_for_backward(x, t, *constants)
             if not problem.reduce:

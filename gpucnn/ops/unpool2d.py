@@ -9,6 +9,7 @@ import numpy as np
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, empty, from_nhwc, to_nhwc
+from gpucnn.flags import flag_of
 from gpucnn.ops import compiled
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import unpool2d as reference
@@ -20,7 +21,7 @@ _MOST_NUMBERS = 1 << 24
 
 def _in_place(module: Any, p: Unpool2dProblem, stream: int, x: Array, indices: Array) -> Array:
     y = empty((p.N, p.H, p.W, p.C), x.dtype, x)
-    module.max_unpool2d_fprop(p, x.dtype.name, x, indices, None, y, stream)
+    module.max_unpool2d_fprop(p, x.dtype.name, x, indices, None, y, stream, flag_of(x))
     return y
 
 
@@ -31,7 +32,7 @@ def _apart(module: Any, p: Unpool2dProblem, stream: int, x: Array, indices: Arra
     for first in range(0, p.N, images):
         some = slice(first, min(p.N, first + images))
         part, scratch = replace(p, N=some.stop - first), numbers[: some.stop - first]
-        module.max_unpool2d_fprop(part, x.dtype.name, x[some], indices[some], scratch, y[some], stream)
+        module.max_unpool2d_fprop(part, x.dtype.name, x[some], indices[some], scratch, y[some], stream, flag_of(x))
     return y
 
 

@@ -29,6 +29,8 @@ class DropoutProblem:
     p: float
     seed: int
     call: int
+    order: tuple[int, ...] | None = None
+    """The axes of x as they lie in memory, which is how forward and backward get it; None is in their own order."""
 
 
 def mask(problem: DropoutProblem, like: Array) -> Array:
@@ -48,8 +50,24 @@ def mask(problem: DropoutProblem, like: Array) -> Array:
     return kept.reshape(problem.shape)
 
 
-def apply(problem: DropoutProblem, x: Array, keep: Array) -> Array:
-    """x / (1 - p) where kept, else 0, `keep` broadcasting; forward and gradient are the same."""
+def forward(problem: DropoutProblem, x: Array) -> tuple[Array, Array]:
+    """(y, keep): x / (1 - p) where kept, else 0; and the mask, laid out like x, for `backward`."""
+    keep = mask(problem, x)
+    keep = keep.reshape(keep.shape + (1,) * (x.ndim - keep.ndim))
+    if problem.order:
+        keep = keep.transpose(problem.order)
+        if keep.size == x.size and not keep.flags.c_contiguous:
+            keep = keep.copy()  # drawn in logical order, read in that of memory
+    return _apply(problem, x, keep), keep
+
+
+def backward(problem: DropoutProblem, dy: Array, keep: Array | None) -> Array:
+    """dy / (1 - p) where the mask kept, else 0; it is drawn again where forward has left none."""
+    return forward(problem, dy)[0] if keep is None else _apply(problem, dy, keep)
+
+
+def _apply(problem: DropoutProblem, x: Array, keep: Array) -> Array:
+    """`keep` may broadcast."""
     if problem.p == 1.0:
         return namespace(x).zeros_like(x)
     return select(x, keep) * x.dtype.type(1.0 / (1.0 - problem.p))

@@ -172,13 +172,17 @@ class RReluProblem:
     upper: float
     seed: int
     call: int
+    order: tuple[int, ...] | None = None
+    """The axes of x as they lie in memory, which is how the kernel gets it; None is in their own order."""
 
 
 def rrelu_slopes(p: RReluProblem, x: Array) -> Array:
-    """Each element's factor, in logical order and the dtype of x: 1, but a number drawn where x <= 0."""
+    """Each element's factor, laid out like x and in its dtype: 1, but a number drawn where x <= 0."""
     xp = namespace(x)
     index = xp.arange(x.size, dtype=np.uint64)
     counter = (index & np.uint64(0xFFFFFFFF), index >> np.uint64(32), *split64(p.call))
     word = philox4x32(counter, split64(p.seed))[0].reshape(p.shape)
+    if p.order:
+        word = word.transpose(p.order)
     slopes = (word.astype(np.float64) * ((p.upper - p.lower) * 2.0**-32) + p.lower).astype(x.dtype)
     return xp.where(x <= 0, slopes, x.dtype.type(1))

@@ -18,6 +18,8 @@ class LossProblem:
 
     reduce: bool
     divisor: float = 1.0
+    watched: bool = False
+    """A reduced loss that is not finite is to be noted in the device flag, where the kernel has one."""
 
 
 @dataclass(frozen=True)
