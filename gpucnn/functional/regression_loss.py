@@ -191,7 +191,7 @@ def _loss(
     **huber: float,
 ) -> Tensor:
     _together(op, input, target, reduction, more)
-    kind = HuberProblem if huber else LossProblem
+    kind: Any = HuberProblem if huber else LossProblem
     if weight is None:
         problem = kind(reduction != "none", _divisor(input, reduction), **huber)
         return record(function, (input, target), {"problem": problem})  # type: ignore[no-any-return]
