@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import json
 import os
@@ -15,6 +16,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import kernel_coverage
 import numpy as np
 import pytest
 
@@ -164,7 +166,9 @@ EXTRA_KERNEL = """\
 
 #define MARK 1
 extern "C" __attribute__((visibility("default"))) int gpucnn_mark() { return MARK; }
+namespace {
 __global__ void extra_kernel(float* x) { x[threadIdx.x] = 2.0f; }
+}  // namespace
 gpucnn::simt::Status extra(float* x) { return gpucnn::simt::launch(extra_kernel, dim3(1), dim3(32), 0, nullptr, x); }
 """
 
@@ -235,6 +239,13 @@ def test_the_extension_builds_from_the_sdist(built: tuple[Path, str], tmp_path: 
     assert record["cuda"] is True
     assert record["targets"] == ["sm_80", "compute_80"]
     assert str(ROOT) not in json.dumps(record)
+    report = json.loads((package / "_kernel_report.json").read_text())
+    assert {(entry["file"], entry["kernel"]) for entry in report} >= {
+        ("extra.cu", "extra_kernel"),
+        ("template.cu", "scale_kernel<bfloat16, true>"),
+    }
+    assert {entry["target"] for entry in report} == {"sm_80"}
+    assert all(entry["registers"] and not entry["stack"] for entry in report)
     (module,) = package.glob("_cuda*.so")
     needed = subprocess.run(["ldd", module], capture_output=True, text=True, check=True).stdout
     assert "libcudart" not in needed  # linked statically: no toolkit is needed to run
@@ -329,9 +340,17 @@ def test_the_kernels_for_the_cpu_build_and_rebuild_from_the_sdist(small: Path, t
         "    x = numpy.ones(5, numpy.float32)\n"
         "    module.scale('float32', x, x, 3.0, 0)\n"
         "    print(module.flavour, x.sum())\n"
+        "print(module.kernels())\n"
+        "print([kernel[:2] for kernel in module.launched()])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=package, capture_output=True, text=True)
-    assert done.stdout.split() == ["plain", "15.0", "race", "15.0"], done.stderr
+    *sums, there, launched = done.stdout.splitlines()
+    assert sums == ["plain 15.0", "race 15.0"], done.stderr
+    # A kernel that is there and that nobody launched does not go unseen.
+    left = kernel_coverage.gaps(ast.literal_eval(there), ast.literal_eval(launched))
+    assert ("extra.cu", "extra_kernel") in left
+    assert ("template.cu", "scale_kernel<half, true>") in left
+    assert {("template.cu", "scale_kernel<float, true>"), ("template.cu", "scale_kernel<float, false>")} - set(left)
 
     source.write_text(EXTRA_KERNEL.replace("MARK 1", "MARK 3"))
     done = run_hook("build_wheel", small, small / "dist", GPUCNN_SIMT="plain")
