@@ -307,6 +307,6 @@ def test_what_kernels_cannot_do_falls_to_the_reference_with_a_reason(simt: Modul
     like = np.empty(0, np.float32)
     with pytest.raises(ValueError, match="needs a factor of at most 32, got 33"):
         ops.shuffle.pick(ShuffleProblem(1, 1, 1, 1, 33), like, kernel="tiles")
+    problem_of_a_line = InterpolateProblem(1, 1, 1, 1, 1, 1 << 30, "nearest", False, None)
     with pytest.raises(ValueError, match=r"needs axes of at most 2\^29 pixels, got one of 1073741824"):
-        problem_of_a_line = InterpolateProblem(1, 1, 1, 1, 1, 1 << 30, "nearest", False, None)
         ops.interpolate_fprop.pick(problem_of_a_line, like, kernel="direct")

@@ -21,7 +21,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """relu(linear(input, weight, bias)) in one pass, without the sum before the ReLU in memory.
+    """relu(linear(input, weight, bias)), of the same shapes, in one pass: the sum before the ReLU is never in memory.
 
     Raises:
         ValueError, TypeError: as linear().
