@@ -21,6 +21,7 @@ void register_pool2d(pybind11::module_& m);
 void register_reduction(pybind11::module_& m);
 void register_regression_loss(pybind11::module_& m);
 void register_row_norm(pybind11::module_& m);
+void register_shape(pybind11::module_& m);
 void register_softmax(pybind11::module_& m);
 void register_template(pybind11::module_& m);
 void register_unpool2d(pybind11::module_& m);
@@ -46,6 +47,7 @@ PYBIND11_MODULE(GPUCNN_MODULE, m) {
   gpucnn::register_reduction(m);
   gpucnn::register_regression_loss(m);
   gpucnn::register_row_norm(m);
+  gpucnn::register_shape(m);
   gpucnn::register_softmax(m);
   gpucnn::register_template(m);
   gpucnn::register_unpool2d(m);

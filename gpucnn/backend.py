@@ -272,6 +272,11 @@ class count_layout_copies:
         return (_copies.value if self._end is None else self._end) - self._start
 
 
+def note_layout_copy() -> None:
+    """Counts one for `count_layout_copies`."""
+    _copies.value += 1
+
+
 def memory_order(array: Array) -> tuple[int, ...] | None:
     """NHWC if `array` (logically N,C,H,W) lies channels-last in memory and not also C-contiguous, else None."""
     if array.ndim == 4 and not array.flags.c_contiguous and array.transpose(NHWC).flags.c_contiguous:
@@ -283,7 +288,7 @@ def contiguous(array: Array) -> Array:
     """`array` itself if C-contiguous, else a counted copy."""
     if array.flags.c_contiguous:
         return array
-    _copies.value += 1
+    note_layout_copy()
     return namespace(array).ascontiguousarray(array)
 
 
@@ -295,20 +300,6 @@ def to_nhwc(array: Array) -> Array:
 def from_nhwc(array: Array) -> Array:
     """C-contiguous N,H,W,C -> logical N,C,H,W, always a view."""
     return array.transpose(NCHW)
-
-
-def reshape(array: Array, shape: tuple[int, ...]) -> Array:
-    """`array.reshape(shape)` in logical order; a copy that this needs is counted."""
-    reshaped = array.reshape(shape)
-    if reshaped.size and not _shares_memory(reshaped, array):
-        _copies.value += 1
-    return reshaped
-
-
-def _shares_memory(view: Array, array: Array) -> bool:
-    if isinstance(array, np.ndarray):
-        return np.may_share_memory(view, array)
-    return bool(view.data.ptr == array.data.ptr)
 
 
 # ---------------------------------------------------------------------------------------------- backend in use

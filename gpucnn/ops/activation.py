@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty
+from gpucnn.backend import Array, empty
 from gpucnn.ops import compiled
 from gpucnn.ops.elementwise import Parameters, mapped, no_parameters, unary
+from gpucnn.ops.memory import contiguous
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import activation as reference
 

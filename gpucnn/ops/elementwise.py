@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import FLOAT_KINDS, Array, contiguous, empty, namespace
+from gpucnn.backend import FLOAT_KINDS, Array, empty, namespace
 from gpucnn.ops import compiled
-from gpucnn.ops.memory import PLAIN, common_axes, falling, inverse
+from gpucnn.ops.memory import PLAIN, common_axes, contiguous, falling, inverse, laid_out
 from gpucnn.ops.reduction import summed
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import elementwise as reference
@@ -88,7 +88,9 @@ def _alike(array: Array, shape: tuple[int, ...]) -> Array:
     """`array` where it is contiguous and of `shape`, or has one element; else a copy that is."""
     if array.size == 1 and array.ndim <= len(shape):
         return array
-    return contiguous(array if array.shape == shape else namespace(array).broadcast_to(array, shape))
+    if array.shape != shape:
+        return laid_out(namespace(array).broadcast_to(array, shape))
+    return array if array.flags.c_contiguous else laid_out(array)
 
 
 def _table(
@@ -129,7 +131,20 @@ absolute, square_root, sign = (_table(name) for name in ("absolute", "square_roo
 maximum, minimum, maximum_grad = (_table(name, walks=True) for name in ("maximum", "minimum", "maximum_grad"))
 clamp, clamp_grad = (_table(name, None, _bounds) for name in ("clamp", "clamp_grad"))
 
+
+def _where(module: Any, problem: None, stream: int, condition: Array, a: Array, b: Array) -> Array:
+    dtype = a.dtype if a.dtype == b.dtype else np.result_type(a, b)
+    shape = np.broadcast_shapes(condition.shape, a.shape, b.shape)
+    arrays = condition, a.astype(dtype, copy=False), b.astype(dtype, copy=False)
+    if len(shape) > _MOST_AXES:
+        arrays = tuple([_alike(array, shape) for array in arrays])
+    y = empty(shape, dtype, a)
+    module.select(*arrays, y, stream)
+    return y
+
+
 where = KernelTable("where", "forward")
+compiled.add(where, "select", _where)
 where.add("array", "reference", reference.where)
 
 

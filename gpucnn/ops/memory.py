@@ -1,12 +1,18 @@
-"""In which order the axes of an array lie in memory, for ops that keep it."""
+"""In which order the axes of an array lie in memory, for ops that keep it; and copies that change it."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
-from gpucnn.backend import NHWC, Array
+import numpy as np
+
+from gpucnn.backend import NHWC, Array, empty, note_layout_copy
+from gpucnn.ops import compiled
+from gpucnn.ops.registry import KernelTable
+from gpucnn.reference import shape as reference
 
 Axes = tuple[int, ...]
 
@@ -50,3 +56,95 @@ def common_axes(arrays: Sequence[Array]) -> Axes:
 def inverse(axes: Axes) -> Axes:
     """The permutation that undoes `axes`."""
     return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+
+
+# ------------------------------------------------------------------------------------------------------------ copies
+
+
+def _copy(module: Any, problem: None, stream: int, x: Array) -> Array:
+    y = empty(x.shape, x.dtype, x)
+    module.copy(x, y, stream)
+    return y
+
+
+def _convert(module: Any, dtype: np.dtype[Any], stream: int, x: Array) -> Array:
+    y = empty(x.shape, dtype, x)
+    if dtype == x.dtype:
+        module.copy(x, y, stream)
+    else:
+        module.convert(x.dtype.name, dtype.name, x, y, stream)
+    return y
+
+
+def _converts(dtype: np.dtype[Any]) -> str | None:
+    return None if dtype.name in compiled.FLOATS else f"converts to {', '.join(compiled.FLOATS)}, not to {dtype}"
+
+
+copy = KernelTable("copy", "forward")
+compiled.add(copy, "any_order", _copy)
+copy.add("array", "reference", reference.copy)
+
+convert = KernelTable("convert", "forward")
+compiled.add(convert, "any_order", _convert, _converts, dtypes=compiled.FLOATS)
+convert.add("array", "reference", reference.convert)
+
+
+def laid_out(array: Array) -> Array:
+    """A C-contiguous copy of an array that may lie in any order; more axes than a kernel takes are the library's."""
+    return copy(None, array, like=array) if array.ndim <= _MOST_AXES else reference.copy(None, array)
+
+
+_MOST_AXES = 8
+
+
+def contiguous(array: Array) -> Array:
+    """`array` itself if C-contiguous, else a counted copy."""
+    if array.flags.c_contiguous:
+        return array
+    note_layout_copy()
+    return laid_out(array)
+
+
+def to_nhwc(array: Array) -> Array:
+    """Logical N,C,H,W -> C-contiguous N,H,W,C: a free view where memory is channels-last, else a counted copy."""
+    return contiguous(array.transpose(NHWC))
+
+
+def converted(array: Array, dtype: np.dtype[Any]) -> Array:
+    """`array` in another dtype, itself if it has that; the order of axes in memory is kept."""
+    if array.dtype == dtype:
+        return array
+    if array.dtype.name not in compiled.FLOATS or dtype.name not in compiled.FLOATS:
+        return array.astype(dtype)
+    order = memory_axes(array)
+    view = array.transpose(order)
+    return convert(dtype, view, like=view).transpose(inverse(order))
+
+
+def reshape(array: Array, shape: Axes) -> Array:
+    """`array` in logical order under another shape of as many elements: a view if it can be one, else a counted copy."""
+    if array.size and not _is_view(array, shape):
+        array = contiguous(array)
+    return array.reshape(shape)
+
+
+def _is_view(array: Array, shape: Axes) -> bool:
+    """Whether `shape` cuts axes and merges only those that go on in memory from one to the next."""
+    if array.flags.c_contiguous:
+        return True
+    old = [(size, step) for size, step in zip(array.shape, array.strides, strict=True) if size != 1]
+    new = [size for size in shape if size != 1]
+    i = j = 0
+    while i < len(old):  # groups of axes, old and new, of as many elements each
+        first, have, want = i, old[i][0], new[j]
+        i, j = i + 1, j + 1
+        while have != want:
+            if have < want:
+                have *= old[i][0]
+                i += 1
+            else:
+                want *= new[j]
+                j += 1
+        if any(old[k][1] != old[k + 1][0] * old[k + 1][1] for k in range(first, i - 1)):
+            return False
+    return True

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty, namespace
+from gpucnn.backend import Array, empty, namespace
 from gpucnn.ops import compiled
-from gpucnn.ops.memory import PLAIN, inverse, memory_axes
+from gpucnn.ops.memory import PLAIN, inverse, laid_out, memory_axes
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import reduction as reference
 from gpucnn.reference.reduction import NormProblem, VarProblem
@@ -48,7 +48,8 @@ class _Plan:
         self.kept = _kept(x.shape, axes, True)
         if found is None:
             self.order = (*[axis for axis in range(x.ndim) if axis not in axes], *axes)
-            x = contiguous(x.transpose(self.order))
+            x = x.transpose(self.order)
+            x = x if x.flags.c_contiguous else laid_out(x)
             count = math.prod([x.shape[axis] for axis in range(x.ndim - len(axes), x.ndim)])
             found = math.prod(x.shape[: x.ndim - len(axes)]), count, 1
         self.laid_out = x.shape
@@ -57,7 +58,7 @@ class _Plan:
 
     def result(self, array: Array) -> Array:
         """`array`, of the shape of the reduction's result, as (outer, inner)."""
-        return contiguous(array).reshape(self.results)
+        return (array if array.flags.c_contiguous else laid_out(array)).reshape(self.results)
 
     def restored(self, dx: Array) -> Array:
         """dx, of the shape of `x`, with the axes of the array that the plan was made for."""
@@ -252,9 +253,7 @@ class _Linear(Function):
         dx = xp.broadcast_to(dy.reshape(_kept(ctx.shape, ctx.axes, True)), ctx.shape)
         if ctx.order is PLAIN[len(ctx.shape)]:
             return dx
-        laid_out = empty(tuple([ctx.shape[axis] for axis in ctx.order]), dy.dtype, dy)
-        laid_out[...] = dx.transpose(ctx.order)
-        return laid_out.transpose(inverse(ctx.order))
+        return laid_out(dx.transpose(ctx.order)).transpose(inverse(ctx.order))
 
 
 class Sum(_Linear):

@@ -5,6 +5,7 @@ What is copied stays in the order that memory has: the result of a channels-last
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,34 +13,136 @@ import numpy as np
 
 from gpucnn import backend
 from gpucnn.autograd import Function
-from gpucnn.backend import Array
+from gpucnn.backend import Array, empty
+from gpucnn.ops import compiled
 from gpucnn.ops.elementwise import unbroadcast
-from gpucnn.ops.memory import Axes, common_axes, inverse, memory_axes
+from gpucnn.ops.memory import Axes, common_axes, converted, inverse, laid_out, memory_axes, reshape
 from gpucnn.ops.reduction import sum_
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import shape as reference
 from gpucnn.reference.shape import PadProblem, RollProblem, SplitProblem
 
+
+# ------------------------------------------------------------------------------------------------ compiled kernels
+
+
+def _concatenate(module: Any, axis: int, stream: int, *arrays: Array) -> Array:
+    first, sizes = arrays[0], [array.shape[axis] for array in arrays]
+    y = empty((*first.shape[:axis], sum(sizes), *first.shape[axis + 1 :]), first.dtype, first)
+    for array, place in zip(arrays, reference.parts(y, axis, sizes), strict=True):
+        module.copy(array, place, stream)
+    return y
+
+
+def _split(module: Any, p: SplitProblem, stream: int, x: Array) -> list[Array | None]:
+    views = reference.parts(x, p.axis, p.sizes)
+    return [
+        (view if view.flags.c_contiguous else _copied(module, stream, view)) if wanted else None
+        for view, wanted in zip(views, p.wanted, strict=True)
+    ]
+
+
+def _copied(module: Any, stream: int, view: Array) -> Array:
+    y = empty(view.shape, view.dtype, view)
+    module.copy(view, y, stream)
+    return y
+
+
+def _pad(module: Any, p: PadProblem, stream: int, x: Array) -> Array:
+    y = empty(tuple([size + sum(amount) for size, amount in zip(x.shape, p.amounts, strict=True)]), x.dtype, x)
+    before, after = [a for a, _ in p.amounts], [b for _, b in p.amounts]
+    value = np.asarray(p.value if p.mode == "constant" else 0).astype(x.dtype).tobytes()
+    module.pad(x, y, before, after, p.mode, value, stream)
+    return y
+
+
+def _pad_grad(module: Any, p: PadProblem, stream: int, dy: Array) -> Array:
+    if p.mode == "constant":
+        return _pad(module, PadProblem(tuple([(-a, -b) for a, b in p.amounts]), "constant"), stream, dy)
+    dx = empty(tuple([size - sum(amount) for size, amount in zip(dy.shape, p.amounts, strict=True)]), dy.dtype, dy)
+    before, after = [a for a, _ in p.amounts], [b for _, b in p.amounts]
+    if not dy.flags.c_contiguous:
+        dy = _copied(module, stream, dy)
+    module.pad_grad(dy.dtype.name, dy, dx, before, after, p.mode, stream)
+    return dx
+
+
+def _few_axes(p: PadProblem) -> str | None:
+    return None if len(p.amounts) <= 8 else f"pads arrays of at most 8 axes, got {len(p.amounts)}"
+
+
+def _few_padded(p: PadProblem) -> str | None:
+    count = sum([any(amount) for amount in p.amounts])
+    return f"adds up {count} padded axes; at most 3" if p.mode != "constant" and count > 3 else _few_axes(p)
+
+
+def _repeat(module: Any, counts: Axes, stream: int, x: Array) -> Array:
+    if sum([count != 1 for count in counts]) > 3:  # more axes, half of them new ones, than a walk may have
+        for axis, count in enumerate(counts):
+            x = _repeat(module, tuple([count if i == axis else 1 for i in range(x.ndim)]), stream, x)
+        return x
+    new = tuple([size for count, kept in zip(counts, x.shape, strict=True) for size in (count, kept)])
+    y = empty(tuple([count * size for count, size in zip(counts, x.shape, strict=True)]), x.dtype, x)
+    spaced = x[tuple([part for _ in counts for part in (None, slice(None))])]
+    module.copy(spaced, y.reshape(new), stream)
+    return y
+
+
+def _flip(module: Any, axes: Axes, stream: int, x: Array) -> Array:
+    return _copied(module, stream, x[tuple([slice(None, None, -1 if i in axes else 1) for i in range(x.ndim)])])
+
+
+def _roll(module: Any, p: RollProblem, stream: int, x: Array) -> Array:
+    y = empty(x.shape, x.dtype, x)
+    if not x.size:
+        return y
+    shifts = [0] * x.ndim
+    for shift, axis in zip(p.shifts, p.axes, strict=True):
+        shifts[axis] = (shifts[axis] + shift) % x.shape[axis]
+    # Along each axis what stays in front of the end, and what comes in at the other.
+    pieces = [
+        [(slice(None, size - shift), slice(shift, None)), (slice(size - shift, None), slice(None, shift))]
+        if shift
+        else [(slice(None), slice(None))]
+        for shift, size in zip(shifts, x.shape, strict=True)
+    ]
+    for piece in itertools.product(*pieces):
+        module.copy(x[tuple([source for source, _ in piece])], y[tuple([place for _, place in piece])], stream)
+    return y
+
+
+# ---------------------------------------------------------------------------------------------------------- tables
+
 concatenate = KernelTable("cat", "forward")
+compiled.add(concatenate, "copies", _concatenate)
 concatenate.add("parts", "reference", reference.concatenate)
 
 split = KernelTable("split", "forward")
+compiled.add(split, "copies", _split)
 split.add("parts", "reference", reference.split)
 
 pad = KernelTable("pad", "forward")
+compiled.add(pad, "gather", _pad, _few_axes)
 pad.add("edges", "reference", reference.pad)
 
 pad_grad = KernelTable("pad", "backward")
+compiled.add(pad_grad, "gather", _pad_grad, _few_padded, dtypes=compiled.FLOATS)
 pad_grad.add("edges", "reference", reference.pad_grad)
 
 repeat = KernelTable("repeat", "forward")
+compiled.add(repeat, "copies", _repeat)
 repeat.add("array", "reference", reference.repeat)
 
 flip = KernelTable("flip", "forward")
+compiled.add(flip, "copies", _flip)
 flip.add("array", "reference", reference.flip)
 
 roll = KernelTable("roll", "forward")
+compiled.add(roll, "copies", _roll)
 roll.add("array", "reference", reference.roll)
+
+
+# --------------------------------------------------------------------------------------------------------- the ops
 
 
 class Reshape(Function):
@@ -48,11 +151,11 @@ class Reshape(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, *, shape: tuple[int, ...]) -> Array:
         ctx.shape = x.shape
-        return backend.reshape(x, shape)
+        return reshape(x, shape)
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Array:
-        return backend.reshape(dy, ctx.shape)
+        return reshape(dy, ctx.shape)
 
 
 class Permute(Function):
@@ -220,8 +323,15 @@ class Convert(Function):
     def forward(ctx: Any, x: Array, *, dtype: np.dtype[Any], device: str, copy: bool = False) -> Array:
         ctx.dtype, ctx.device = x.dtype, backend.device_of(x)
         with np.errstate(all="ignore"):  # what overflows in a narrower dtype is an infinity, no event to warn of
-            return backend.to_device(x.astype(dtype, copy=copy), device)
+            y = converted(x, dtype)
+        return backend.to_device(_cloned(y) if copy and y is x else y, device)
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Array:
-        return backend.to_device(dy, ctx.device).astype(ctx.dtype, copy=False)
+        return converted(backend.to_device(dy, ctx.device), ctx.dtype)
+
+
+def _cloned(x: Array) -> Array:
+    """A copy that lies as x does, without its gaps."""
+    axes = memory_axes(x)
+    return laid_out(x.transpose(axes)).transpose(inverse(axes))

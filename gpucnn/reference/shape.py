@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from gpucnn.backend import Array, accumulator, empty, namespace
 from gpucnn.reference.common import blocks, is_large
@@ -65,6 +67,16 @@ def _row_blocks(array: Array) -> list[slice]:
 
 
 # ------------------------------------------------------------------------------------------- copies and moves
+
+
+def copy(problem: None, x: Array) -> Array:
+    """C-contiguous, in memory of its own."""
+    return x.copy(order="C")
+
+
+def convert(dtype: np.dtype[Any], x: Array) -> Array:
+    """Rounded to the nearest; what is too large for the dtype becomes infinite."""
+    return x.astype(dtype, order="C")
 
 
 def repeat(counts: tuple[int, ...], x: Array) -> Array:
