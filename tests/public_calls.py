@@ -43,6 +43,9 @@ class Maker:
     def bools(self, *shape: int) -> Tensor:
         return gpucnn.tensor(np.arange(math.prod(shape)).reshape(shape) % 3 == 0, device=self.device)
 
+    def bytes(self, *shape: int) -> Tensor:
+        return gpucnn.tensor(np.arange(math.prod(shape)).reshape(shape) % 256, "uint8", device=self.device)
+
     def buffer(self, value: float, *shape: int) -> Tensor:
         return gpucnn.tensor(np.full(shape, value), self.dtype, device=self.device)
 
@@ -184,6 +187,7 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "pad reflect": lambda m: F.pad(m(2, 3, 4, 5), (1, 2, 2, 1), mode="reflect"),
     "pad replicate": lambda m: F.pad(m(2, 3, 4, 5), (1, 2, 2, 1), mode="replicate"),
     "pad circular": lambda m: F.pad(m(2, 3, 4, 5), (1, 2, 2, 1), mode="circular"),
+    "normalize_images": lambda m: F.normalize_images(m.bytes(2, 3, 4, 5), 0.5, (0.1, 0.2, 0.4), m.dtype),
     "flatten": lambda m: F.flatten(m(2, 3, 4, 5), 1),
     "cat": lambda m: gpucnn.cat([m(2, 3, 4, 5), m(2, 2, 4, 5)], 1),
     "stack": lambda m: gpucnn.stack([m(2, 3), m(2, 3)], 1),

@@ -17,6 +17,7 @@ from fake_cupy import Device, FakeArray, fake_cupy
 import gpucnn
 from gpucnn import Tensor, backend, extension, use_backend
 from gpucnn.backend import count_layout_copies, current_backend, is_strict
+from gpucnn.ops.memory import reshape
 
 IMAGES = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
 CHANNELS_LAST = np.ascontiguousarray(IMAGES.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
@@ -157,14 +158,14 @@ def test_layout_copies_are_counted_and_views_are_not() -> None:
     with count_layout_copies() as copies:
         backend.to_nhwc(CHANNELS_LAST)
         backend.contiguous(IMAGES)
-        backend.reshape(IMAGES, (6, 20))
-        backend.reshape(CHANNELS_LAST, (2, 3, 20))
-        backend.reshape(IMAGES[:0], (0, 7))
+        reshape(IMAGES, (6, 20))
+        reshape(CHANNELS_LAST, (2, 3, 20))
+        reshape(IMAGES[:0], (0, 7))
         assert copies.value == 0
         backend.to_nhwc(IMAGES)
         assert copies.value == 1
         backend.contiguous(CHANNELS_LAST)
-        backend.reshape(CHANNELS_LAST, (120,))
+        reshape(CHANNELS_LAST, (120,))
         assert copies.value == 3
     backend.to_nhwc(IMAGES)
     assert copies.value == 3

@@ -183,6 +183,6 @@ def test_every_op_has_a_file_of_tests() -> None:
         *("absolute", "square_root", "sign", "maximum", "maximum_grad", "minimum", "clamp", "clamp_grad", "where"),
         *("amax", "amin", "prod", "logsumexp", "var", "norm", "matmul"),
         *("argmax", "argmin", "argsort", "take", "put", "cumsum"),
-        *("copy", "convert", "cat", "split", "pad", "repeat", "flip", "roll"),
+        *("normalize_images", "copy", "convert", "cat", "split", "pad", "repeat", "flip", "roll"),
         *("interpolate", "bed_of_nails", "pixel_shuffle", "pixel_unshuffle"),
     }

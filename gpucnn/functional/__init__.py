@@ -22,6 +22,7 @@ from gpucnn.functional.activation import (
 )
 from gpucnn.functional.conv import conv1d, conv2d, conv2d_relu, conv_transpose2d, fold, unfold
 from gpucnn.functional.dropout import dropout, dropout2d
+from gpucnn.functional.images import normalize_images
 from gpucnn.functional.linear import linear, linear_relu
 from gpucnn.functional.loss import cross_entropy, nll_loss
 from gpucnn.functional.norm import (
@@ -113,6 +114,7 @@ __all__ = [
     "mish",
     "mse_loss",
     "nll_loss",
+    "normalize_images",
     "pad",
     "pixel_shuffle",
     "pixel_unshuffle",

@@ -82,11 +82,11 @@ def _converts(dtype: np.dtype[Any]) -> str | None:
 
 copy = KernelTable("copy", "forward")
 compiled.add(copy, "any_order", _copy)
-copy.add("array", "reference", reference.copy)
+copy.add("array", "reference", reference.copy, widens=False)
 
 convert = KernelTable("convert", "forward")
 compiled.add(convert, "any_order", _convert, _converts, dtypes=compiled.FLOATS)
-convert.add("array", "reference", reference.convert)
+convert.add("array", "reference", reference.convert, widens=False)
 
 
 def laid_out(array: Array) -> Array:

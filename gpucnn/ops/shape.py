@@ -22,7 +22,6 @@ from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import shape as reference
 from gpucnn.reference.shape import PadProblem, RollProblem, SplitProblem
 
-
 # ------------------------------------------------------------------------------------------------ compiled kernels
 
 
@@ -115,15 +114,15 @@ def _roll(module: Any, p: RollProblem, stream: int, x: Array) -> Array:
 
 concatenate = KernelTable("cat", "forward")
 compiled.add(concatenate, "copies", _concatenate)
-concatenate.add("parts", "reference", reference.concatenate)
+concatenate.add("parts", "reference", reference.concatenate, widens=False)
 
 split = KernelTable("split", "forward")
 compiled.add(split, "copies", _split)
-split.add("parts", "reference", reference.split)
+split.add("parts", "reference", reference.split, widens=False)
 
 pad = KernelTable("pad", "forward")
 compiled.add(pad, "gather", _pad, _few_axes)
-pad.add("edges", "reference", reference.pad)
+pad.add("edges", "reference", reference.pad, widens=False)
 
 pad_grad = KernelTable("pad", "backward")
 compiled.add(pad_grad, "gather", _pad_grad, _few_padded, dtypes=compiled.FLOATS)
@@ -131,15 +130,15 @@ pad_grad.add("edges", "reference", reference.pad_grad)
 
 repeat = KernelTable("repeat", "forward")
 compiled.add(repeat, "copies", _repeat)
-repeat.add("array", "reference", reference.repeat)
+repeat.add("array", "reference", reference.repeat, widens=False)
 
 flip = KernelTable("flip", "forward")
 compiled.add(flip, "copies", _flip)
-flip.add("array", "reference", reference.flip)
+flip.add("array", "reference", reference.flip, widens=False)
 
 roll = KernelTable("roll", "forward")
 compiled.add(roll, "copies", _roll)
-roll.add("array", "reference", reference.roll)
+roll.add("array", "reference", reference.roll, widens=False)
 
 
 # --------------------------------------------------------------------------------------------------------- the ops
