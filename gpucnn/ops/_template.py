@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty, from_nhwc, memory_order, to_nhwc
+from gpucnn.backend import Array, empty, from_nhwc, memory_order
 from gpucnn.ops import compiled
+from gpucnn.ops.memory import contiguous, to_nhwc
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import _template as reference
 

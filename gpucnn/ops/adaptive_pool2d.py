@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, from_nhwc, to_nhwc
+from gpucnn.backend import Array, empty, from_nhwc
 from gpucnn.ops import compiled
 from gpucnn.ops.images import linear_map
+from gpucnn.ops.memory import to_nhwc
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import adaptive_pool2d as reference
 from gpucnn.reference.adaptive_pool2d import AdaptivePool2dProblem

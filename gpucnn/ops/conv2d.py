@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty, from_nhwc, to_nhwc
+from gpucnn.backend import Array, empty, from_nhwc
 from gpucnn.ops import compiled
+from gpucnn.ops.memory import contiguous, to_nhwc
 from gpucnn.ops.rectifier import relu_grad
 from gpucnn.ops.registry import KernelTable
 from gpucnn.problem import Conv2dProblem

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, from_nhwc, to_nhwc
+from gpucnn.backend import Array, from_nhwc
 from gpucnn.ops import compiled, conv2d
+from gpucnn.ops.memory import contiguous, to_nhwc
 from gpucnn.ops.registry import KernelTable
 from gpucnn.problem import Conv2dProblem
 from gpucnn.reference import conv_transpose2d as reference

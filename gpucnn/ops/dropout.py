@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty
+from gpucnn.backend import Array, empty
 from gpucnn.ops import compiled
-from gpucnn.ops.memory import inverse, memory_axes
+from gpucnn.ops.memory import contiguous, inverse, memory_axes
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import dropout as reference
 from gpucnn.reference.dropout import DropoutProblem

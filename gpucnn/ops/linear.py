@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty
+from gpucnn.backend import Array, empty
 from gpucnn.ops import compiled
+from gpucnn.ops.memory import contiguous
 from gpucnn.ops.rectifier import relu_grad
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import linear as reference

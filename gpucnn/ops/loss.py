@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty, zeros
+from gpucnn.backend import Array, empty, zeros
 from gpucnn.flags import flag_of
 from gpucnn.ops import compiled
+from gpucnn.ops.memory import contiguous
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import loss as reference
 from gpucnn.reference.loss import CrossEntropyProblem, NLLProblem

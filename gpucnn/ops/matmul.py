@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty, namespace
+from gpucnn.backend import Array, empty, namespace
 from gpucnn.ops import compiled, linear
 from gpucnn.ops.elementwise import unbroadcast
+from gpucnn.ops.memory import contiguous
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import matmul as reference
 

@@ -122,7 +122,7 @@ def converted(array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def reshape(array: Array, shape: Axes) -> Array:
-    """`array` in logical order under another shape of as many elements: a view if it can be one, else a counted copy."""
+    """`array` in logical order under another shape of as many elements: a view if it can be, else a counted copy."""
     if array.size and not _is_view(array, shape):
         array = contiguous(array)
     return array.reshape(shape)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty, from_nhwc, memory_order
+from gpucnn.backend import Array, empty, from_nhwc, memory_order
 from gpucnn.ops import compiled
+from gpucnn.ops.memory import contiguous
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import layer_norm, local_response_norm
 from gpucnn.reference import norm as reference

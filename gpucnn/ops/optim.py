@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gpucnn import flags
-from gpucnn.backend import Array, contiguous, device_of
+from gpucnn.backend import Array, device_of
 from gpucnn.ops import compiled
-from gpucnn.ops.memory import memory_axes
+from gpucnn.ops.memory import contiguous, memory_axes
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import optim as reference
 from gpucnn.reference.optim import AdamProblem, SGDProblem

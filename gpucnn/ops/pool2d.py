@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, from_nhwc, to_nhwc
+from gpucnn.backend import Array, empty, from_nhwc
 from gpucnn.ops import compiled
+from gpucnn.ops.memory import to_nhwc
 from gpucnn.ops.registry import KernelTable
 from gpucnn.problem import Pool2dProblem
 from gpucnn.reference import lp_pool2d as lp

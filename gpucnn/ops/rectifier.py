@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty
+from gpucnn.backend import Array, empty
 from gpucnn.ops import compiled
 from gpucnn.ops.activation import from_input, tables
 from gpucnn.ops.dropout import places
@@ -20,7 +20,7 @@ from gpucnn.ops.elementwise import (
     unary,
     unbroadcast,
 )
-from gpucnn.ops.memory import inverse, memory_axes
+from gpucnn.ops.memory import contiguous, inverse, memory_axes
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import rectifier as reference
 from gpucnn.reference.rectifier import EluProblem, RReluProblem

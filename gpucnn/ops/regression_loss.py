@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import NHWC, Array, contiguous, empty, memory_order, namespace, zeros
+from gpucnn.backend import NHWC, Array, empty, memory_order, namespace, zeros
 from gpucnn.flags import flag_of
 from gpucnn.ops import compiled
 from gpucnn.ops.elementwise import in_memory_order, negative
+from gpucnn.ops.memory import contiguous
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import regression_loss as reference
 from gpucnn.reference.regression_loss import LossProblem

@@ -6,8 +6,9 @@ import functools
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty
+from gpucnn.backend import Array, empty
 from gpucnn.ops import compiled
+from gpucnn.ops.memory import contiguous
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import softmax as reference
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, from_nhwc, to_nhwc
+from gpucnn.backend import Array, empty, from_nhwc
 from gpucnn.flags import flag_of
 from gpucnn.ops import compiled
+from gpucnn.ops.memory import to_nhwc
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import unpool2d as reference
 from gpucnn.reference.unpool2d import Unpool2dProblem
