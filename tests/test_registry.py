@@ -15,7 +15,7 @@ from fake_cupy import FakeArray, fake_cupy
 import gpucnn
 from gpucnn import backend, use_backend
 from gpucnn.ops import registry
-from gpucnn.ops.registry import TABLES, KernelTable
+from gpucnn.ops.registry import TABLES, KernelTable, observe_calls
 
 CPU = np.zeros(1, np.float32)
 GPU = FakeArray(CPU, 0)
@@ -37,7 +37,6 @@ def at_most(limit: int) -> Any:
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> KernelTable:
     """small (at most 10), large and never on reference; one for small ones on each other backend; all can be used."""
-    monkeypatch.setattr(registry, "TABLES", {})
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(devices=1))
     monkeypatch.setattr(backend, "unavailable", lambda name: None)
     monkeypatch.setattr(backend, "runs_kernels", lambda device: device == 0)
@@ -51,7 +50,8 @@ def table(monkeypatch: pytest.MonkeyPatch) -> KernelTable:
 
 
 @pytest.fixture(autouse=True)
-def on_reference() -> Iterator[None]:
+def on_reference(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(registry, "TABLES", {})
     with use_backend("reference"):
         yield
 
@@ -191,3 +191,56 @@ def test_a_kernel_takes_the_dtypes_that_it_names(table: KernelTable) -> None:
             table.pick(Problem(50), double)
     with use_backend("simt"):
         assert table.pick(Problem(50), double).name == "large"
+
+
+def in_bfloat16(run: Any, *arrays: Any, **options: Any) -> Any:
+    table = KernelTable("op", "of bfloat16")
+    table.add("array", "reference", run, **options)
+    return table(None, *[np.array(array, "bfloat16") for array in arrays], like=np.empty(0, "bfloat16"))
+
+
+def test_array_code_computes_bfloat16_in_float32_and_what_leaves_it_is_rounded() -> None:
+    def run(problem: None, x: Any, bias: Any) -> Any:
+        assert x.dtype == bias.dtype == np.float32
+        return x / 3 + bias, x.astype(np.float64) / 3, [x > 1], None
+
+    y, statistics, (kept,), nothing = in_bfloat16(run, [1.0, 2.0], [0.5, 0.5])
+    assert y.dtype == "bfloat16"
+    assert y.tolist() == (np.array([1.0, 2.0], np.float32) / 3 + 0.5).astype("bfloat16").tolist()
+    assert statistics.tolist() == [1 / 3, 2 / 3]
+    assert kept.tolist() == [False, True]
+    assert nothing is None
+
+
+def test_what_array_code_writes_in_place_is_written_in_bfloat16() -> None:
+    table = KernelTable("op", "step")
+
+    def run(problem: None, x: Any, dx: Any) -> None:
+        x -= dx / 3
+
+    table.add("array", "reference", run)
+    x, dx = np.ones(2, "bfloat16"), np.ones(2, "bfloat16")
+    dx.flags.writeable = False
+    table(None, x, dx, like=x)
+    assert x.dtype == "bfloat16"
+    assert x.tolist() == np.full(2, 2 / 3, "bfloat16").tolist()
+
+
+def test_a_kernel_may_take_bfloat16_as_it_is() -> None:
+    assert in_bfloat16(lambda problem, x: x.dtype.name, [1.0], widens=False) == "bfloat16"
+
+
+def test_calls_can_be_observed_in_the_kernels_place(table: KernelTable) -> None:
+    asked: list[Any] = []
+
+    def observer(*question: Any) -> str:
+        asked.append(question)
+        return "answer"
+
+    with observe_calls(observer):
+        assert table(Problem(1), 5, kernel="large", like=CPU) == "answer"
+        with observe_calls(lambda *question: "inner"):
+            assert table(Problem(1), like=CPU) == "inner"
+        assert table(Problem(2), like=CPU) == "answer"
+    assert asked == [(table, Problem(1), (5,), "large", CPU), (table, Problem(2), (), None, CPU)]
+    assert table(Problem(1), like=CPU) != "answer"

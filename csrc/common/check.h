@@ -86,6 +86,12 @@ inline const char* remedy(cudaError_t code) {
     case cudaErrorLaunchFailure:
       return "; an earlier launch may be the cause (CUDA_LAUNCH_BLOCKING=1 tells which); CUDA is unusable in this "
              "process from now on";
+    case cudaErrorInvalidConfiguration:
+    case cudaErrorInvalidValue:
+    case cudaErrorLaunchOutOfResources:
+      return "; the device does not take that launch: kernel=\"...\" asks for another kernel (`gpucnn explain` names "
+             "them), "
+             "and gpucnn.use_backend(\"reference\") does without";
     default:
       return "";
   }
