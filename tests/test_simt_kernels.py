@@ -45,6 +45,8 @@ def passes(run: Any, *shapes: tuple[int, ...]) -> list[np.ndarray]:
 
 CALLS: dict[str, tuple[Any, tuple[tuple[int, ...], ...]]] = {
     "conv2d": (lambda *a: F.conv2d(*a, 2, 1, 1, 2), ((2, 4, 9, 8), (16, 2, 3, 3), (16,))),
+    "conv2d_relu": (lambda *a: F.conv2d_relu(*a, 2, 1, 1, 2), ((2, 4, 9, 8), (16, 2, 3, 3), (16,))),
+    "conv2d_relu depthwise": (lambda *a: F.conv2d_relu(*a, 1, 1, 1, 8), ((2, 8, 9, 8), (8, 1, 3, 3), (8,))),
     "conv2d of one image": (lambda *a: F.conv2d(*a, padding="same"), ((5, 9, 8), (3, 5, 2, 4), (3,))),
     "conv1d": (lambda *a: F.conv1d(*a, 3, 2, 2), ((2, 9, 31), (10, 9, 4), (10,))),
     "conv_transpose2d with a bias": (lambda *a: F.conv_transpose2d(*a, 2, 1), ((2, 8, 4, 5), (8, 6, 4, 4), (6,))),

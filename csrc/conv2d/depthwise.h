@@ -7,6 +7,7 @@
 #include "common/index.h"
 #include "common/pack.h"
 #include "common/problem.h"
+#include "common/slabs.h"
 #include "conv2d/epilogue.h"
 #include "simt/simt.h"
 
@@ -17,24 +18,11 @@
 namespace gpucnn {
 
 inline constexpr int kMostDepthwiseRows = 7;  // of a filter whose weights go to shared memory: at most 25 KiB a slab
-inline constexpr int kWidestSlab = 4;         // shift: 16 vectors, which are 256 contiguous bytes of a pixel
 
 inline void require_depthwise(const Conv2dProblem& p) {
   if (p.groups == p.C && p.K == p.C) return;
   throw std::invalid_argument("conv2d: a depthwise kernel needs groups=C and K=C, got groups=" +
                               std::to_string(p.groups) + ", C=" + std::to_string(p.C) + ", K=" + std::to_string(p.K));
-}
-
-struct Slabs {
-  int shift;  // a slab has 2^shift vectors; threads that share them are a power of two, and banks do not collide
-  int count;
-};
-
-// The widest slabs of which an eighth or less lies beyond the last channel.
-inline Slabs slabs_of(int vectors) {
-  int shift = kWidestSlab;
-  while (shift > 0 && (blocks_of(1 << shift, vectors) << shift) * 7 > std::int64_t{vectors} * 8) --shift;
-  return {shift, static_cast<int>(blocks_of(1 << shift, vectors))};
 }
 
 // p[0] ... p[kCount - 1] where `ok`, else zeros; p is not followed then.
