@@ -24,6 +24,7 @@ void register_row_norm(pybind11::module_& m);
 void register_shape(pybind11::module_& m);
 void register_softmax(pybind11::module_& m);
 void register_template(pybind11::module_& m);
+void register_unfold(pybind11::module_& m);
 void register_unpool2d(pybind11::module_& m);
 void register_upsample(pybind11::module_& m);
 
@@ -50,6 +51,7 @@ PYBIND11_MODULE(GPUCNN_MODULE, m) {
   gpucnn::register_shape(m);
   gpucnn::register_softmax(m);
   gpucnn::register_template(m);
+  gpucnn::register_unfold(m);
   gpucnn::register_unpool2d(m);
   gpucnn::register_upsample(m);
 }

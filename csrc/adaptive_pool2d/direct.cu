@@ -8,8 +8,7 @@
 // Layout   x, dx (N,H,W,C), y, dy, indices (N,P,Q,C).
 // Block    256 consecutive packs of channels of the output, whatever pixels they belong to.
 // Thread   one pack: of averages 16 bytes of neighbouring channels; of maxima two channels, whose indices are 16 bytes;
-//          where packs do not fill a pixel or an address is not aligned, one channel. Loops over columns
-//          are not unrolled: ptxas would spill what several turns need; other warps hide the latency.
+//          where packs do not fill a pixel or an address is not aligned, one channel.
 // Limits   sizes in [1, 2^31); N, C, P and Q may be 0.
 // Bound    memory: each element of x and y once, of indices too; cells that windows share come from L2 the second time.
 //          7x7 of 16x16 at N32 C512 (VGG's on larger images): float32 17 + 3 MB, 6.7 us at 3.0 TB/s; 16 bits 3.3 us.
@@ -24,6 +23,8 @@
 
 namespace gpucnn {
 namespace {
+
+constexpr int kResident = 4;  // blocks of a multiprocessor: 64 registers a thread, where ptxas would rather spill
 
 // From `first` up to, not including, `end`.
 struct Span {
@@ -61,8 +62,8 @@ Adaptive adaptive_of(const AdaptivePool2dProblem& p, int each) {
 }
 
 template <typename T, int kChannels>
-__global__ void __launch_bounds__(kPixelThreads)
-    average_fprop_kernel(const Adaptive a, const T* __restrict__ x, T* __restrict__ y) {
+__global__ void __launch_bounds__(kPixelThreads, kResident)
+    adaptive_average_fprop_kernel(const Adaptive a, const T* __restrict__ x, T* __restrict__ y) {
   const std::int64_t index = pack_index();
   if (index >= a.y.count) return;
   const PackPlace window = place_of<kChannels>(a.y, index);
@@ -72,7 +73,6 @@ __global__ void __launch_bounds__(kPixelThreads)
   const float inverse = 1.0f / count;
   Floats<kChannels> sum = filled<kChannels>(0.0f);
   for (int row = rows.first; row < rows.end; ++row) {
-#pragma unroll 1
     for (int column = columns.first; column < columns.end; ++column) {
       const Floats<kChannels> cells = load<kChannels>(image + a.x.images.offset({0, row, column}));
 #pragma unroll
@@ -83,8 +83,8 @@ __global__ void __launch_bounds__(kPixelThreads)
 }
 
 template <typename T, int kChannels>
-__global__ void __launch_bounds__(kPixelThreads)
-    average_dgrad_kernel(const Adaptive a, const T* __restrict__ dy, T* __restrict__ dx) {
+__global__ void __launch_bounds__(kPixelThreads, kResident)
+    adaptive_average_dgrad_kernel(const Adaptive a, const T* __restrict__ dy, T* __restrict__ dx) {
   const std::int64_t index = pack_index();
   if (index >= a.x.count) return;
   const PackPlace cell = place_of<kChannels>(a.x, index);
@@ -93,7 +93,6 @@ __global__ void __launch_bounds__(kPixelThreads)
   Floats<kChannels> sum = filled<kChannels>(0.0f);
   for (int row = above.first; row < above.end; ++row) {
     const Span rows = a.rows[row];
-#pragma unroll 1
     for (int column = beside.first; column < beside.end; ++column) {
       const Span columns = a.columns[column];
       const float count = static_cast<float>(rows.end - rows.first) * static_cast<float>(columns.end - columns.first);
@@ -135,8 +134,9 @@ __device__ __forceinline__ void store_indices(std::int64_t* p, const Indices<kCh
 }
 
 template <typename T, int kChannels>
-__global__ void __launch_bounds__(kPixelThreads)
-    max_fprop_kernel(const Adaptive a, const T* __restrict__ x, T* __restrict__ y, std::int64_t* __restrict__ indices) {
+__global__ void __launch_bounds__(kPixelThreads, kResident)
+    adaptive_max_fprop_kernel(const Adaptive a, const T* __restrict__ x, T* __restrict__ y,
+                              std::int64_t* __restrict__ indices) {
   const std::int64_t index = pack_index();
   if (index >= a.y.count) return;
   const PackPlace window = place_of<kChannels>(a.y, index);
@@ -152,7 +152,6 @@ __global__ void __launch_bounds__(kPixelThreads)
     const T* cell = image + a.x.images.offset({0, row, columns.first});
     long long here = static_cast<long long>(row) * a.x.images.columns.value + columns.first;
     const long long end = here + columns.end - columns.first;
-#pragma unroll 1
     for (; here < end; ++here, cell += a.x.images.channels.value) {
       const Floats<kChannels> cells = load<kChannels>(cell);
 #pragma unroll
@@ -169,9 +168,9 @@ __global__ void __launch_bounds__(kPixelThreads)
 }
 
 template <typename T, int kChannels>
-__global__ void __launch_bounds__(kPixelThreads)
-    max_dgrad_kernel(const Adaptive a, const T* __restrict__ dy, const std::int64_t* __restrict__ indices,
-                     T* __restrict__ dx) {
+__global__ void __launch_bounds__(kPixelThreads, kResident)
+    adaptive_max_dgrad_kernel(const Adaptive a, const T* __restrict__ dy, const std::int64_t* __restrict__ indices,
+                              T* __restrict__ dx) {
   const std::int64_t index = pack_index();
   if (index >= a.x.count) return;
   const PackPlace cell = place_of<kChannels>(a.x, index);
@@ -181,7 +180,6 @@ __global__ void __launch_bounds__(kPixelThreads)
   Floats<kChannels> sum = filled<kChannels>(0.0f);
   for (int row = above.first; row < above.end; ++row) {
     std::int64_t window = image + a.y.images.offset({0, row, beside.first});
-#pragma unroll 1
     for (int column = beside.first; column < beside.end; ++column, window += a.y.images.channels.value) {
       const Floats<kChannels> gradient = load<kChannels>(dy + window);
       const Indices<kChannels> place = load_indices<kChannels>(indices + window);
@@ -201,7 +199,7 @@ simt::Status adaptive_avg_pool2d_fprop(const AdaptivePool2dProblem& p, const T* 
       [&](auto channels) {
         constexpr int kChannels = decltype(channels)::value;
         const Adaptive a = adaptive_of(p, kChannels);
-        return launch_packs(average_fprop_kernel<T, kChannels>, a.y.count, stream, a, x, y);
+        return launch_packs(adaptive_average_fprop_kernel<T, kChannels>, a.y.count, stream, a, x, y);
       },
       x, y);
 }
@@ -213,7 +211,7 @@ simt::Status adaptive_avg_pool2d_dgrad(const AdaptivePool2dProblem& p, const T* 
       [&](auto channels) {
         constexpr int kChannels = decltype(channels)::value;
         const Adaptive a = adaptive_of(p, kChannels);
-        return launch_packs(average_dgrad_kernel<T, kChannels>, a.x.count, stream, a, dy, dx);
+        return launch_packs(adaptive_average_dgrad_kernel<T, kChannels>, a.x.count, stream, a, dy, dx);
       },
       dy, dx);
 }
@@ -226,7 +224,7 @@ simt::Status adaptive_max_pool2d_fprop(const AdaptivePool2dProblem& p, const T* 
       [&](auto channels) {
         constexpr int kChannels = decltype(channels)::value;
         const Adaptive a = adaptive_of(p, kChannels);
-        return launch_packs(max_fprop_kernel<T, kChannels>, a.y.count, stream, a, x, y, indices);
+        return launch_packs(adaptive_max_fprop_kernel<T, kChannels>, a.y.count, stream, a, x, y, indices);
       },
       x, y, indices);
 }
@@ -239,7 +237,7 @@ simt::Status adaptive_max_pool2d_dgrad(const AdaptivePool2dProblem& p, const T* 
       [&](auto channels) {
         constexpr int kChannels = decltype(channels)::value;
         const Adaptive a = adaptive_of(p, kChannels);
-        return launch_packs(max_dgrad_kernel<T, kChannels>, a.x.count, stream, a, dy, indices, dx);
+        return launch_packs(adaptive_max_dgrad_kernel<T, kChannels>, a.x.count, stream, a, dy, indices, dx);
       },
       dy, indices, dx);
 }

@@ -25,7 +25,7 @@ namespace gpucnn {
 namespace {
 
 // Cells of a window along one axis: those in the image, and with `padding_counts` those in the padding.
-__device__ __forceinline__ int cells_of(const PoolAxis& axis, int window, bool padding_counts) {
+__device__ __forceinline__ int cells_of(const WindowAxis& axis, int window, bool padding_counts) {
   const int first = axis.first_cell(window), end = min(first + axis.kernel, axis.size + axis.padding);
   return padding_counts ? end - first : min(end, axis.size) - max(first, 0);
 }
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kPixelThreads)
   const std::int64_t index = pack_index();
   if (index >= p.y.count) return;
   const PackPlace window = place_of<kChannels>(p.y, index);
-  const PoolAxis &vertical = p.vertical, &horizontal = p.horizontal;
+  const WindowAxis &vertical = p.vertical, &horizontal = p.horizontal;
   const int top = vertical.first_cell(window.pixel.row), left = horizontal.first_cell(window.pixel.column);
   const T* const image = x + p.x.images.offset({window.pixel.image, 0, 0}) + window.channel;
 
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kPixelThreads)
   const std::int64_t index = pack_index();
   if (index >= p.x.count) return;
   const PackPlace cell = place_of<kChannels>(p.x, index);
-  const PoolAxis &vertical = p.vertical, &horizontal = p.horizontal;
+  const WindowAxis &vertical = p.vertical, &horizontal = p.horizontal;
   const T* const image = dy + p.y.images.offset({cell.pixel.image, 0, 0}) + cell.channel;
 
   Floats<kChannels> sum = filled<kChannels>(0.0f);

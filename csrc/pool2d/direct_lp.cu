@@ -31,7 +31,7 @@ __device__ __forceinline__ float power(float value, float exponent) {
 
 // R * S over the number of the window's cells in the image.
 __device__ __forceinline__ float scale_of(const Pooling& p, int row, int column) {
-  const auto cells = [](const PoolAxis& axis, int window) {
+  const auto cells = [](const WindowAxis& axis, int window) {
     const int first = axis.first_cell(window);
     return min(first + axis.kernel, axis.size + axis.padding) - first;
   };

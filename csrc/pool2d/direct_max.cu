@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kPixelThreads)
   const std::int64_t index = pack_index();
   if (index >= p.y.count) return;
   const PackPlace window = place_of<kChannels>(p.y, index);
-  const PoolAxis &vertical = p.vertical, &horizontal = p.horizontal;
+  const WindowAxis &vertical = p.vertical, &horizontal = p.horizontal;
   const int top = vertical.first_cell(window.pixel.row), left = horizontal.first_cell(window.pixel.column);
   const int first_r = vertical.first_tap(top), first_s = horizontal.first_tap(left);
   const T* const image = x + p.x.images.offset({window.pixel.image, 0, 0}) + window.channel;
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kPixelThreads)
   const std::int64_t index = pack_index();
   if (index >= p.x.count) return;
   const PackPlace cell = place_of<kChannels>(p.x, index);
-  const PoolAxis &vertical = p.vertical, &horizontal = p.horizontal;
+  const WindowAxis &vertical = p.vertical, &horizontal = p.horizontal;
   const std::int64_t image = p.y.images.offset({cell.pixel.image, 0, 0}) + cell.channel;
 
   Floats<kChannels> sum = filled<kChannels>(0.0f);

@@ -85,8 +85,8 @@ __global__ void __launch_bounds__(kThreads)
 // y[n,c] = (parts[n][0][c] + parts[n][1][c] + ...) / divisor, in this order.
 template <typename T>
 __global__ void __launch_bounds__(kPixelThreads)
-    sum_parts_kernel(std::int64_t count, int parts, Divisor channels, float divisor, const float* __restrict__ sums,
-                     T* __restrict__ y) {
+    global_parts_kernel(std::int64_t count, int parts, Divisor channels, float divisor, const float* __restrict__ sums,
+                        T* __restrict__ y) {
   const std::int64_t index = pack_index();
   if (index >= count) return;
   const Quotient image = channels.divide(index);
@@ -115,7 +115,7 @@ simt::Status avg_pool2d_global_fprop(std::int64_t N, std::int64_t cells, std::in
       },
       x);
   if (status != simt::kSuccess || number == 1) return status;
-  return launch_packs(sum_parts_kernel<T>, N * C, stream, N * C, static_cast<int>(number), divisor_of(C), divisor,
+  return launch_packs(global_parts_kernel<T>, N * C, stream, N * C, static_cast<int>(number), divisor_of(C), divisor,
                       static_cast<const float*>(sums), y);
 }
 

@@ -42,15 +42,15 @@ struct alignas(sizeof(T) * kCount) Raw {
 };
 
 template <int kChannels>
-__global__ void __launch_bounds__(kPixelThreads) clear_kernel(std::int64_t packs, std::int32_t* numbers) {
+__global__ void __launch_bounds__(kPixelThreads) unpool_clear_kernel(std::int64_t packs, std::int32_t* numbers) {
   const std::int64_t index = pack_index();
   if (index < packs) simt::vstore(numbers + index * kChannels, Raw<std::int32_t, kChannels>{});
 }
 
 template <int kChannels>
 __global__ void __launch_bounds__(kPixelThreads)
-    number_kernel(const Unpooling u, const std::int64_t* __restrict__ indices, std::int32_t* numbers,
-                  std::int64_t* __restrict__ flag) {
+    unpool_number_kernel(const Unpooling u, const std::int64_t* __restrict__ indices, std::int32_t* numbers,
+                         std::int64_t* __restrict__ flag) {
   const std::int64_t index = pack_index();
   if (index >= u.pooled.count) return;
   const PackPlace from = place_of<kChannels>(u.pooled, index);
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kPixelThreads)
 
 template <typename T, int kChannels>
 __global__ void __launch_bounds__(kPixelThreads)
-    fetch_kernel(const Unpooling u, const T* __restrict__ x, const std::int32_t* numbers, T* y) {
+    unpool_fetch_kernel(const Unpooling u, const T* __restrict__ x, const std::int32_t* numbers, T* y) {
   const std::int64_t index = pack_index();
   if (index >= u.image.count) return;
   const PackPlace to = place_of<kChannels>(u.image, index);
@@ -88,8 +88,8 @@ __global__ void __launch_bounds__(kPixelThreads)
 
 template <typename T, int kChannels>
 __global__ void __launch_bounds__(kPixelThreads)
-    gather_kernel(const Unpooling u, const T* __restrict__ dy, const std::int64_t* __restrict__ indices,
-                  T* __restrict__ dx) {
+    unpool_gather_kernel(const Unpooling u, const T* __restrict__ dy, const std::int64_t* __restrict__ indices,
+                         T* __restrict__ dx) {
   const std::int64_t index = pack_index();
   if (index >= u.pooled.count) return;
   const PackPlace from = place_of<kChannels>(u.pooled, index);
@@ -115,7 +115,7 @@ simt::Status max_unpool2d_fprop(const Unpool2dProblem& p, const T* x, const std:
       [&](auto channels) {
         constexpr int kChannels = decltype(channels)::value;
         const std::int64_t packs = p.N * p.H * p.W * p.C / kChannels;
-        return launch_packs(clear_kernel<kChannels>, packs, stream, packs, numbers);
+        return launch_packs(unpool_clear_kernel<kChannels>, packs, stream, packs, numbers);
       },
       numbers);
   if (status != simt::kSuccess) return status;
@@ -124,7 +124,7 @@ simt::Status max_unpool2d_fprop(const Unpool2dProblem& p, const T* x, const std:
       [&](auto channels) {
         constexpr int kChannels = decltype(channels)::value;
         const Unpooling u = unpooling_of(p, kChannels);
-        return launch_packs(number_kernel<kChannels>, u.pooled.count, stream, u, indices, numbers, flag);
+        return launch_packs(unpool_number_kernel<kChannels>, u.pooled.count, stream, u, indices, numbers, flag);
       },
       indices);
   if (status != simt::kSuccess) return status;
@@ -133,7 +133,7 @@ simt::Status max_unpool2d_fprop(const Unpool2dProblem& p, const T* x, const std:
       [&](auto channels) {
         constexpr int kChannels = decltype(channels)::value;
         const Unpooling u = unpooling_of(p, kChannels);
-        return launch_packs(fetch_kernel<T, kChannels>, u.image.count, stream, u, x,
+        return launch_packs(unpool_fetch_kernel<T, kChannels>, u.image.count, stream, u, x,
                             static_cast<const std::int32_t*>(numbers), y);
       },
       numbers, y);
@@ -147,7 +147,7 @@ simt::Status max_unpool2d_dgrad(const Unpool2dProblem& p, const T* dy, const std
       [&](auto channels) {
         constexpr int kChannels = decltype(channels)::value;
         const Unpooling u = unpooling_of(p, kChannels);
-        return launch_packs(gather_kernel<T, kChannels>, u.pooled.count, stream, u, dy, indices, dx);
+        return launch_packs(unpool_gather_kernel<T, kChannels>, u.pooled.count, stream, u, dy, indices, dx);
       },
       indices, dx);
 }
