@@ -15,8 +15,12 @@ from kernel_checks import ORDERS, Memory, Planted, sample
 from norm_checks import held, rms
 from op_checks import SEED, draw, frozen
 
+import gpucnn
+from gpucnn import backend, nn
+from gpucnn import functional as F
 from gpucnn.ops import norm as ops
 from gpucnn.ops.compiled import FLOATS
+from gpucnn.optim import SGD
 from gpucnn.reference import norm as reference
 from gpucnn.reference.norm_problem import NormProblem, Wanted
 from gpucnn.testing import assert_close, assert_equal, naive, tolerance
@@ -57,6 +61,8 @@ CORNERS = [
     Case(batch(1, 2056), "float16"),
     *(Case(batch(M, 4, 6.0), FLOATS[M % 3], running=True) for M in (1000, 2048, 2049)),  # several splits
     Case(batch(5000, 3, INF), residual=True, running=True),
+    Case(batch(5000, 32), running=True),  # 10 and 18 splits: blocks of 512 and of 1,024 threads merge them
+    Case(batch(9000, 32, INF), residual=True),
     Case(batch(4100, 8, INF), "bfloat16", residual=True),
     Case(batch(37, 12, INF, None), running=True, residual=True),
     Case(batch(37, 5, None, None), running=True),
@@ -425,6 +431,57 @@ def test_memory_that_is_not_aligned_to_16_bytes(simt: ModuleType, start: int, dt
     for one, other in zip(*outcomes, strict=True):
         allowed = tolerance(one.dtype, 200)
         assert_close(one, np.asarray(other, np.float64), rtol=allowed, atol=allowed * 50)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_functions_run_these_kernels(simt: ModuleType, dtype: str) -> None:
+    """Forward and backward, with the results of the reference in the same dtype."""
+    relu = functools.partial(F.batch_norm_relu, training=True)
+    calls: list[tuple[Any, int]] = [
+        (lambda x, m, v, w, b, r: relu(x, m, v, w, b, residual=r), 8),
+        (lambda x, m, v, w, b, r: relu(x, m, v, w, b, max_val=6), 5),
+        (lambda x, m, v, w, b, r: F.batch_norm(x, m, v, w, b), 8),
+        (lambda x, m, v, w, b, r: F.batch_norm(x, None, None, w, b, True), 6),
+        (lambda x, m, v, w, b, r: F.instance_norm(x, m, v, w, b), 8),
+        (lambda x, m, v, w, b, r: F.group_norm(x, 2, w, b), 12),
+    ]
+
+    def run(backend_name: str, function: Any, C: int) -> list[np.ndarray]:
+        with backend.use_backend(backend_name, strict=True):
+            x, residual = (gpucnn.tensor(draw("normal", (3, C, 5, 7), n), dtype, requires_grad=True) for n in (1, 2))
+            weight, bias = (gpucnn.tensor(draw("normal", (C,), n), dtype, requires_grad=True) for n in (3, 4))
+            kept = gpucnn.zeros(C, dtype=dtype), gpucnn.ones(C, dtype=dtype)
+            y = function(x, *kept, weight, bias, residual)
+            y.backward(draw("normal", y.shape, 5).astype(dtype))
+            leaves = (x, weight, bias, residual)
+            return [y.numpy(), *(k.numpy() for k in kept), *(a.grad.numpy() for a in leaves if a.grad is not None)]
+
+    for call in calls:
+        for found, right in zip(run("simt", *call), run("reference", *call), strict=True):
+            size = 1 + float(np.abs(right.astype(np.float64)).max())
+            allowed = 4 * tolerance(found.dtype, 64)
+            assert_close(found, right.astype(np.float64), rtol=allowed, atol=allowed * size)
+
+
+def test_networks_train_as_on_the_reference(simt: ModuleType) -> None:
+    """Three steps of a block of batch norms, by the fused op, with strict=False: other ops may be the reference's."""
+    outcomes = []
+    for name in ("reference", "simt"):
+        with backend.use_backend(name):
+            gpucnn.manual_seed(5)
+            net = nn.Sequential(nn.BatchNorm2d(6), nn.ReLU(), nn.BatchNorm2d(6), nn.ReLU6(), nn.GroupNorm(2, 6))
+            optimizer = SGD(net.parameters(), 0.1, momentum=0.9)
+            x = gpucnn.tensor(draw("normal", (4, 6, 5, 5)), "float32")
+            for _ in range(3):
+                optimizer.zero_grad()
+                ((net(x) - 1.0) ** 2).mean().backward()
+                optimizer.step()
+        outcomes.append(net.state_dict())
+    for key, value in outcomes[0].items():
+        if key.endswith("num_batches_tracked"):
+            assert int(outcomes[1][key]) == int(value) == 3
+        else:
+            assert_close(outcomes[1][key], value.numpy().astype(np.float64), rtol=1e-5, atol=1e-6, name=key)
 
 
 # ------------------------------------------------------------------------------------- wrong kernels, bad arguments

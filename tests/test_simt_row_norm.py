@@ -14,6 +14,9 @@ from kernel_checks import ORDERS, Memory, Planted, sample
 from norm_checks import held, rms
 from op_checks import SEED, draw
 
+import gpucnn
+from gpucnn import backend
+from gpucnn import functional as F
 from gpucnn.ops.compiled import FLOATS
 from gpucnn.reference import layer_norm, local_response_norm
 from gpucnn.reference.local_response_norm import LocalResponseProblem
@@ -31,7 +34,7 @@ CASES: list[Case] = [
     *((5, columns, FLOATS[number % 3], True) for number, columns in enumerate(COLUMNS)),
     *((rows, 8, FLOATS[rows % 3], rows % 2 == 0) for rows in (1, 2, 7, 31, 32, 33, 127, 128, 129, 1100)),
     *((rows, 3, FLOATS[rows % 3], True) for rows in (9, 130, 9000)),  # several splits of the sums over rows
-    (40, 1027, "float16", True),
+    *((3, columns, dtype, True) for columns in (1027, 1032) for dtype in FLOATS),
     (2, 5000, "float32", True),
     (0, 8, "float32", True),
     (3, 0, "float32", True),
@@ -320,6 +323,31 @@ def test_a_wrong_local_response_norm_is_caught(simt: ModuleType, bindings: Any) 
     check_local(simt, (7, 24, 4, "float32"))
     with pytest.raises(AssertionError, match=r"elements are wrong|never written"):
         check_local(Planted(simt, **bindings), (7, 24, 4, "float32"))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_functions_run_these_kernels(simt: ModuleType, dtype: str) -> None:
+    """Forward and backward, with the results of the reference in the same dtype."""
+
+    def run(backend_name: str, function: Any, shape: tuple[int, ...], affine: tuple[int, ...]) -> list[np.ndarray]:
+        with backend.use_backend(backend_name, strict=True):
+            leaves = [gpucnn.tensor(draw("normal", shape), dtype, requires_grad=True)]
+            leaves += [gpucnn.tensor(draw("normal", affine, n), dtype, requires_grad=True) for n in (1, 2) if affine]
+            y = function(*leaves)
+            y.backward(draw("normal", shape, 3).astype(dtype))
+            return [y.numpy(), *(leaf.grad.numpy() for leaf in leaves)]
+
+    calls: list[tuple[Any, tuple[int, ...], tuple[int, ...]]] = [
+        *((lambda x, w, b: F.layer_norm(x, w.shape, w, b), (3, L), (L,)) for L in (5, 8, 1027, 1032)),
+        (lambda x, w, b: F.layer_norm(x, w.shape, w, b), (9000, 4), (4,)),
+        (lambda x, w, b: F.layer_norm(x, w.shape, w, b), (2, 3, 4, 5), (3, 4, 5)),
+        *((lambda x: F.local_response_norm(x, 5, 0.7), (2, C, 1, 2), ()) for C in (5, 8, 2049)),
+    ]
+    for call in calls if simt.flavour == "plain" else [*calls[:2], *calls[5:8]]:
+        for found, right in zip(run("simt", *call), run("reference", *call), strict=True):
+            size = 1 + float(np.abs(right.astype(np.float64)).max())
+            allowed = 4 * tolerance(found.dtype, 64)
+            assert_close(found, right.astype(np.float64), rtol=allowed, atol=allowed * size, name=f"{call[1]}")
 
 
 # ---------------------------------------------------------------------------------------------- what bindings refuse
