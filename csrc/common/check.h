@@ -89,9 +89,8 @@ inline const char* remedy(cudaError_t code) {
     case cudaErrorInvalidConfiguration:
     case cudaErrorInvalidValue:
     case cudaErrorLaunchOutOfResources:
-      return "; the device does not take that launch: kernel=\"...\" asks for another kernel (`gpucnn explain` names "
-             "them), "
-             "and gpucnn.use_backend(\"reference\") does without";
+      return "; the device does not take that launch: kernel=\"...\" asks for another kernel, of which "
+             "`gpucnn explain` names all, and gpucnn.use_backend(\"reference\") does without";
     default:
       return "";
   }
