@@ -17,6 +17,7 @@ void register_linear(pybind11::module_& m);
 void register_loss(pybind11::module_& m);
 void register_norm(pybind11::module_& m);
 void register_optim(pybind11::module_& m);
+void register_ordering(pybind11::module_& m);
 void register_pool2d(pybind11::module_& m);
 void register_reduction(pybind11::module_& m);
 void register_regression_loss(pybind11::module_& m);
@@ -44,6 +45,7 @@ PYBIND11_MODULE(GPUCNN_MODULE, m) {
   gpucnn::register_loss(m);
   gpucnn::register_norm(m);
   gpucnn::register_optim(m);
+  gpucnn::register_ordering(m);
   gpucnn::register_pool2d(m);
   gpucnn::register_reduction(m);
   gpucnn::register_regression_loss(m);

@@ -118,6 +118,10 @@ def test_every_kernel_of_running_sums(dtype: str, backwards: bool) -> None:
 def test_these_are_all_kernels() -> None:
     for table in (ops.argmax, ops.argmin, ops.argsort, ops.take, ops.put, ops.cumsum):
         assert names(table) == ["array"]
+    compiled = {table: [spec.name for spec in table.specs("cuda")] for table in (ops.argmax, ops.argmin, ops.cumsum)}
+    assert set(map(tuple, compiled.values())) == {("rows_or_columns",)}
+    assert [spec.name for table in (ops.take, ops.put) for spec in table.specs("cuda")] == ["elements"] * 2
+    assert ops.argsort.specs("cuda") == ()
 
 
 def test_long_running_sums_keep_their_digits() -> None:

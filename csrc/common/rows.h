@@ -74,6 +74,16 @@ struct HeldRow {
     });
   }
 
+  // As each(), with the values of a row in memory beside them, which are not kept.
+  template <typename Body>
+  __device__ __forceinline__ void each(const T* other, Body body) const {
+    each_pack([&](int i, int column) {
+      const Floats<kWidth> pack = load<kWidth>(other + column);
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) body(held[i + j], pack[j], column + j);
+    });
+  }
+
   template <typename Body>
   __device__ __forceinline__ void write(T* to, Body body) const {
     each_pack([&](int i, int column) {
@@ -135,6 +145,15 @@ struct StreamedRow {
   __device__ __forceinline__ void each(const StreamedRow& other, Body body) const {
     each_pack([&](int column) {
       const Floats<kWidth> a = load<kWidth>(from + column), b = load<kWidth>(other.from + column);
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) body(a[j], b[j], column + j);
+    });
+  }
+
+  template <typename Body>
+  __device__ __forceinline__ void each(const T* other, Body body) const {
+    each_pack([&](int column) {
+      const Floats<kWidth> a = load<kWidth>(from + column), b = load<kWidth>(other + column);
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) body(a[j], b[j], column + j);
     });

@@ -61,10 +61,8 @@ __global__ void __launch_bounds__(kRowThreads, 2)
     float largest = found.largest, of_row = 0.0f, divisor = 1.0f;
     const float of_sum = logf(found.sum), of_largest = largest;
     if (rows.probabilities != nullptr) {
-      Row target;
-      target.open(rows.probabilities + i * columns, columns);
       float part = 0.0f, mass = 0.0f;
-      row.each(target, [&](float value, float q, int c) {
+      row.each(rows.probabilities + i * columns, [&](float value, float q, int c) {
         const float mass_of_class = (q * kept + spread) * weight_of(rows.weight, c);
         part -= mass_of_class * (value - of_largest - of_sum);
         mass += mass_of_class;

@@ -5,26 +5,71 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gpucnn.autograd import Function
-from gpucnn.backend import Array
+from gpucnn.backend import Array, contiguous, empty, zeros
+from gpucnn.ops import compiled
 from gpucnn.ops.memory import inverse, memory_axes
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import ordering as reference
 from gpucnn.reference.ordering import CumsumProblem, PutProblem, SortProblem
 
+_INT64 = np.dtype(np.int64)
+_MOVED = (*compiled.FLOATS, "uint8", "int32", "int64")
+"""The dtypes whose elements kernels move."""
 
-def _table(name: str, run: Callable[..., Any]) -> KernelTable:
+
+def _along(shape: tuple[int, ...], axis: int, length: int) -> tuple[int, ...]:
+    return (*shape[:axis], length, *shape[axis + 1 :])
+
+
+def _extremum(largest: bool) -> Callable[..., Array]:
+    def run(module: Any, axis: int, stream: int, x: Array) -> Array:
+        index = empty(_along(x.shape, axis, 1), _INT64, x)
+        module.extremum(x.dtype.name, contiguous(x), index, axis, largest, stream)
+        return index
+
+    return run
+
+
+def _take(module: Any, axis: int, stream: int, x: Array, index: Array) -> Array:
+    y = empty(index.shape, x.dtype, x)
+    module.take(x.dtype.name, contiguous(x), contiguous(index), y, axis, stream)
+    return y
+
+
+def _put(module: Any, p: PutProblem, stream: int, dy: Array, index: Array) -> Array:
+    dx = zeros(_along(dy.shape, p.axis, p.size), dy.dtype, dy)
+    module.put(dy.dtype.name, contiguous(dy), contiguous(index), dx, p.axis, stream)
+    return dx
+
+
+def _running_sum(module: Any, p: CumsumProblem, stream: int, x: Array) -> Array:
+    y = empty(x.shape, x.dtype, x)
+    module.running_sum(x.dtype.name, contiguous(x), y, p.axis, p.backwards, stream)
+    return y
+
+
+def _table(
+    name: str,
+    array_code: Callable[..., Any],
+    call: Callable[..., Any] | None = None,
+    dtypes: tuple[str, ...] = compiled.FLOATS,
+) -> KernelTable:
     table = KernelTable(name, "forward")
-    table.add("array", "reference", run)
+    if call is not None:
+        compiled.add(table, "rows_or_columns" if dtypes is compiled.FLOATS else "elements", call, dtypes=dtypes)
+    table.add("array", "reference", array_code)
     return table
 
 
-argmax = _table("argmax", reference.argmax)
-argmin = _table("argmin", reference.argmin)
+argmax = _table("argmax", reference.argmax, _extremum(largest=True))
+argmin = _table("argmin", reference.argmin, _extremum(largest=False))
 argsort = _table("argsort", reference.argsort)
-take = _table("take", reference.take)
-put = _table("put", reference.put)
-cumsum = _table("cumsum", reference.cumsum)
+take = _table("take", reference.take, _take, _MOVED)
+put = _table("put", reference.put, _put, _MOVED)
+cumsum = _table("cumsum", reference.cumsum, _running_sum)
 
 
 class ArgExtremum(Function):
