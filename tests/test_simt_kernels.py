@@ -25,7 +25,8 @@ POOL = (pool2d.max_fprop, pool2d.max_fprop_winners, pool2d.max_indices, pool2d.m
 @pytest.mark.parametrize("backend", ["simt", "cuda"])
 def test_these_are_all_kernels(backend: str) -> None:
     for table in (*CONV, *POOL):
-        expected = (["depthwise", "grouped", "stem"] if table in CONV[:3] else []) + ["direct"]
+        others = ["pointwise", "depthwise", "grouped", "stem", "implicit_gemm"]
+        expected = (others if table in CONV[:3] else []) + ["direct"]
         assert [spec.name for spec in table.specs(backend)] == expected, table
         assert "direct" not in names(table), table
 

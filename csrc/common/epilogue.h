@@ -13,7 +13,9 @@ struct Epilogue {
   bool relu;
 
   // The bias of filter k.
-  __device__ __forceinline__ float offset(std::int64_t k) const { return bias == nullptr ? 0.0f : simt::to_float(bias[k]); }
+  __device__ __forceinline__ float offset(std::int64_t k) const {
+    return bias == nullptr ? 0.0f : simt::to_float(bias[k]);
+  }
 
   // max(value, 0) where ReLU was asked for; a NaN stays one.
   __device__ __forceinline__ float clip(float value) const { return relu && value < 0.0f ? 0.0f : value; }

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace gpucnn {
@@ -88,7 +89,7 @@ void define_splits(py::module_& m, const std::string& name, Splits splits) {
 }
 
 template <typename Launch>
-void define_fprop(py::module_& m, const char* name, Launch launch) {
+void define_fprop(py::module_& m, const std::string& name, Launch launch) {
   const auto binding = [launch](const py::object& problem, const std::string& dtype, const py::object& x,
                                 const py::object& w, const py::object& bias, const py::object& y, bool relu,
                                 std::uintptr_t stream) {
@@ -114,7 +115,7 @@ void define_fprop(py::module_& m, const char* name, Launch launch) {
 }
 
 template <typename Launch>
-void define_dgrad(py::module_& m, const char* name, Launch launch) {
+void define_dgrad(py::module_& m, const std::string& name, Launch launch) {
   const auto binding = [launch](const py::object& problem, const std::string& dtype, const py::object& dy,
                                 const py::object& w, const py::object& dx, std::uintptr_t stream) {
     const Conv2dProblem p = conv2d_problem(problem, kOp);
@@ -133,7 +134,7 @@ void define_dgrad(py::module_& m, const char* name, Launch launch) {
 }
 
 template <typename Launch>
-void define_wgrad(py::module_& m, const char* name, Launch launch, Splits splits) {
+void define_wgrad(py::module_& m, const std::string& name, Launch launch, Splits splits) {
   const auto binding = [launch, splits](const py::object& problem, const std::string& dtype, const py::object& x,
                                         const py::object& dy, const py::object& dw, const py::object& partial,
                                         std::uintptr_t stream) {
@@ -183,10 +184,34 @@ void define_bgrad(py::module_& m, const char* name, Launch launch, Splits splits
   define_splits(m, name, splits);
 }
 
-}  // namespace
-
 // A launcher, whatever its stored type, as an argument.
 #define GPUCNN_LAUNCHER(name) [](auto... arguments) { return name(arguments...); }
+
+// The kernels on gemm/tile.h: their own choice of a configuration and, named after it, each configuration.
+template <int kConfiguration>
+void define_dense(py::module_& m) {
+  std::string suffix;
+  if constexpr (kConfiguration != gemm::kAny) suffix = "_" + std::string(gemm::kConfigurations[kConfiguration].name);
+  const auto with = [](auto launch) {
+    return [launch](auto... arguments) { return launch(arguments..., kConfiguration); };
+  };
+  const std::string dense = "conv2d_implicit_gemm_", pointwise = "conv2d_pointwise_";
+  define_fprop(m, dense + "fprop" + suffix, with(GPUCNN_LAUNCHER(conv2d_implicit_gemm_fprop)));
+  define_dgrad(m, dense + "dgrad" + suffix, with(GPUCNN_LAUNCHER(conv2d_implicit_gemm_dgrad)));
+  define_wgrad(m, dense + "wgrad" + suffix, with(GPUCNN_LAUNCHER(conv2d_implicit_gemm_wgrad)),
+               [](const Conv2dProblem& p) { return conv2d_implicit_gemm_wgrad_splits(p, kConfiguration); });
+  define_fprop(m, pointwise + "fprop" + suffix, with(GPUCNN_LAUNCHER(conv2d_pointwise_fprop)));
+  define_dgrad(m, pointwise + "dgrad" + suffix, with(GPUCNN_LAUNCHER(conv2d_pointwise_dgrad)));
+  define_wgrad(m, pointwise + "wgrad" + suffix, with(GPUCNN_LAUNCHER(conv2d_pointwise_wgrad)),
+               [](const Conv2dProblem& p) { return conv2d_pointwise_wgrad_splits(p, kConfiguration); });
+}
+
+template <int... kConfigurations>
+void define_each_dense(py::module_& m, std::integer_sequence<int, kConfigurations...>) {
+  (define_dense<kConfigurations>(m), ...);
+}
+
+}  // namespace
 
 void register_conv2d(py::module_& m) {
   define_fprop(m, "conv2d_depthwise_fprop", GPUCNN_LAUNCHER(conv2d_depthwise_fprop));
@@ -202,6 +227,8 @@ void register_conv2d(py::module_& m) {
   define_fprop(m, "conv2d_stem_fprop", GPUCNN_LAUNCHER(conv2d_stem_fprop));
   define_dgrad(m, "conv2d_stem_dgrad", GPUCNN_LAUNCHER(conv2d_grouped_dgrad));
   define_wgrad(m, "conv2d_stem_wgrad", GPUCNN_LAUNCHER(conv2d_stem_wgrad), conv2d_stem_wgrad_splits);
+  define_dense<gemm::kAny>(m);
+  define_each_dense(m, std::make_integer_sequence<int, gemm::kCount>{});
 }
 
 }  // namespace gpucnn

@@ -17,6 +17,7 @@
 #pragma once
 
 #include "common/problem.h"
+#include "gemm/configurations.h"
 #include "simt/float16.h"
 #include "simt/status.h"
 
@@ -90,5 +91,35 @@ template <typename T>
 [[nodiscard]] simt::Status conv2d_depthwise_wgrad(const Conv2dProblem& p, const T* x, const T* dy, T* dw,
                                                   float* partial, simt::Stream stream);
 [[nodiscard]] std::int64_t conv2d_depthwise_wgrad_splits(const Conv2dProblem& p);
+
+// --------------------------------------- implicit GEMM: groups of 1; pointwise: of those, 1x1, stride 1 and no padding
+//
+// `configuration` is a number of gemm/configurations.h, or kAny for what suits the problem. Same inputs, same bits, and
+// an image has the same bits in any batch, in y and dx in any configuration too. What is outside an image is a 0 that
+// is multiplied. partial takes at most 64 MiB.
+
+template <typename T>
+[[nodiscard]] simt::Status conv2d_implicit_gemm_fprop(const Conv2dProblem& p, const T* x, const T* w, const T* bias,
+                                                      T* y, bool relu, simt::Stream stream,
+                                                      int configuration = gemm::kAny);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_implicit_gemm_dgrad(const Conv2dProblem& p, const T* dy, const T* w, T* dx,
+                                                      simt::Stream stream, int configuration = gemm::kAny);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_implicit_gemm_wgrad(const Conv2dProblem& p, const T* x, const T* dy, T* dw,
+                                                      float* partial, simt::Stream stream,
+                                                      int configuration = gemm::kAny);
+[[nodiscard]] std::int64_t conv2d_implicit_gemm_wgrad_splits(const Conv2dProblem& p, int configuration = gemm::kAny);
+
+template <typename T>
+[[nodiscard]] simt::Status conv2d_pointwise_fprop(const Conv2dProblem& p, const T* x, const T* w, const T* bias, T* y,
+                                                  bool relu, simt::Stream stream, int configuration = gemm::kAny);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_pointwise_dgrad(const Conv2dProblem& p, const T* dy, const T* w, T* dx,
+                                                  simt::Stream stream, int configuration = gemm::kAny);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_pointwise_wgrad(const Conv2dProblem& p, const T* x, const T* dy, T* dw,
+                                                  float* partial, simt::Stream stream, int configuration = gemm::kAny);
+[[nodiscard]] std::int64_t conv2d_pointwise_wgrad_splits(const Conv2dProblem& p, int configuration = gemm::kAny);
 
 }  // namespace gpucnn

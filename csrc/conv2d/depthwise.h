@@ -4,11 +4,11 @@
 // the block owns. Blocks take the channels in slabs of 2^shift vectors.
 #pragma once
 
+#include "common/epilogue.h"
 #include "common/index.h"
 #include "common/pack.h"
 #include "common/problem.h"
 #include "common/slabs.h"
-#include "conv2d/epilogue.h"
 #include "simt/simt.h"
 
 #include <cstdint>

@@ -6,6 +6,8 @@
 #include "simt/simt.h"
 
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 
 namespace gpucnn {
 
@@ -31,6 +33,11 @@ inline Geometry geometry_of(const Conv2dProblem& p) {
           divisor_of(p.weights()),
           p.positions(),
           p.N * p.H * p.W};
+}
+
+// Throws std::invalid_argument, which Python sees as ValueError, for a convolution in groups.
+inline void require_dense(const Conv2dProblem& p) {
+  if (p.groups != 1) throw std::invalid_argument("conv2d: the kernel needs groups=1, got " + std::to_string(p.groups));
 }
 
 // The cell under a window's first tap, which may lie in the padding.

@@ -10,8 +10,8 @@
 // Bound    memory with 4 channels a group, FFMA from 16: of ResNeXt-50 32x4d at N32, C128 56x56 in 32 groups has 103 MB
 //          (34 us at 3.0 TB/s) and 0.92 GFLOP (15 us at 60 TFLOP/s), C512 14x14 26 MB (9 us) and 0.92 GFLOP (15 us).
 // Measured not run on hardware yet.
+#include "common/epilogue.h"
 #include "conv2d/conv2d.h"
-#include "conv2d/epilogue.h"
 #include "conv2d/grouped_gather.h"
 
 namespace gpucnn {

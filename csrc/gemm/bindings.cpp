@@ -15,7 +15,7 @@ namespace gpucnn {
 namespace {
 
 constexpr const char* kOp = "matmul";
-constexpr std::int64_t kLongest = std::int64_t{1} << 35;  // side of a matrix
+constexpr std::int64_t kLongest = std::int64_t{1} << 33;  // side of a matrix
 constexpr std::int64_t kMost = std::int64_t{1} << 38;     // elements of one: below 2^31 tiles
 using Extents = std::vector<std::int64_t>;
 
@@ -33,7 +33,7 @@ int configuration_named(const std::string& name) {
 gemm::Sizes sizes(std::int64_t M, std::int64_t N, std::int64_t K) {
   for (const std::int64_t size : {M, N, K}) {
     if (size < 0 || size > kLongest) {
-      throw py::value_error(std::string(kOp) + ": M, N and K must be in [0, 2^35], got " + in_words({M, N, K}));
+      throw py::value_error(std::string(kOp) + ": M, N and K must be in [0, 2^33], got " + in_words({M, N, K}));
     }
   }
   for (const auto& [a, b] : {std::pair{M, N}, std::pair{M, K}, std::pair{N, K}}) {

@@ -8,8 +8,6 @@
 
 namespace gpucnn::gemm {
 
-inline constexpr int kDepth = 16;  // of a strip: what a tile adds up at a time
-
 // One configuration: a tile of kRows x kColumns, of which a thread owns 8 x kOwnColumns.
 template <int kRows_, int kColumns_, int kOwnColumns_, int kBlocks_>
 struct Shape {
@@ -53,6 +51,7 @@ inline constexpr int kAny = -1;                       // of a configuration: let
 inline constexpr int kMultiprocessors = 132;          // an H100's, to plan for
 inline constexpr int kMostRounds = 8;                 // of a cut sum: beyond, what is left of the last round is little
 inline constexpr std::int64_t kFewestDepth = 128;     // of a part
+inline constexpr std::int64_t kWholeDepth = 16;       // that it is a multiple of: of what a tile adds up at a time
 inline constexpr std::int64_t kWorkspace = 64 << 20;  // bytes that the parts of a cut sum may take
 
 constexpr std::int64_t tiles_of(const Configuration& c, std::int64_t rows, std::int64_t columns) {
@@ -81,7 +80,7 @@ constexpr int choose(std::int64_t rows, std::int64_t columns, bool wide, int wan
 struct Cut {
   int configuration;
   std::int64_t parts;
-  std::int64_t depth;  // of each part but the last, a multiple of kDepth
+  std::int64_t depth;  // of each part but the last, a multiple of kWholeDepth
 };
 
 // In cycles of an H100: the products, and parts written and read again.
@@ -112,7 +111,7 @@ constexpr Cut choose_cut(std::int64_t rows, std::int64_t columns, std::int64_t d
     }
   }
   const std::int64_t each = (depth + best_parts - 1) / best_parts;
-  const std::int64_t whole = std::max<std::int64_t>(1, (each + kDepth - 1) / kDepth) * kDepth;
+  const std::int64_t whole = std::max<std::int64_t>(1, (each + kWholeDepth - 1) / kWholeDepth) * kWholeDepth;
   return {best, std::max<std::int64_t>(1, (depth + whole - 1) / whole), whole};
 }
 

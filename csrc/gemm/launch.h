@@ -4,6 +4,7 @@
 #include "common/index.h"
 #include "gemm/configurations.h"
 #include "gemm/tile.h"
+#include "simt/ptx.h"
 
 #include <cstdint>
 #include <type_traits>
@@ -31,6 +32,7 @@ struct TileAt {
   std::int64_t row, column;
 };
 
+// Asked again where the sums are stored, with simt::anew(): nothing of it is kept over the loop.
 template <typename Shape>
 __device__ __forceinline__ TileAt tile_at(unsigned index, unsigned tiles_across) {
   return {std::int64_t{index / tiles_across} * Shape::kRows, std::int64_t{index % tiles_across} * Shape::kColumns};

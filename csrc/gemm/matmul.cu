@@ -19,50 +19,56 @@ namespace {
 
 template <typename T, typename Shape, bool kWide>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
-    nt_kernel(const DepthMatrix<T> x, const DepthMatrix<T> w, const Epilogue<T> epilogue, T* y, bool wide_y,
-              unsigned across) {
+    nt_kernel(const DepthMatrix<T, kWide> x, const DepthMatrix<T, kWide> w, const Epilogue<T> epilogue, T* y,
+              bool wide_y, unsigned across) {
   using Shared = Strips<T, Shape>;
   SIMT_SHARED(Shared, strips, );
-  const TileAt at = tile_at<Shape>(blockIdx.x, across);
-  DepthOperand<T, Shape, Shape::kRows, kWide, DepthMatrix<T>> rows(x, at.row);
-  DepthOperand<T, Shape, Shape::kColumns, kWide, DepthMatrix<T>> columns(w, at.column);
+  TileAt at = tile_at<Shape>(blockIdx.x, across);
+  DepthRows<T, Shape, kWide, DepthMatrix<T, kWide>> rows(x, at.row);
+  DepthColumns<T, Shape, kWide, DepthMatrix<T, kWide>> columns(w, at.column);
   Tile<T, Shape> tile;
   multiply(tile, strips, rows, columns, x.depths);
+  at = tile_at<Shape>(simt::anew(blockIdx.x), across);
   store_rows(tile, y, at.row, x.lines, at.column, w.lines, wide_y, epilogue,
              [&](std::int64_t row) { return row * w.lines; });
 }
 
 template <typename T, typename Shape, bool kWide>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
-    nn_kernel(const DepthMatrix<T> dy, const LineMatrix<T> w, T* dx, bool wide_dx, unsigned across) {
+    nn_kernel(const DepthMatrix<T, kWide> dy, const LineMatrix<T, kWide> w, T* dx, bool wide_dx, unsigned across) {
   using Shared = Strips<T, Shape>;
   SIMT_SHARED(Shared, strips, );
-  const TileAt at = tile_at<Shape>(blockIdx.x, across);
-  DepthOperand<T, Shape, Shape::kRows, kWide, DepthMatrix<T>> rows(dy, at.row);
-  LineOperand<T, Shape, Shape::kColumns, kWide, LineMatrix<T>> columns(w, at.column);
+  TileAt at = tile_at<Shape>(blockIdx.x, across);
+  DepthRows<T, Shape, kWide, DepthMatrix<T, kWide>> rows(dy, at.row);
+  LineColumns<T, Shape, kWide, LineMatrix<T, kWide>> columns(w, at.column);
   Tile<T, Shape> tile;
   multiply(tile, strips, rows, columns, dy.depths);
-  store_rows(tile, dx, at.row, dy.lines, at.column, w.count, wide_dx, Epilogue<T>{nullptr, false},
-             [&](std::int64_t row) { return row * w.count; });
+  at = tile_at<Shape>(simt::anew(blockIdx.x), across);
+  store_rows(tile, dx, at.row, dy.lines, at.column, w.lines, wide_dx, Epilogue<T>{nullptr, false},
+             [&](std::int64_t row) { return row * w.lines; });
 }
 
 // `partial` is null where there is one part.
 template <typename T, typename Shape, bool kWide>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
-    tn_kernel(const LineMatrix<T> x, const LineMatrix<T> dy, T* dw, float* partial, std::int64_t depth_of_part,
-              bool wide_dw, unsigned across, unsigned blocks_of_part) {
+    tn_kernel(const LineMatrix<T, kWide> x, const LineMatrix<T, kWide> dy, T* dw, float* partial,
+              std::int64_t depth_of_part, bool wide_dw, unsigned across, unsigned blocks_of_part) {
   using Shared = Strips<T, Shape>;
   SIMT_SHARED(Shared, strips, );
-  const TileAt at = tile_at<Shape>(blockIdx.x % blocks_of_part, across);
-  const std::int64_t part = blockIdx.x / blocks_of_part, begin = part * depth_of_part;
-  LineOperand<T, Shape, Shape::kRows, kWide, LineMatrix<T>> rows(x, at.row, begin);
-  LineOperand<T, Shape, Shape::kColumns, kWide, LineMatrix<T>> columns(dy, at.column, begin);
+  TileAt at = tile_at<Shape>(blockIdx.x % blocks_of_part, across);
+  std::int64_t part = blockIdx.x / blocks_of_part;
+  const std::int64_t begin = part * depth_of_part;
+  LineRows<T, Shape, kWide, LineMatrix<T, kWide>> rows(x, at.row, begin);
+  LineColumns<T, Shape, kWide, LineMatrix<T, kWide>> columns(dy, at.column, begin);
   Tile<T, Shape> tile;
-  multiply(tile, strips, rows, columns, min(depth_of_part, x.end - begin));
+  multiply(tile, strips, rows, columns, min(depth_of_part, x.depths - begin));
+  const unsigned block = simt::anew(blockIdx.x);
+  at = tile_at<Shape>(block % blocks_of_part, across);
+  part = block / blocks_of_part;
   if (partial != nullptr) {
-    store_columns(tile, partial + part * x.count * dy.count, at.row, x.count, at.column, dy.count, wide_dw);
+    store_columns(tile, partial + part * x.lines * dy.lines, at.row, x.lines, at.column, dy.lines, wide_dw);
   } else {
-    store_columns(tile, dw, at.row, x.count, at.column, dy.count, wide_dw);
+    store_columns(tile, dw, at.row, x.lines, at.column, dy.lines, wide_dw);
   }
 }
 
@@ -76,8 +82,8 @@ simt::Status matmul_nt(const Sizes& s, const T* x, const T* w, const T* bias, bo
   return with_shape(choose(s.M, s.N, wide, configuration), wide, [&](auto shape, auto is_wide) {
     using Shape = decltype(shape);
     return simt::launch(nt_kernel<T, Shape, is_wide>, dim3(tiles<Shape>(s.M, s.N)), dim3(Shape::kThreads), 0, stream,
-                        DepthMatrix<T>{x, s.M, s.K}, DepthMatrix<T>{w, s.N, s.K}, Epilogue<T>{bias, relu}, y,
-                        are_aligned(y) && in_packs<T>(s.N), tiles_across<Shape>(s.N));
+                        DepthMatrix<T, is_wide>{x, s.M, s.K}, DepthMatrix<T, is_wide>{w, s.N, s.K},
+                        Epilogue<T>{bias, relu}, y, are_aligned(y) && in_packs<T>(s.N), tiles_across<Shape>(s.N));
   });
 }
 
@@ -88,7 +94,7 @@ simt::Status matmul_nn(const Sizes& s, const T* dy, const T* w, T* dx, simt::Str
   return with_shape(choose(s.M, s.K, wide, configuration), wide, [&](auto shape, auto is_wide) {
     using Shape = decltype(shape);
     return simt::launch(nn_kernel<T, Shape, is_wide>, dim3(tiles<Shape>(s.M, s.K)), dim3(Shape::kThreads), 0, stream,
-                        DepthMatrix<T>{dy, s.M, s.N}, LineMatrix<T>{w, s.K, s.N}, dx,
+                        DepthMatrix<T, is_wide>{dy, s.M, s.N}, LineMatrix<T, is_wide>{w, s.K, s.N}, dx,
                         are_aligned(dx) && in_packs<T>(s.K), tiles_across<Shape>(s.K));
   });
 }
@@ -117,8 +123,9 @@ simt::Status matmul_tn(const Sizes& s, const T* x, const T* dy, T* dw, float* pa
     using Shape = decltype(shape);
     const unsigned blocks = tiles<Shape>(s.K, s.N);
     return simt::launch(tn_kernel<T, Shape, is_wide>, dim3(blocks * static_cast<unsigned>(cut.parts)),
-                        dim3(Shape::kThreads), 0, stream, LineMatrix<T>{x, s.K, s.M}, LineMatrix<T>{dy, s.N, s.M}, dw,
-                        parts, cut.depth, wide_dw, tiles_across<Shape>(s.N), blocks);
+                        dim3(Shape::kThreads), 0, stream, LineMatrix<T, is_wide>{x, s.K, s.M},
+                        LineMatrix<T, is_wide>{dy, s.N, s.M}, dw, parts, cut.depth, wide_dw, tiles_across<Shape>(s.N),
+                        blocks);
   });
   if (status != simt::kSuccess || cut.parts == 1) return status;
   return sum_parts(partial, dw, cut.parts, s.N * s.K, stream);

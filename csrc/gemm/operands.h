@@ -6,8 +6,13 @@
 //   LineOperand   neighbours among the operand's lines are neighbours in memory: a matrix whose columns are wanted. A
 //                 thread holds packs of 16 bytes of a line of the strip, which stay together.
 //
-// Where things are is a Source's to say: matrices below, images in conv2d/. What lies beyond the depth is zero. What
-// lies beyond the operand's lines repeats the last of them, and its sums are not stored.
+// Where things are is a Source's to say: matrices below, images in conv2d/gather.h. What lies beyond the depth is zero;
+// beyond the operand's lines is what the source likes, as its sums are not stored. A Source has
+//
+//   State<Steps> state<Steps>(int64 line, int64 depth)   a thread's own: lines line + Steps::of(n) at that depth
+//   void advance(State&)                                 by kDepth<T>
+//   void next(State&)                                    by 1; of a DepthOperand's that is not wide
+//   bool find(State, int n, const T** at)                where line n's pack or element is; false for zeros
 //
 // Wide     addresses and sizes are multiples of a pack: one access of 16 bytes a pack. In a depth operand 2 lanes side
 //          by side read 32 bytes, a whole sector, and 16 lanes down read as many lines; in the other, a warp reads 128
@@ -19,8 +24,16 @@
 #include "simt/simt.h"
 
 #include <cstdint>
+#include <type_traits>
 
 namespace gpucnn::gemm {
+
+// The lines of a thread: runs of kEach neighbours, kStep apart.
+template <int kCount_, int kEach, int kStep>
+struct Steps {
+  static constexpr int kCount = kCount_;
+  static __host__ __device__ constexpr int of(int n) { return n / kEach * kStep + n % kEach; }
+};
 
 // A pack as it came from memory, to be converted when it is there.
 template <typename T>
@@ -41,58 +54,49 @@ struct Held {
   }
 };
 
-// Lines of the operand, and their depth in memory order. A Source has
-//
-//   Line line(int64 index)                     of the operand, in [0, lines); beyond, the last
-//   Depth depth(int64 d)                       of the first element of a pack, d in [0, depth); beyond, any
-//   void advance(Depth&)                       by kDepth
-//   Depth next(Depth)                          by 1
-//   bool find(Line, Depth, const T** at)       where it is; false for a zero
-template <typename T, typename Shape, int kSize, bool kWide, typename Source>
+// Lines of the operand, whose depth is in memory order. Of the kSize a thread of the tile owns kOwn.
+template <typename T, typename Shape, int kSize, int kOwn, bool kWide, typename Source>
 class DepthOperand {
   static constexpr int kThreads = Shape::kThreads;
-  static constexpr int kPacks = kDepth / kPack<T>;  // of a line: 4, or 2 of 16-bit elements
-  static constexpr int kLines = kThreads / kPacks;  // that a pass covers
+  static constexpr int kLines = kThreads / 2;  // that a pass covers, by 2 packs
   static constexpr int kPasses = kSize > kLines ? kSize / kLines : 1;
   static constexpr bool kSomeIdle = kSize < kLines;
-  static_assert(kPacks % 2 == 0 && kThreads % (16 * kPacks) == 0 && (kSomeIdle || kSize % kLines == 0));
-  using Order = Place<T, kSize>;
+  static_assert(kDepth<T> == 2 * kPack<T> && (kSomeIdle || kSize % kLines == 0));
+  using Order = Place<T, kSize, kOwn>;
+  using Lines = Steps<kPasses, 1, kLines>;
+  static_assert(kPasses == 1 || Order::element(kLines + 5) == Order::element(5) + kLines);
 
  public:
   // The kSize lines from `first` on, from depth `begin` on.
   __device__ __forceinline__ DepthOperand(const Source& source, std::int64_t first, std::int64_t begin = 0)
-      : source_(source), depth_(source.depth(begin + pack() * kPack<T>)) {
-#pragma unroll
-    for (int i = 0; i < kPasses; ++i) {
-      lines_[i] = source.line(first + Order::element((place() + i * kLines) % kSize));
-    }
-  }
+      : source_(source),
+        state_(source.template state<Lines>(first + Order::element(place() % kSize), begin + pack() * kPack<T>)) {}
 
-  __device__ __forceinline__ void fetch() {
+  __device__ __forceinline__ void fetch(bool wanted) {
     if (kSomeIdle && place() >= kSize) return;
     if constexpr (kWide) {
 #pragma unroll
       for (int i = 0; i < kPasses; ++i) {
         const T* at = nullptr;
-        const bool exists = source_.find(lines_[i], depth_, &at);
+        const bool exists = wanted && source_.find(state_, i, &at);
         held_[i].fetch(exists, at);
       }
     } else {
-      typename Source::Depth depth = depth_;
+      auto state = state_;
 #pragma unroll
       for (int j = 0; j < kPack<T>; ++j) {
 #pragma unroll
         for (int i = 0; i < kPasses; ++i) {
           const T* at = nullptr;
-          const bool exists = source_.find(lines_[i], depth, &at);
+          const bool exists = wanted && source_.find(state, i, &at);
           held_[i].fetch_one(j, exists, at);
         }
-        depth = source_.next(depth);
+        source_.next(state);
       }
     }
   }
 
-  __device__ __forceinline__ void advance() { source_.advance(depth_); }
+  __device__ __forceinline__ void advance() { source_.advance(state_); }
 
   __device__ __forceinline__ void put(Strip<T, kSize>& strip) const {
     if (kSomeIdle && place() >= kSize) return;
@@ -106,135 +110,153 @@ class DepthOperand {
 
  private:
   // 2 packs by 16 places a warp: the packs' lines are 4 apart, hence 16 banks.
-  static __device__ __forceinline__ int pack() {
-    const int thread = static_cast<int>(threadIdx.x);
-    return thread % 2 + thread / 32 % (kPacks / 2) * 2;
-  }
-  static __device__ __forceinline__ int place() {
-    const int thread = static_cast<int>(threadIdx.x);
-    return thread / 2 % 16 + thread / (16 * kPacks) * 16;
-  }
+  static __device__ __forceinline__ int pack() { return static_cast<int>(threadIdx.x) % 2; }
+  static __device__ __forceinline__ int place() { return static_cast<int>(threadIdx.x) / 2; }
 
   const Source& source_;
-  typename Source::Depth depth_;
-  typename Source::Line lines_[kPasses];
+  typename Source::template State<Lines> state_;
   Held<T> held_[kPasses];
 };
 
-// Depth by depth, the operand's lines in memory order. A Source has
-//
-//   Lines lines(int64 index, int together)     `together` lines from index on; at most the last that there are
-//   Depth depth(int64 d)                       in [0, depth); beyond, any
-//   void advance(Depth&)                       by kDepth
-//   bool find(Lines, Depth, const T** at)      where it is; false for a zero
-template <typename T, typename Shape, int kSize, bool kWide, typename Source>
+// Depth by depth, the operand's lines in memory order.
+template <typename T, typename Shape, int kSize, int kOwn, bool kWide, typename Source>
 class LineOperand {
   static constexpr int kThreads = Shape::kThreads;
-  static constexpr int kPacks = kSize / kPack<T>;    // of a line of the strip
-  static constexpr int kDepths = kThreads / kPacks;  // that a pass covers
-  static constexpr int kPasses = kDepth > kDepths ? kDepth / kDepths : 1;
-  static constexpr bool kSomeIdle = kDepth < kDepths;
-  static_assert(kThreads % kPacks == 0 && (kSomeIdle || kDepth % kDepths == 0));
-  using Order = Place<T, kSize>;
+  static constexpr int kPacks = kSize / kPack<T>;       // of a line of the strip
+  static constexpr int kAcross = kThreads / kDepth<T>;  // that a pass covers
+  static constexpr int kPasses = kPacks > kAcross ? kPacks / kAcross : 1;
+  static constexpr bool kSomeIdle = kPacks < kAcross;
+  static constexpr int kLanes = kSomeIdle ? kPacks : kAcross;  // side by side on one line of the strip
+  static constexpr int kStep = kAcross * kPack<T>;
+  static_assert(kThreads % kDepth<T> == 0 && (kSomeIdle || kPacks % kAcross == 0) && (kLanes == 4 || kLanes % 8 == 0));
+  using Order = Place<T, kSize, kOwn>;
+  using Lines = std::conditional_t<kWide, Steps<kPasses, 1, kStep>, Steps<kPasses * kPack<T>, kPack<T>, kStep>>;
 
  public:
   // The kSize lines from `first` on, from depth `begin` on.
   __device__ __forceinline__ LineOperand(const Source& source, std::int64_t first, std::int64_t begin = 0)
-      : source_(source) {
-    const std::int64_t mine = first + pack() * kPack<T>;
-    if constexpr (kWide) {
-      lines_[0] = source.lines(mine, kPack<T>);
-    } else {
-#pragma unroll
-      for (int j = 0; j < kPack<T>; ++j) lines_[j] = source.lines(mine + j, 1);
-    }
-#pragma unroll
-    for (int i = 0; i < kPasses; ++i) depths_[i] = source.depth(begin + depth() + i * kDepths);
-  }
+      : source_(source), state_(source.template state<Lines>(first + pack() * kPack<T>, begin + depth())) {}
 
-  __device__ __forceinline__ void fetch() {
-    if (kSomeIdle && depth() >= kDepth) return;
+  __device__ __forceinline__ void fetch(bool wanted) {
+    if (kSomeIdle && depth() >= kDepth<T>) return;
 #pragma unroll
-    for (int i = 0; i < kPasses; ++i) {
+    for (int n = 0; n < Lines::kCount; ++n) {
+      const T* at = nullptr;
+      const bool exists = wanted && source_.find(state_, n, &at);
       if constexpr (kWide) {
-        const T* at = nullptr;
-        const bool exists = source_.find(lines_[0], depths_[i], &at);
-        held_[i].fetch(exists, at);
+        held_[n].fetch(exists, at);
       } else {
-#pragma unroll
-        for (int j = 0; j < kPack<T>; ++j) {
-          const T* at = nullptr;
-          const bool exists = source_.find(lines_[j], depths_[i], &at);
-          held_[i].fetch_one(j, exists, at);
-        }
+        held_[n / kPack<T>].fetch_one(n % kPack<T>, exists, at);
       }
     }
   }
 
-  __device__ __forceinline__ void advance() {
-#pragma unroll
-    for (int i = 0; i < kPasses; ++i) source_.advance(depths_[i]);
-  }
+  __device__ __forceinline__ void advance() { source_.advance(state_); }
 
   __device__ __forceinline__ void put(Strip<T, kSize>& strip) const {
-    if (kSomeIdle && depth() >= kDepth) return;
+    if (kSomeIdle && depth() >= kDepth<T>) return;
+    const int line = line_of<T>(depth());
 #pragma unroll
     for (int i = 0; i < kPasses; ++i) {
-      const int line = line_of<T>(depth() + i * kDepths);
-#pragma unroll
-      for (int j = 0; j < kPack<T>; j += 4) store(&strip[line][Order::of(pack() * kPack<T> + j)], held_[i].half(j));
+      const int place = Order::of(pack() * kPack<T> + i * kStep);
+      store(&strip[line][place], held_[i].half(0));
+      if constexpr (kPack<T> == 8) store(&strip[line][Order::second(place)], held_[i].half(4));
     }
   }
 
  private:
-  static __device__ __forceinline__ int pack() { return static_cast<int>(threadIdx.x) % kPacks; }
+  static __device__ __forceinline__ int pack() { return static_cast<int>(threadIdx.x) % kLanes; }
   // Where a line has only 4 packs, 8 lanes side by side store two, of which the places are to be in other banks.
   static __device__ __forceinline__ int depth() {
-    const int depth = static_cast<int>(threadIdx.x) / kPacks;
-    if constexpr (kPacks == 4) return depth < kDepth ? depth % 2 * 8 + depth / 2 : depth;
+    const int depth = static_cast<int>(threadIdx.x) / kLanes;
+    if constexpr (kLanes == 4) return depth < kDepth<T> ? depth % 2 * 8 + depth / 2 : depth;
     return depth;
   }
 
   const Source& source_;
-  typename Source::Lines lines_[kWide ? 1 : kPack<T>];
-  typename Source::Depth depths_[kPasses];
+  typename Source::template State<Lines> state_;
   Held<T> held_[kPasses];
 };
 
-// A matrix (lines, depth) in C order.
-template <typename T>
+// The operands of a tile: what is to be its rows, and its columns.
+template <typename T, typename Shape, bool kWide, typename Source>
+using DepthRows = DepthOperand<T, Shape, Shape::kRows, 8, kWide, Source>;
+template <typename T, typename Shape, bool kWide, typename Source>
+using DepthColumns = DepthOperand<T, Shape, Shape::kColumns, Shape::kOwnColumns, kWide, Source>;
+template <typename T, typename Shape, bool kWide, typename Source>
+using LineRows = LineOperand<T, Shape, Shape::kRows, 8, kWide, Source>;
+template <typename T, typename Shape, bool kWide, typename Source>
+using LineColumns = LineOperand<T, Shape, Shape::kColumns, Shape::kOwnColumns, kWide, Source>;
+
+// Lines and depths that a wide operand counts from where it begins: what is beyond is too far to matter.
+template <bool kWide>
+using Count = std::conditional_t<kWide, int, std::int64_t>;
+
+template <bool kWide>
+__device__ __forceinline__ Count<kWide> count_of(std::int64_t value) {
+  if constexpr (!kWide) return value;
+  constexpr std::int64_t kMost = 0x7fffffff;
+  return static_cast<int>(max(min(value, kMost), -kMost));
+}
+
+// A matrix (lines, depth) in C order. Wide: depths < 2^31.
+template <typename T, bool kWide>
 struct DepthMatrix {
   const T* data;
   std::int64_t lines, depths;
 
-  using Line = const T*;
-  using Depth = std::int64_t;
-  __device__ __forceinline__ Line line(std::int64_t index) const { return data + min(index, lines - 1) * depths; }
-  __device__ __forceinline__ Depth depth(std::int64_t d) const { return d; }
-  __device__ __forceinline__ void advance(Depth& d) const { d += kDepth; }
-  __device__ __forceinline__ Depth next(Depth d) const { return d + 1; }
-  __device__ __forceinline__ bool find(Line line, Depth d, const T** at) const {
-    *at = line + d;
-    return d < depths;
+  template <typename Lines>
+  struct State {
+    const T* at;                 // of line 0
+    Count<kWide> lines, depths;  // from there on
+  };
+
+  template <typename Lines>
+  __device__ __forceinline__ State<Lines> state(std::int64_t line, std::int64_t depth) const {
+    return {data + (line * depths + depth), count_of<kWide>(lines - line), count_of<kWide>(depths - depth)};
+  }
+  template <typename Lines>
+  __device__ __forceinline__ void advance(State<Lines>& state) const {
+    state.at += kDepth<T>;
+    state.depths -= kDepth<T>;
+  }
+  template <typename Lines>
+  __device__ __forceinline__ void next(State<Lines>& state) const {
+    ++state.at;
+    --state.depths;
+  }
+  template <typename Lines>
+  __device__ __forceinline__ bool find(const State<Lines>& state, int n, const T** at) const {
+    *at = state.at + Lines::of(n) * depths;
+    return Lines::of(n) < state.lines && state.depths > 0;
   }
 };
 
-// A matrix (depth, lines) in C order, of which depths from `end` on are zeros.
-template <typename T>
+// A matrix (depth, lines) in C order. Wide: depths < 2^31.
+template <typename T, bool kWide>
 struct LineMatrix {
   const T* data;
-  std::int64_t count, end;  // lines, depths
+  std::int64_t lines, depths;
 
-  using Lines = const T*;
-  using Depth = std::int64_t;  // the offset of its first line
-  __device__ __forceinline__ Lines lines(std::int64_t index, int together) const {
-    return data + min(index, count - together);
+  template <typename Lines>
+  struct State {
+    const T* at;                 // of line 0
+    Count<kWide> lines, depths;  // from there on
+  };
+
+  template <typename Lines>
+  __device__ __forceinline__ State<Lines> state(std::int64_t line, std::int64_t depth) const {
+    return {data + (depth * lines + line), count_of<kWide>(lines - line), count_of<kWide>(depths - depth)};
   }
-  __device__ __forceinline__ Depth depth(std::int64_t d) const { return d * count; }
-  __device__ __forceinline__ void advance(Depth& offset) const { offset += kDepth * count; }
-  __device__ __forceinline__ bool find(Lines lines, Depth offset, const T** at) const {
-    *at = lines + offset;
-    return offset < end * count;
+  template <typename Lines>
+  __device__ __forceinline__ void advance(State<Lines>& state) const {
+    state.at += kDepth<T> * lines;
+    state.depths -= kDepth<T>;
+  }
+  template <typename Lines>
+  __device__ __forceinline__ bool find(const State<Lines>& state, int n, const T** at) const {
+    *at = state.at + Lines::of(n);
+    return Lines::of(n) < state.lines && state.depths > 0;
   }
 };
 

@@ -24,27 +24,38 @@ __device__ __forceinline__ void store_some(T* p, const Floats<kCount>& values, s
   }
 }
 
-// The sums of rows [first_row, rows) and columns [first_column, columns): row r begins at out + offset(r).
+// The sums of rows [first_row, rows) and columns [first_column, columns): row r begins at out + offset(r), and is not
+// stored where that is negative.
 template <typename T, typename Shape, typename Offset>
 __device__ __forceinline__ void store_rows(const Tile<T, Shape>& tile, T* out, std::int64_t first_row,
                                            std::int64_t rows, std::int64_t first_column, std::int64_t columns,
                                            bool wide, const Epilogue<T>& epilogue, const Offset& offset) {
   using Sums = Tile<T, Shape>;
-  constexpr int kTogether = Sums::kColumnsTogether;
+  constexpr int kTogether = Sums::kColumnsTogether, kGroups = Sums::kOwnColumns / kTogether;
+  Floats<kTogether> offsets[kGroups];
+#pragma unroll
+  for (int j = 0; j < kGroups; ++j) {
+#pragma unroll
+    for (int k = 0; k < kTogether; ++k) {
+      const std::int64_t column = first_column + Sums::column(j * kTogether) + k;
+      offsets[j][k] = column < columns ? epilogue.offset(column) : 0.0f;
+    }
+  }
 #pragma unroll
   for (int i = 0; i < Sums::kOwnRows; ++i) {
     const std::int64_t row = first_row + Sums::row(i / 4 * 4) + i % 4;
     if (row >= rows) continue;
-    T* const line = out + offset(row);
+    const std::int64_t begin = offset(row);
+    if (begin < 0) continue;
 #pragma unroll
-    for (int j = 0; j < Sums::kOwnColumns; j += kTogether) {
-      const std::int64_t column = first_column + Sums::column(j);
+    for (int j = 0; j < kGroups; ++j) {
+      const std::int64_t column = first_column + Sums::column(j * kTogether);
       Floats<kTogether> values;
 #pragma unroll
       for (int k = 0; k < kTogether; ++k) {
-        values[k] = column + k < columns ? epilogue(tile.sums[i][j + k], column + k) : 0.0f;
+        values[k] = epilogue.clip(tile.sums[i][j * kTogether + k] + offsets[j][k]);
       }
-      store_some(line + column, values, columns - column, wide);
+      store_some(out + (begin + column), values, columns - column, wide);
     }
   }
 }

@@ -3,11 +3,11 @@
 //     sums[i][j] += a[row i][depth d] * b[column j][depth d]   for d in order, float32
 //
 // An operand is a matrix of kSize lines of the tile (its rows, or its columns) by depth, in global memory as it likes:
-// operands.h brings kDepth of its depth at a time into shared memory, converted to float32. multiply() below is the
+// operands.h brings kDepth<T> of its depth at a time into shared memory, converted to float32. multiply() below is the
 // loop; store.h stores what came out. To add a product: a kernel that makes two operands, calls multiply() and
 // stores (matmul.cu is the shortest).
 //
-// Layout   strips are (kDepth, kSize), so that a thread's neighbours in a sum are neighbours in memory. Two of each
+// Layout   strips are (kDepth<T>, kSize), so that a thread's neighbours in a sum are neighbours in memory. Two of each
 //          operand: while one is multiplied, the next is on its way in registers, then stored into the other.
 // Order    depth d lies in line line_of<T>(d) of a strip, element e in place Place<T, kSize>::of(e) of a line. Both are
 //          such that neither the stores of any operand nor the loads below meet in a bank: for float32 e itself.
@@ -26,6 +26,10 @@
 
 namespace gpucnn::gemm {
 
+// Of a strip: 2 packs, 32 bytes of what lies in memory along the depth.
+template <typename T>
+inline constexpr int kDepth = 2 * kPack<T>;
+
 inline constexpr int kPad = 4;  // between the lines of a strip: depths 4 lines apart are 16 banks apart
 
 // Where depth d of a strip lies, and which depth lies in a line. The halves of two packs of 8 alternate.
@@ -36,11 +40,10 @@ __host__ __device__ constexpr int line_of(int d) {
 }
 
 // Where the elements of a strip's line lie. Packs of 8 are cut: in 64 places, first the first halves of 8 packs, then
-// the second halves, those turned by half a line of banks.
-template <typename T, int kSize>
+// the second halves: for a warp that reads both at once (kOwn of 4) turned by half a line of banks.
+template <typename T, int kSize, int kOwn = 8>
 struct Place {
-  static constexpr int kPitch = kSize + kPad;
-  static constexpr int kHalf = kSize >= 64 ? 32 : 16, kTurn = kSize >= 64 ? 4 : 0;
+  static constexpr int kHalf = kSize >= 64 ? 32 : 16, kTurn = kSize >= 64 && kOwn == 4 ? 4 : 0;
   static_assert(kSize % (2 * kHalf) == 0);
 
   static __host__ __device__ constexpr int of(int element) {
@@ -48,6 +51,9 @@ struct Place {
     const int half = element / 4 % 2, pack = element % (2 * kHalf) / 8;
     return element / (2 * kHalf) * (2 * kHalf) + half * kHalf + 4 * (pack ^ half * kTurn) + element % 4;
   }
+
+  // Of a pack of 8, the place of its second half, where its first half's is known.
+  static __host__ __device__ constexpr int second(int first) { return (first ^ 4 * kTurn) + kHalf; }
 
   // The element in a place.
   static __host__ __device__ constexpr int element(int place) {
@@ -58,7 +64,7 @@ struct Place {
 };
 
 template <typename T, int kSize>
-using Strip = float[kDepth][Place<T, kSize>::kPitch];
+using Strip = float[kDepth<T>][kSize + kPad];
 
 // A block's shared memory.
 template <typename T, typename Shape>
@@ -88,19 +94,20 @@ struct Tile {
   // All threads of a block call it; nobody may write the strips meanwhile.
   __device__ __forceinline__ void add(const Strip<T, Shape::kRows>& a, const Strip<T, Shape::kColumns>& b) {
     using Rows = Place<T, Shape::kRows>;
-    using Columns = Place<T, Shape::kColumns>;
-    const int row_places[2] = {Rows::of(row(0)), Rows::of(row(4))};
-    const int column_places[2] = {Columns::of(column(0)), Columns::of(column(kOwnColumns - 4))};
+    using Columns = Place<T, Shape::kColumns, kOwnColumns>;
+    const int top = Rows::of(row(0)), left = Columns::of(column(0));
+    const int bottom = kRowsTogether == 8 ? Rows::second(top) : top + 16;
+    const int right = kColumnsTogether == 8 ? Columns::second(left) : left + 32;
 #pragma unroll
-    for (int line = 0; line < kDepth; ++line) {
-      const Floats<4> left[2] = {load<4>(&a[line][row_places[0]]), load<4>(&a[line][row_places[1]])};
-      Floats<4> right[2];
-#pragma unroll
-      for (int j = 0; j < kOwnColumns / 4; ++j) right[j] = load<4>(&b[line][column_places[j]]);
+    for (int line = 0; line < kDepth<T>; ++line) {
+      const Floats<4> down[2] = {load<4>(&a[line][top]), load<4>(&a[line][bottom])};
+      Floats<4> across[kOwnColumns / 4];
+      across[0] = load<4>(&b[line][left]);
+      if constexpr (kOwnColumns == 8) across[1] = load<4>(&b[line][right]);
 #pragma unroll
       for (int i = 0; i < kOwnRows; ++i) {
 #pragma unroll
-        for (int j = 0; j < kOwnColumns; ++j) sums[i][j] += left[i / 4][i % 4] * right[j / 4][j % 4];
+        for (int j = 0; j < kOwnColumns; ++j) sums[i][j] += down[i / 4][i % 4] * across[j / 4][j % 4];
       }
     }
   }
@@ -110,29 +117,28 @@ struct Tile {
   static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
 };
 
-// tile += a * b over `depth`, kDepth at a time. All threads of a block call it, once for each `strips`.
+// tile += a * b over `depth`, in [0, 2^33]. All threads of a block call it, once for each `strips`.
 //
-// An operand has fetch(), which starts the loads of a strip; put(strip), which stores what was fetched; and advance().
-// They give zeros beyond their depth.
+// An operand has fetch(wanted), which starts the loads of a strip, or takes zeros where it is not wanted; put(strip),
+// which stores what was fetched; and advance(). They give zeros beyond their depth.
 template <typename T, typename Shape, typename A, typename B>
 __device__ __forceinline__ void multiply(Tile<T, Shape>& tile, Strips<T, Shape>& strips, A& a, B& b,
                                          std::int64_t depth) {
-  if (depth <= 0) return;  // of the whole block
-  a.fetch();
-  b.fetch();
+  int left = static_cast<int>((depth + kDepth<T> - 1) / kDepth<T>);
+  if (left <= 0) return;  // of the whole block
+  a.fetch(true);
+  b.fetch(true);
   a.put(strips.a[0]);
   b.put(strips.b[0]);
   __syncthreads();
-  int current = 0;
-  for (std::int64_t left = depth - kDepth;; left -= kDepth, current ^= 1) {
-    if (left > 0) {
-      a.advance();
-      b.advance();
-      a.fetch();
-      b.fetch();
-    }
+  for (int current = 0;; current ^= 1) {
+    const bool more = --left > 0;
+    a.advance();
+    b.advance();
+    a.fetch(more);
+    b.fetch(more);
     tile.add(strips.a[current], strips.b[current]);
-    if (left <= 0) return;
+    if (!more) return;
     a.put(strips.a[current ^ 1]);  // which all have used, as of the barrier before
     b.put(strips.b[current ^ 1]);
     __syncthreads();

@@ -27,11 +27,11 @@ using gemm::LineOperand;
 using Shape = gemm::Small;
 
 // An operand of kSize lines of a tile, whose matrix has its depth in memory order, or its lines.
-template <typename T, int kSize, bool kWide, bool kDepthOrder>
+template <typename T, int kSize, int kOwn, bool kWide, bool kDepthOrder>
 struct Operand {
-  using Matrix = std::conditional_t<kDepthOrder, DepthMatrix<T>, LineMatrix<T>>;
-  using Type = std::conditional_t<kDepthOrder, DepthOperand<T, Shape, kSize, kWide, Matrix>,
-                                  LineOperand<T, Shape, kSize, kWide, Matrix>>;
+  using Matrix = std::conditional_t<kDepthOrder, DepthMatrix<T, kWide>, LineMatrix<T, kWide>>;
+  using Type = std::conditional_t<kDepthOrder, DepthOperand<T, Shape, kSize, kOwn, kWide, Matrix>,
+                                  LineOperand<T, Shape, kSize, kOwn, kWide, Matrix>>;
 };
 
 template <typename T, bool kTransposedA, bool kTransposedB, bool kWide>
@@ -50,8 +50,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     rest = digit.whole;
   }
   const gemm::TileAt at = gemm::tile_at<Shape>(static_cast<unsigned>(matrix.rest), across);
-  using Left = Operand<T, Shape::kRows, kWide, !kTransposedA>;
-  using Right = Operand<T, Shape::kColumns, kWide, kTransposedB>;
+  using Left = Operand<T, Shape::kRows, 8, kWide, !kTransposedA>;
+  using Right = Operand<T, Shape::kColumns, Shape::kOwnColumns, kWide, kTransposedB>;
   const typename Left::Matrix left{a + a_offset, s.M, s.K};
   const typename Right::Matrix right{b + b_offset, s.N, s.K};
   typename Left::Type rows(left, at.row);

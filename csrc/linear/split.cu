@@ -21,14 +21,13 @@
 #include "linear/linear.h"
 
 #include <algorithm>
+#include <type_traits>
 
 namespace gpucnn {
 namespace {
 
 using gemm::DepthMatrix;
-using gemm::DepthOperand;
 using gemm::LineMatrix;
-using gemm::LineOperand;
 using Shape = gemm::Thin;
 
 constexpr int kSumThreads = 256;
@@ -40,28 +39,28 @@ constexpr std::int64_t kMostPartSums = 1 << 18;  // parts * width: 64 rows of th
 std::int64_t depth_of_part(std::int64_t width, std::int64_t depth) {
   const std::int64_t wanted = blocks_of(blocks_of(Shape::kRows, width), kBlocks);
   const std::int64_t parts = std::max<std::int64_t>(1, std::min({wanted, depth / kFewestDepth, kMostPartSums / width}));
-  return blocks_of(gemm::kDepth, blocks_of(parts, depth)) * gemm::kDepth;
+  return blocks_of(gemm::kWholeDepth, blocks_of(parts, depth)) * gemm::kWholeDepth;
 }
 
 // Lines of the tile are rows of w forward, columns of w backward; `few` is x or dy.
 template <typename T, bool kBackward, bool kWide>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
-    split_kernel(const DepthMatrix<T> few, const T* __restrict__ w, std::int64_t width, float* partial,
+    split_kernel(const DepthMatrix<T, kWide> few, const T* __restrict__ w, std::int64_t width, float* partial,
                  std::int64_t part_depth, bool wide_partial, unsigned across, unsigned blocks_of_part) {
   using Shared = gemm::Strips<T, Shape>;
   SIMT_SHARED(Shared, strips, );
   const gemm::TileAt at = gemm::tile_at<Shape>(blockIdx.x % blocks_of_part, across);
   const std::int64_t part = blockIdx.x / blocks_of_part, begin = part * part_depth;
   const std::int64_t depth = min(part_depth, few.depths - begin);
-  DepthOperand<T, Shape, Shape::kColumns, kWide, DepthMatrix<T>> columns(few, at.column, begin);
+  gemm::DepthColumns<T, Shape, kWide, DepthMatrix<T, kWide>> columns(few, at.column, begin);
   gemm::Tile<T, Shape> tile;
   if constexpr (kBackward) {
-    const LineMatrix<T> matrix{w, width, few.depths};
-    LineOperand<T, Shape, Shape::kRows, kWide, LineMatrix<T>> rows(matrix, at.row, begin);
+    const LineMatrix<T, kWide> matrix{w, width, few.depths};
+    gemm::LineRows<T, Shape, kWide, LineMatrix<T, kWide>> rows(matrix, at.row, begin);
     gemm::multiply(tile, strips, rows, columns, depth);
   } else {
-    const DepthMatrix<T> matrix{w, width, few.depths};
-    DepthOperand<T, Shape, Shape::kRows, kWide, DepthMatrix<T>> rows(matrix, at.row, begin);
+    const DepthMatrix<T, kWide> matrix{w, width, few.depths};
+    gemm::DepthRows<T, Shape, kWide, DepthMatrix<T, kWide>> rows(matrix, at.row, begin);
     gemm::multiply(tile, strips, rows, columns, depth);
   }
   gemm::store_columns(tile, partial + part * few.lines * width, at.row, width, at.column, few.lines, wide_partial);
@@ -87,10 +86,12 @@ simt::Status split(std::int64_t rows, std::int64_t width, std::int64_t depth, co
   const bool wide = are_aligned(few, w) && gemm::in_packs<T>(depth) && (!kBackward || gemm::in_packs<T>(width));
   const bool wide_partial = are_aligned(partial) && gemm::in_packs<T>(width);
   const unsigned blocks = gemm::tiles<Shape>(width, rows);
-  const auto kernel = wide ? split_kernel<T, kBackward, true> : split_kernel<T, kBackward, false>;
-  const simt::Status status = simt::launch(kernel, dim3(blocks * static_cast<unsigned>(parts)), dim3(Shape::kThreads),
-                                           0, stream, DepthMatrix<T>{few, rows, depth}, w, width, partial, part_depth,
-                                           wide_partial, gemm::tiles_across<Shape>(rows), blocks);
+  const auto launch = [&](auto is_wide) {
+    return simt::launch(split_kernel<T, kBackward, is_wide>, dim3(blocks * static_cast<unsigned>(parts)),
+                        dim3(Shape::kThreads), 0, stream, DepthMatrix<T, is_wide>{few, rows, depth}, w, width, partial,
+                        part_depth, wide_partial, gemm::tiles_across<Shape>(rows), blocks);
+  };
+  const simt::Status status = wide ? launch(std::true_type{}) : launch(std::false_type{});
   if (status != simt::kSuccess) return status;
   return simt::launch(split_sum_kernel<T>, dim3(static_cast<unsigned>(blocks_of(kSumThreads, rows * width))),
                       dim3(kSumThreads), 0, stream, partial, parts, rows * width, divisor_of(width), epilogue, out);

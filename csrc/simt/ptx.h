@@ -8,6 +8,9 @@
 //   cp_async_wait_group<N>()     waits until all but the last N groups are done (this thread's own)
 //   cp_async_wait_all()          waits for everything, committed or not
 //
+//   anew(number)                 the number, of which the compiler does not know that it has it already: what is made
+//                                of it is computed here, not kept in registers over a loop before. No instruction
+//
 // The next ones are called by all 32 lanes at once.
 //
 //   ldmatrix_x1/x2/x4(r, row)

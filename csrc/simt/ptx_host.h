@@ -77,6 +77,10 @@ __forceinline__ void begin_copy(void* shared, const void* global, bool valid, Si
 
 }  // namespace detail
 
+__forceinline__ unsigned anew(unsigned number) {
+  return number;
+}
+
 template <int kBytes>
 __forceinline__ void cp_async(void* shared, const void* global, bool valid = true, Site site = Site::here()) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "cp.async copies 4, 8 or 16 bytes");

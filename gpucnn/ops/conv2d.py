@@ -76,6 +76,19 @@ def _parts(splits: int, sums: Array) -> Array | None:
 # --------------------------------------------------------------------------------------------- what kernels can't run
 
 
+def _pointwise_only(p: Conv2dProblem) -> str | None:
+    return reference.pointwise_only(p) or _few_windows(p)
+
+
+def _dense_only(p: Conv2dProblem) -> str | None:
+    return reference.dense_only(p) or _few_windows(p)
+
+
+def _few_windows(p: Conv2dProblem) -> str | None:
+    count = p.N * p.P * p.Q
+    return None if count <= 1 << 33 else f"needs at most 2^33 windows, got {count}"
+
+
 def _depthwise_only(p: Conv2dProblem) -> str | None:
     if p.groups == p.C == p.K and p.C > 1:
         return None
@@ -119,18 +132,22 @@ def _small_windows(p: Conv2dProblem) -> str | None:
 
 fprop = KernelTable("conv2d", "fprop")
 """(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
+compiled.add(fprop, "pointwise", _fprop("pointwise"), _pointwise_only, dtypes=compiled.FLOATS)
 compiled.add(fprop, "depthwise", _fprop("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(fprop, "grouped", _fprop("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(fprop, "stem", _fprop("stem"), _stem_only, dtypes=compiled.FLOATS)
+compiled.add(fprop, "implicit_gemm", _fprop("implicit_gemm"), _dense_only, dtypes=compiled.FLOATS)
 compiled.add(fprop, "direct", _fprop("direct"), dtypes=compiled.FLOATS)
 fprop.add("pointwise", "reference", reference.fprop_pointwise, reference.pointwise_only)
 fprop.add("depthwise", "reference", depthwise.fprop, depthwise.depthwise_only)
 fprop.add("im2col", "reference", reference.fprop_im2col)
 
 dgrad = KernelTable("conv2d", "dgrad")
+compiled.add(dgrad, "pointwise", _dgrad("pointwise"), _pointwise_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "depthwise", _dgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "grouped", _dgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "stem", _dgrad("stem"), _stem_gradient_only, dtypes=compiled.FLOATS)
+compiled.add(dgrad, "implicit_gemm", _dgrad("implicit_gemm"), _dense_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "direct", _dgrad("direct"), dtypes=compiled.FLOATS)
 dgrad.add("pointwise", "reference", reference.dgrad_pointwise, reference.pointwise_only)
 dgrad.add("depthwise", "reference", depthwise.dgrad, depthwise.depthwise_only)
@@ -138,9 +155,11 @@ dgrad.add("taps", "reference", reference.dgrad_taps, reference.few_channels_only
 dgrad.add("im2col", "reference", reference.dgrad_im2col)
 
 wgrad = KernelTable("conv2d", "wgrad")
+compiled.add(wgrad, "pointwise", _wgrad("pointwise"), _pointwise_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "depthwise", _wgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "grouped", _wgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "stem", _wgrad("stem"), _stem_only, dtypes=compiled.FLOATS)
+compiled.add(wgrad, "implicit_gemm", _wgrad("implicit_gemm"), _dense_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "direct", _wgrad("direct"), dtypes=compiled.FLOATS)
 wgrad.add("depthwise", "reference", depthwise.wgrad, depthwise.depthwise_only)
 wgrad.add("im2col", "reference", reference.wgrad_im2col, reference.narrow_only)
