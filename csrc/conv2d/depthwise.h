@@ -43,14 +43,16 @@ __device__ __forceinline__ void add_product(Floats<kCount>& sums, const Floats<k
   for (int i = 0; i < kCount; ++i) sums[i] += values[i] * weights[i];
 }
 
-// The weights of a slab's channels, w (channels,R,S), into shared memory as (R,S,channels of a slab); `flipped`, turned
-// by 180 degrees. All threads of a block call it; a barrier has to follow.
+// The weights of a slab's channels, w (channels,R,S), into shared memory as (R,S,channels of a slab), the channels by
+// quads (slabs.h); `flipped`, turned by 180 degrees. All threads of a block call it; a barrier has to follow.
 template <int kThreads, typename T>
-__device__ __forceinline__ void fill_taps(const T* __restrict__ w, float* taps, int channels, int slab_channels,
+__device__ __forceinline__ void fill_taps(const T* __restrict__ w, float* taps, int channels, int slab_vectors,
                                           int count, bool flipped) {
+  constexpr int kVector = kPack<T>;
   for (int i = static_cast<int>(threadIdx.x); i < channels * count; i += kThreads) {
     const int channel = i / count, tap = i % count;
-    taps[(flipped ? count - 1 - tap : tap) * slab_channels + channel] = simt::to_float(w[i]);
+    float* const line = taps + (flipped ? count - 1 - tap : tap) * slab_vectors * kVector;
+    line[place_in_quads<kVector>(channel, slab_vectors)] = simt::to_float(w[i]);
   }
 }
 

@@ -51,20 +51,20 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
   const int slab = static_cast<int>(blockIdx.x % static_cast<unsigned>(grid.slabs.count));
   const int first_channel = slab * slab_channels;
   const int channels = min(slab_channels, all_channels - first_channel);
-  fill_taps<kStripThreads>(w + std::int64_t{first_channel} * g.weights.value, taps, channels, slab_channels,
+  fill_taps<kStripThreads>(w + std::int64_t{first_channel} * g.weights.value, taps, channels, 1 << shift,
                            g.weights.value, false);
   __syncthreads();
 
-  const int mine = (thread & ((1 << shift) - 1)) * kVector;  // the first of the thread's channels within the slab
+  const int vector = thread & ((1 << shift) - 1);  // of the slab
   const std::int64_t strip =
       std::int64_t{blockIdx.x / static_cast<unsigned>(grid.slabs.count)} * (kStripThreads >> shift) + (thread >> shift);
-  if (mine >= channels || strip >= grid.strips) return;
+  if (vector * kVector >= channels || strip >= grid.strips) return;
   const auto [line, column_strip] = grid.columns.divide(strip);
   const auto [image, row_strip] = grid.rows.divide(line);
   const int h = row_strip * kRows, padding = g.horizontal.padding;
   const int q = column_strip * kPairs + padding / 2;  // the window that begins at the strip's first column
   const int first_column = 2 * q - padding;           // -1 for the first strip of a row where the padding is odd
-  const int channel = first_channel + mine;
+  const int channel = first_channel + vector * kVector;
   const T* const gradients = dy + g.y.offset({image, 0, 0}) + channel;
 
   Floats<kVector> sums[kRows][kColumns];
@@ -81,7 +81,9 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
   for (int r = 0; r < g.vertical.kernel; ++r) {
     Floats<kVector> weights[kTaps];
 #pragma unroll
-    for (int s = 0; s < kTaps; ++s) weights[s] = load<kVector>(taps + (r * kTaps + s) * slab_channels + mine);
+    for (int s = 0; s < kTaps; ++s) {
+      weights[s] = load_quads<kVector>(taps + (r * kTaps + s) * slab_channels, vector, 1 << shift);
+    }
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const int p = h + i < g.vertical.size ? g.vertical.window_at(h + i, r) : -1;

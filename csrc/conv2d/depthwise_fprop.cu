@@ -27,6 +27,7 @@ namespace {
 
 constexpr int kStripThreads = 128, kGenericThreads = 256;
 constexpr int kBlocksPerMultiprocessor = 2;  // at least: 255 registers a thread
+
 template <typename T, int kTaps>
 struct Strip {
   static constexpr int kRows = 2;
@@ -53,18 +54,18 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
   const int first_channel = slab * slab_channels;
   const int channels = min(slab_channels, g.channels - first_channel);
   const int count = g.vertical.kernel * kTaps;
-  fill_taps<kStripThreads>(w + std::int64_t{first_channel} * count, taps, channels, slab_channels, count, g.flipped);
+  fill_taps<kStripThreads>(w + std::int64_t{first_channel} * count, taps, channels, 1 << shift, count, g.flipped);
   __syncthreads();
 
-  const int mine = (thread & ((1 << shift) - 1)) * kVector;  // the first of the thread's channels within the slab
+  const int vector = thread & ((1 << shift) - 1);  // of the slab
   const std::int64_t strip =
       std::int64_t{blockIdx.x / static_cast<unsigned>(grid.slabs.count)} * (kStripThreads >> shift) + (thread >> shift);
-  if (mine >= channels || strip >= grid.strips) return;
+  if (vector * kVector >= channels || strip >= grid.strips) return;
   const auto [line, column_strip] = grid.columns.divide(strip);
   const auto [image, row_strip] = grid.rows.divide(line);
   const int p = row_strip * kRows, q = column_strip * kColumns;
   const int first_column = q * kStride - g.horizontal.padding;
-  const int channel = first_channel + mine;
+  const int channel = first_channel + vector * kVector;
   const T* const cells = source + image * g.vertical.size * g.horizontal.size * g.channels + channel;
 
   Floats<kVector> sums[kRows][kColumns];
@@ -81,7 +82,9 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
   for (int r = 0; r < g.vertical.kernel; ++r) {
     Floats<kVector> weights[kTaps];
 #pragma unroll
-    for (int s = 0; s < kTaps; ++s) weights[s] = load<kVector>(taps + (r * kTaps + s) * slab_channels + mine);
+    for (int s = 0; s < kTaps; ++s) {
+      weights[s] = load_quads<kVector>(taps + (r * kTaps + s) * slab_channels, vector, 1 << shift);
+    }
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const int row = g.vertical.first_cell(p + i) + r * g.vertical.dilation;

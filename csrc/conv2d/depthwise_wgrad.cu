@@ -35,8 +35,7 @@ constexpr int kThreads = 256;
 constexpr int kBlocksPerMultiprocessor = 1;  // at least: 255 registers a thread
 constexpr std::int64_t kBlocks = 528;        // wanted in a grid: four for each of an H100's 132 multiprocessors
 constexpr std::int64_t kUsualSlab = 32;      // channels: splits must not depend on how they are stored
-constexpr std::int64_t kFewestPositions =
-    512;                                     // in a split, so that adding the parts up stays a small share of the work
+constexpr int kFewestPositions = 512;        // in a split: adding the parts up stays a small share of the work
 constexpr std::int64_t kMostSums = 1 << 22;  // of all parts: 16 MiB
 constexpr int kAnyStride = 0;
 
@@ -115,13 +114,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
 #pragma unroll
   for (int s = 0; s < kTaps; ++s) {
     __syncthreads();
-    store(exchange + thread * kVector, sums[s]);
+    store_quads(exchange, thread, kThreads, sums[s]);
     __syncthreads();
     if (!works || lane != 0) continue;
     Floats<kVector> total = sums[s];
     for (int other = 1; other < lanes; ++other) {
       const int neighbour = thread + other * (grid.rows_of_block << shift);
-      const Floats<kVector> more = load<kVector>(exchange + neighbour * kVector);
+      const Floats<kVector> more = load_quads<kVector>(exchange, neighbour, kThreads);
 #pragma unroll
       for (int c = 0; c < kVector; ++c) total[c] += more[c];
     }

@@ -54,10 +54,10 @@ __global__ void __launch_bounds__(kThreads)
   }
   for (int half = lanes / 2; half > 0; half /= 2) {
     __syncthreads();  // what was there has been read
-    if (lane >= half && lane < 2 * half) store(exchange + (thread - (half << slabs.shift)) * kVector, sums);
+    if (lane >= half && lane < 2 * half) store_quads(exchange, thread - (half << slabs.shift), kThreads, sums);
     __syncthreads();
     if (lane >= half) continue;
-    const Floats<kVector> more = load<kVector>(exchange + thread * kVector);
+    const Floats<kVector> more = load_quads<kVector>(exchange, thread, kThreads);
 #pragma unroll
     for (int c = 0; c < kVector; ++c) sums[c] += more[c];
   }
