@@ -3,6 +3,7 @@ nothing is learnt."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,8 +15,10 @@ from op_checks import draw
 import gpucnn
 from gpucnn import backend, flags, nn
 from gpucnn import functional as F
+from gpucnn.data import ArrayDataset, Normalize
 from gpucnn.optim import SGD, Adam, AdamW, Optimizer
 from gpucnn.testing import assert_equal
+from gpucnn.train import NonFiniteLossError, Run, TrainConfig, Trainer, load_checkpoint
 
 OPTIMIZERS: list[Any] = [lambda p: SGD(p, 0.1, momentum=0.9), lambda p: Adam(p, 0.1), lambda p: AdamW(p, 0.1)]
 
@@ -216,3 +219,61 @@ def test_regression_losses_are_watched(simt: ModuleType) -> None:
                 loss.item()
             flags.reset()
             assert np.isnan(function(x.detach(), gpucnn.ones(2)).item())
+
+
+class Linear(nn.Module):
+    """Images of 2x2 to 3 classes; `spoilt` numbers the call from which on its logits are NaN."""
+
+    def __init__(self, spoilt: int = 0) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        self.calls, self.spoilt = 0, spoilt
+
+    def forward(self, x: gpucnn.Tensor) -> gpucnn.Tensor:
+        self.calls += 1
+        y: gpucnn.Tensor = self.layers(x)
+        return y * float("nan") if self.calls == self.spoilt else y
+
+
+def trainer(folder: Path, model: Linear, labels: Any = None) -> Trainer:
+    images = draw("normal", (24, 2, 2, 1)).astype(np.float32)
+    train = ArrayDataset(images, np.arange(24) % 3, ("a", "b", "c"))
+    test = ArrayDataset(images[:6], np.arange(6) % 3, ("a", "b", "c"))
+    if labels is not None:
+        object.__setattr__(train, "labels", labels)  # as a data set of the user's own might have them
+    config = TrainConfig(epochs=2, batch_size=8, shift=0, lr=0.1, schedule="constant")
+    return Trainer(config, Run.create(folder), model, train, test, Normalize((0.0,), (1.0,)))
+
+
+def test_a_trainer_names_the_step_of_a_loss_that_is_not_finite(simt: ModuleType, tmp_path: Path) -> None:
+    with backend.use_backend("simt"):
+        run = trainer(tmp_path, Linear(spoilt=6))  # three steps and an evaluation an epoch
+        with pytest.raises(NonFiniteLossError, match=r"the loss is infinite or NaN at step 5 \(epoch 2\).*--lr"):
+            run.fit()
+        assert load_checkpoint(run.run.checkpoint("last")).progress["step"] == 3
+        again = trainer(tmp_path / "again", Linear())
+        again.fit()  # what was raised before does not stop it
+        assert again.at.step == 6
+
+
+def test_a_resumed_trainer_counts_its_steps_on(simt: ModuleType, tmp_path: Path) -> None:
+    with backend.use_backend("simt"):
+        run = trainer(tmp_path, Linear(spoilt=6))
+        with pytest.raises(NonFiniteLossError):
+            run.fit()
+        run.model.calls, run.model.spoilt = 0, 2  # type: ignore[assignment]
+        run.resume()
+        with pytest.raises(NonFiniteLossError, match="at step 5 "):
+            run.fit()
+
+
+def test_a_trainer_tells_of_bad_labels(simt: ModuleType, tmp_path: Path) -> None:
+    labels = np.arange(24) % 3
+    labels[:] = 3
+    with backend.use_backend("simt"):
+        run = trainer(tmp_path, Linear(), labels)
+        before = [p.numpy().copy() for p in run.model.parameters()]
+        with pytest.raises(flags.BadInputError, match=r"row 0 .*met at step 1;"):
+            run.fit()
+        for mine, truth in zip(run.model.parameters(), before, strict=True):
+            assert_equal(mine, truth)

@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpucnn.backend import Array, accumulator, empty, namespace, zeros
-from gpucnn.reference.pointwise import rowwise
-from gpucnn.reference.softmax import log_softmax
+from gpucnn.reference.pointwise import rowwise, scratch
 
 
 @dataclass(frozen=True)
@@ -79,15 +78,26 @@ def nll_loss_grad(p: NLLProblem, dy: Array, total: Array, targets: Array, weight
     return gradient
 
 
+@rowwise
+def _log_softmax(problem: None, x: Array, largest: Array, of_sum: Array, *, out: Array) -> None:
+    """Writes `largest` and `of_sum` (B,1) too, which are of the dtype of x: views of what was passed."""
+    xp = namespace(x)
+    (exponentials,) = scratch(1, x)
+    xp.max(x, axis=-1, keepdims=True, out=largest)
+    xp.subtract(x, largest, out=out)
+    xp.exp(out, out=exponentials)
+    xp.sum(exponentials, axis=-1, keepdims=True, out=of_sum)
+    xp.log(of_sum, out=of_sum)
+    out -= of_sum
+
+
 def _log_p(logits: Array) -> tuple[Array, Array]:
     """Logarithms of softmax (M,C), and what they follow from: each row's maximum, and the log of its sum of
     exp(logit - maximum), (2,M)."""
     x = logits.astype(accumulator(logits.dtype), copy=False)
-    log_p = log_softmax(None, x)
     statistics = empty((2, len(x)), x.dtype, x)
-    statistics[0] = x.max(axis=1)
-    statistics[1] = -log_p.max(axis=1)  # where the maximum is log_p is 0 - log(sum)
-    return log_p, statistics
+    largest, of_sum = (row[:, None] for row in statistics)
+    return _log_softmax(None, x, largest, of_sum), statistics
 
 
 def cross_entropy(
