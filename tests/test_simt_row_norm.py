@@ -18,8 +18,7 @@ import gpucnn
 from gpucnn import backend
 from gpucnn import functional as F
 from gpucnn.ops.compiled import FLOATS
-from gpucnn.reference import layer_norm, local_response_norm
-from gpucnn.reference.local_response_norm import LocalResponseProblem
+from gpucnn.reference import layer_norm
 from gpucnn.reference.norm_problem import Wanted
 from gpucnn.testing import assert_close, assert_equal, naive, tolerance
 from gpucnn.testing.pairwise import pairwise
@@ -174,86 +173,16 @@ def test_infinities_and_nan_stay_in_their_row(simt: ModuleType) -> None:
         assert np.isfinite(y[3:]).all()
 
 
-# ------------------------------------------------------------------------------------------- local response norm
-
-Local = tuple[int, int, int, str]
-"""Rows, channels, size of the window, dtype."""
-
-LOCAL: list[Local] = [
-    *((7, channels, 5, FLOATS[number % 3]) for number, channels in enumerate(COLUMNS)),
-    *((40, 16, size, FLOATS[size % 3]) for size in (1, 2, 3, 4, 5, 15, 16, 17, 33, 100)),
-    *((rows, 96, 5, "float32") for rows in (1, 2, 20, 21, 22, 43)),  # 21 rows a block
-    (2, 2049, 3, "float32"),
-    (1, 2056, 4, "float16"),
-    (0, 8, 5, "float32"),
-    (3, 0, 5, "float32"),
-]
-NUMBERS = {"alpha": 0.7, "beta": 0.75, "k": 2.0}
-
-
-@functools.cache
-def local_truth(case: Local) -> dict[str, np.ndarray]:
-    """Of the reference in float64, which test_local_response_norm.py holds against plain loops."""
-    rows, channels, size, dtype = case
-    p = LocalResponseProblem(size, **NUMBERS)
-    n = rounded({"x": draw("normal", (rows, channels)) * 2, "dy": draw("normal", (rows, channels), 1)}, dtype)
-    empty = not rows * channels
-    y = n["x"] if empty else local_response_norm.fprop(p, n["x"])
-    return n | {"y": y, "dx": n["x"] if empty else local_response_norm.dgrad(p, n["dy"], n["x"])}
-
-
-def local_results(module: Any, case: Local) -> dict[str, np.ndarray]:
-    __tracebackhide__ = True
-    rows, channels, size, dtype = case
-    t, memory = local_truth(case), Memory()
-    x, dy = memory.given("x", t["x"], dtype), memory.given("dy", t["dy"], dtype)
-    y, dx = memory.wanted("y", (rows, channels), dtype), memory.wanted("dx", (rows, channels), dtype)
-    module.local_response_fprop(dtype, size, *NUMBERS.values(), x, y, 0)
-    module.local_response_dgrad(dtype, size, *NUMBERS.values(), dy, x, dx, 0)
-    memory.check(f"{case}")
-    return {"y": y, "dx": dx}
-
-
-def check_local(module: Any, case: Local) -> None:
-    __tracebackhide__ = True
-    t = local_truth(case)
-    for name, found in local_results(module, case).items():
-        allowed = tolerance(found.dtype, 2 * min(case[2], case[1]) + 8)
-        large = 1.0 if name == "y" else 2 * (1 + rms(t["dy"]))
-        assert_close(found, t[name], rtol=allowed, atol=allowed * large, name=f"{case}: {name}")
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_local_response_norm_in_any_order(simt: ModuleType, order: str) -> None:
-    simt.set_order(order)
-    for case in sample(simt.flavour, LOCAL) if order == "fwd" else sample(simt.flavour, LOCAL)[:: len(ORDERS)]:
-        check_local(simt, case)
-
-
-@pytest.mark.parametrize("power", [{"beta": 0.0}, {"beta": -1.0}, {"k": 0.0, "alpha": 0.0}, {"alpha": -1.0}])
-def test_numbers_outside_the_usual_are_the_references(simt: ModuleType, power: dict[str, float]) -> None:
-    numbers = NUMBERS | power
-    x, dy = (draw("normal", (5, 12), stream).astype(np.float32) for stream in range(2))
-    x[1, 2], x[2, 3], x[3, 4], x[4] = math.inf, math.nan, -0.0, 0.0
-    y, dx = np.empty_like(x), np.empty_like(x)
-    simt.local_response_fprop("float32", 3, *numbers.values(), x, y, 0)
-    simt.local_response_dgrad("float32", 3, *numbers.values(), dy, x, dx, 0)
-    with np.errstate(all="ignore"):
-        p = LocalResponseProblem(3, **numbers)
-        assert_close(y, local_response_norm.fprop(p, x), rtol=1e-4, atol=1e-5, equal_nan=True)
-        assert_close(dx, local_response_norm.dgrad(p, dy, x), rtol=1e-4, atol=1e-4, equal_nan=True)
-
-
 # ------------------------------------------------------------------------------------- the same bits, wrong kernels
 
 
 def test_one_order_has_the_bits_of_another(simt: ModuleType) -> None:
-    case, local = (300, 24, "float32", True), (30, 96, 5, "float16")
+    case = (300, 24, "float32", True)
     runs = []
     for order in (*ORDERS, "fwd"):
         simt.set_order(order)
-        found = [*results(simt, case, numbers(case), truth(case)).values(), *local_results(simt, local).values()]
-        runs.append(b"".join(array.tobytes() for array in found))
+        found = results(simt, case, numbers(case), truth(case))
+        runs.append(b"".join(array.tobytes() for array in found.values()))
     assert len(set(runs)) == 1
 
 
@@ -273,8 +202,8 @@ def test_memory_that_is_not_aligned_to_16_bytes(simt: ModuleType, start: int, dt
         z, dz = place(x), place(x)
         simt.layer_norm_fprop(1e-5, dtype, x, None, None, y, mean, inverse, 0)
         simt.layer_norm_bprop(dtype, dy, x, None, mean, inverse, dx, sums, None, 0)
-        simt.local_response_fprop(dtype, 5, *NUMBERS.values(), x, z, 0)
-        simt.local_response_dgrad(dtype, 5, *NUMBERS.values(), dy, x, dz, 0)
+        simt.local_response_fprop(dtype, 5, 0.7, 0.75, 2.0, x, z, 0)
+        simt.local_response_dgrad(dtype, 5, 0.7, 0.75, 2.0, dy, x, dz, 0)
         return [y, dx, sums, z, dz]
 
     for one, other in zip(run(0), run(start), strict=True):
@@ -307,22 +236,6 @@ def test_a_wrong_layer_norm_is_caught(simt: ModuleType, wrong: str) -> None:
     check(simt, case)
     with pytest.raises(AssertionError, match=r"elements are wrong|never written"):
         check(Planted(simt, **WRONG[wrong]), case)
-
-
-@pytest.mark.parametrize(
-    "bindings",
-    [
-        {"local_response_fprop": lambda run, d, size, *rest: run(d, size + 1, *rest)},
-        {"local_response_fprop": lambda run, d, size, a, b, *rest: run(d, size, a * size, b, *rest)},
-        {"local_response_dgrad": lambda run, d, size, a, b, k, dy, x, *rest: run(d, 1, a, b, k, dy, x, *rest)},
-        {"local_response_dgrad": lambda run, *a: (run(*a), a[7][-1, -1:].fill(math.nan))},
-    ],
-    ids=["window", "alpha not divided", "own channel alone", "unwritten"],
-)
-def test_a_wrong_local_response_norm_is_caught(simt: ModuleType, bindings: Any) -> None:
-    check_local(simt, (7, 24, 4, "float32"))
-    with pytest.raises(AssertionError, match=r"elements are wrong|never written"):
-        check_local(Planted(simt, **bindings), (7, 24, 4, "float32"))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -131,7 +131,7 @@ inline Columns summed_columns(const NormProblem& p, int bytes_of_element, int wi
 
 // The columns of the passes over single elements, any number of blocks of which give the same bits.
 inline Columns elementwise_columns(const NormProblem& p, int width) {
-  constexpr int kFewestRows = 16;
+  constexpr int kFewestRows = 8;
   constexpr std::int64_t kMostBlocks = 132 * 32;  // of all sets
   return columns_of(p, width, kFewestRows, std::max<std::int64_t>(1, kMostBlocks / p.B));
 }

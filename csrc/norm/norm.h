@@ -1,5 +1,5 @@
-// Batch, instance and group norm over arrays (B,M,C); layer and local response norm are row_norm/. The
-// menu of the launchers.
+// Batch, instance and group norm over arrays (B,M,C); layer and local response norm are in row_norm/. The menu of the
+// launchers.
 //
 // Pointers are C-contiguous memory of the machine that the kernels are built for; T is float, half or bfloat16, and
 // what belongs to channels is float, or double where it is a mean. Outputs share no memory with inputs.
