@@ -38,6 +38,9 @@ FIXED = [
     ConvCase(40, 8, 2, 2, 8, 2, 2, padding=(1, 1), groups=2),  # several images a tile
     ConvCase(2, 64, 9, 8, 3, 3, 3, padding=(1, 1)),  # of one group, as transposed stems are
     ConvCase(2, 3, 11, 12, 20, 7, 7, stride=(2, 2), padding=(3, 3)),
+    ConvCase(1, 64, 3, 17, 64, 3, 3, padding=(1, 1), groups=16),  # runs of 8 positions, and one more
+    ConvCase(2, 32, 9, 7, 32, 5, 3, stride=(2, 1), padding=(2, 0), dilation=(2, 1), groups=4),
+    ConvCase(3, 128, 1, 2, 64, 2, 3, padding=(1, 2), groups=2),
     ConvCase(0, 8, 5, 5, 8, 3, 3, groups=2),
 ]
 CASES = [*FIXED, *(case for case in conv_cases(SEED, 60, max_taps=512, max_products=100_000) if case.groups > 1)]
@@ -65,7 +68,7 @@ def test_every_pass_rounds_no_more_than_it_must(simt: ModuleType, dtype: str) ->
 @pytest.mark.parametrize("offset", [0, 1])
 def test_packs_and_single_elements_give_the_same_bits(simt: ModuleType, dtype: str, offset: int) -> None:
     """Arrays off 16 bytes take the narrow path of the same kernel."""
-    for case in (FIXED[0], FIXED[2], FIXED[4]):
+    for case in (FIXED[0], FIXED[2], FIXED[4], FIXED[7]):
         t, p = truth(case, "normal", dtype), problem_of(case)
         aligned = passes(simt, p, t, dtype=dtype, passes=PASSES)
         moved = passes(simt, p, t, dtype=dtype, passes=PASSES, offset=offset)
@@ -86,16 +89,18 @@ def test_bits_depend_neither_on_the_order_of_threads_nor_on_the_run(simt: Module
 
 
 def test_an_image_has_the_same_bits_in_any_batch(simt: ModuleType) -> None:
-    case = ConvCase(33, 12, 5, 4, 12, 3, 3, padding=(1, 1), groups=3)
-    together, alone = truth(case, "normal"), replace(case, N=1)
-    batch = passes(simt, problem_of(case), together, passes=("y", "dx"))
-    for image in (0, 17, 32):
-        one = Truth.__new__(Truth)
-        one.x, one.dy = together.x[image : image + 1], together.dy[image : image + 1]
-        one.w, one.bias = together.w, together.bias
-        found = passes(simt, problem_of(alone), one, passes=("y", "dx"))
-        for name in ("y", "dx"):
-            assert found[name].tobytes() == batch[name][image].tobytes(), (name, image)
+    narrow = ConvCase(33, 12, 5, 4, 12, 3, 3, padding=(1, 1), groups=3)
+    wide = ConvCase(5, 80, 6, 5, 80, 3, 3, padding=(1, 1), groups=2)  # more channels than a strip
+    for case in sample(simt.flavour, [narrow, wide]):
+        together, alone = truth(case, "normal"), replace(case, N=1)
+        batch = passes(simt, problem_of(case), together, passes=("y", "dx"))
+        for image in (0, case.N // 2, case.N - 1):
+            one = Truth.__new__(Truth)
+            one.x, one.dy = together.x[image : image + 1], together.dy[image : image + 1]
+            one.w, one.bias = together.w, together.bias
+            found = passes(simt, problem_of(alone), one, passes=("y", "dx"))
+            for name in ("y", "dx"):
+                assert found[name].tobytes() == batch[name][image].tobytes(), (case, name, image)
 
 
 def test_a_weight_gradient_heeds_no_window_that_is_not_there(simt: ModuleType) -> None:

@@ -14,20 +14,21 @@
 namespace gpucnn {
 namespace {
 
-template <typename T, bool kPacks>
+template <typename T, bool kPacks, bool kSlides>
 __global__ void __launch_bounds__(kGatherThreads, 2)
     grouped_dgrad_kernel(const GatherPlan plan, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
-  gather<T, true, kPacks>(plan, dy, w, dx, [](float sum, int) { return sum; });
+  gather<T, true, kPacks, kSlides>(plan, dy, w, dx, [](float sum, int) { return sum; });
 }
 
 }  // namespace
 
 template <typename T>
 simt::Status conv2d_grouped_dgrad(const Conv2dProblem& p, const T* dy, const T* w, T* dx, simt::Stream stream) {
-  GatherPlan plan = plan_gather<true>(p);
+  const GatherPlan plan = plan_for<true, T>(p, dy, w, dx);
   if (plan.blocks == 0) return simt::kSuccess;
-  settle_packs<T>(plan, dy, w, dx);
-  const auto kernel = plan.packs ? grouped_dgrad_kernel<T, true> : grouped_dgrad_kernel<T, false>;
+  const auto kernel = plan.slides  ? grouped_dgrad_kernel<T, true, true>
+                      : plan.packs ? grouped_dgrad_kernel<T, true, false>
+                                   : grouped_dgrad_kernel<T, false, false>;
   return simt::launch(kernel, gather_grid(plan), dim3(static_cast<unsigned>(plan.threads)),
                       static_cast<std::size_t>(plan.shared_bytes), stream, plan, dy, w, dx);
 }

@@ -17,11 +17,11 @@
 namespace gpucnn {
 namespace {
 
-template <typename T, bool kPacks>
+template <typename T, bool kPacks, bool kSlides>
 __global__ void __launch_bounds__(kGatherThreads, 2)
     grouped_fprop_kernel(const GatherPlan plan, const T* __restrict__ x, const T* __restrict__ w,
                          const Epilogue<T> epilogue, T* __restrict__ y) {
-  gather<T, false, kPacks>(plan, x, w, y, epilogue);
+  gather<T, false, kPacks, kSlides>(plan, x, w, y, epilogue);
 }
 
 }  // namespace
@@ -29,10 +29,11 @@ __global__ void __launch_bounds__(kGatherThreads, 2)
 template <typename T>
 simt::Status conv2d_grouped_fprop(const Conv2dProblem& p, const T* x, const T* w, const T* bias, T* y, bool relu,
                                   simt::Stream stream) {
-  GatherPlan plan = plan_gather<false>(p);
+  const GatherPlan plan = plan_for<false, T>(p, x, w, y);
   if (plan.blocks == 0) return simt::kSuccess;
-  settle_packs<T>(plan, x, w, y);
-  const auto kernel = plan.packs ? grouped_fprop_kernel<T, true> : grouped_fprop_kernel<T, false>;
+  const auto kernel = plan.slides  ? grouped_fprop_kernel<T, true, true>
+                      : plan.packs ? grouped_fprop_kernel<T, true, false>
+                                   : grouped_fprop_kernel<T, false, false>;
   return simt::launch(kernel, gather_grid(plan), dim3(static_cast<unsigned>(plan.threads)),
                       static_cast<std::size_t>(plan.shared_bytes), stream, plan, x, w, Epilogue<T>{bias, relu}, y);
 }

@@ -112,9 +112,11 @@ Plan plan_of(const Conv2dProblem& p) {
 
   bundle = best.cells.bundle;
   best.images = shape.images, best.rows = shape.rows, best.columns = shape.columns;
-  best.cells = staged_of(shape.images, static_cast<int>(rows.cells(shape.rows)),
-                         static_cast<int>(columns.cells(shape.columns)), bundle, 4 * best.channel_quads);
-  best.gradients = staged_of(shape.images, shape.rows, shape.columns, bundle, 4 * best.filter_quads);
+  best.cells =
+      staged_of(shape.images, static_cast<int>(rows.cells(shape.rows)), static_cast<int>(columns.cells(shape.columns)),
+                bundle, 4 * best.channel_quads, pitch_of(bundle, 4 * best.channel_quads));
+  best.gradients = staged_of(shape.images, shape.rows, shape.columns, bundle, 4 * best.filter_quads,
+                             pitch_of(bundle, 4 * best.filter_quads));
   best.gradients_at = best.cells.floats();
   best.table_at = best.gradients_at + best.gradients.floats();
   best.column_tiles = divisor_of(blocks_of(shape.columns, p.Q)),

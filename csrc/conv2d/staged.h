@@ -49,19 +49,38 @@ struct Staged {
   __host__ __device__ constexpr int floats() const { return pixels() * pitch; }
 };
 
-// Floats of a pixel. Four more than are used: pixels side by side then begin in different banks, still on 16 bytes.
+// Floats of a pixel, where neighbouring lanes read the same pixels: four more than are used.
 constexpr int pitch_of(int bundle, int strip) {
   return bundle * strip + 4;
 }
 
+// Floats of a pixel, where 8 lanes side by side, which one pass of shared memory serves 16 bytes each, are `lanes` to a
+// pixel, of each of its groups, and pixels are `step` apart: the fewest for which they read different banks.
+constexpr int pitch_of(int bundle, int strip, int lanes, int step) {
+  const int pixels = lanes < 8 ? 8 / lanes : 1, least = bundle * strip;
+  for (int pitch = least; pitch < least + 32; pitch += 4) {
+    unsigned taken = 0;
+    bool apart = true;
+    for (int pixel = 0; pixel < pixels; ++pixel) {
+      for (int group = 0; group < bundle; ++group) {
+        const unsigned banks = 1u << (pixel * step * pitch + group * strip) / 4 % 8;
+        apart = apart && (taken & banks) == 0;
+        taken |= banks;
+      }
+    }
+    if (apart) return pitch;
+  }
+  return least + 4;
+}
+
 // One whose elements are read one by one, until set_unit() says otherwise.
-constexpr Staged staged_of(int images, int rows, int columns, int bundle, int strip) {
+constexpr Staged staged_of(int images, int rows, int columns, int bundle, int strip, int pitch) {
   return {images,
           rows,
           columns,
           bundle,
           strip,
-          pitch_of(bundle, strip),
+          pitch,
           small_divisor_of(rows),
           small_divisor_of(columns),
           small_divisor_of(bundle * strip)};

@@ -64,7 +64,7 @@ Plan plan_of(const Conv2dProblem& p) {
     throw std::invalid_argument("conv2d: the lines under a window do not fit a block's shared memory");
   }
   const Stem& stem = plan.stem;
-  plan.gradients = staged_of(stem.images_of_tile, stem.rows, stem.columns, 1, strip);
+  plan.gradients = staged_of(stem.images_of_tile, stem.rows, stem.columns, 1, strip, pitch_of(1, strip));
   plan.gradients_at = stem.lines.floats();
   plan.table_at = plan.gradients_at + plan.gradients.floats();
   plan.shared_bytes = static_cast<int>(sizeof(float)) * floats(stem.lines.floats(), plan.gradients.pixels());

@@ -10,6 +10,7 @@ import numpy as np
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, empty, from_nhwc
 from gpucnn.ops import compiled
+from gpucnn.ops.linear import column_sums
 from gpucnn.ops.memory import contiguous, to_nhwc
 from gpucnn.ops.rectifier import relu_grad
 from gpucnn.ops.registry import KernelTable
@@ -66,6 +67,10 @@ def _bgrad(kernel: str) -> Callable[..., Array]:
         return db
 
     return call
+
+
+def _bgrad_columns(module: Any, p: Conv2dProblem, stream: int, dy: Array) -> Array:
+    return column_sums(module, p, stream, dy.reshape(p.N * p.P * p.Q, p.K))
 
 
 def _parts(splits: int, sums: Array) -> Array | None:
@@ -166,6 +171,7 @@ wgrad.add("im2col", "reference", reference.wgrad_im2col, reference.narrow_only)
 wgrad.add("taps", "reference", reference.wgrad_taps, reference.dense_only)
 
 bgrad = KernelTable("conv2d", "bgrad")
+compiled.add(bgrad, "columns", _bgrad_columns, dtypes=compiled.FLOATS)
 compiled.add(bgrad, "direct", _bgrad("direct"), dtypes=compiled.FLOATS)
 bgrad.add("rows", "reference", reference.bgrad)
 
