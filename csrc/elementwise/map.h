@@ -93,6 +93,8 @@ __device__ __forceinline__ Floats<kCount> load_or_repeat(const T* p, bool repeat
   return result;
 }
 
+namespace {  // each file has kernels of its own, by which they are told apart
+
 // Bit i of `single`: input i has one element.   packs: those to be moved whole, 0 where memory is not aligned.
 template <typename F, typename T, int kInputs>
 __global__ void __launch_bounds__(kMapThreads)
@@ -149,6 +151,8 @@ __global__ void __launch_bounds__(kMapThreads)
     }
   }
 }
+
+}  // namespace
 
 template <typename F, typename T, int kInputs>
 simt::Status launch_flat(const F& f, const Inputs<T, kInputs>& in, T* y, std::int64_t n, unsigned single,

@@ -37,6 +37,8 @@ __device__ __forceinline__ Out converted(In value) {
   }
 }
 
+namespace {  // each file has kernels of its own, by which they are told apart
+
 // Arrays of the walk: y, x.
 template <typename In, typename Out>
 __global__ void __launch_bounds__(kCopyThreads)
@@ -48,6 +50,8 @@ __global__ void __launch_bounds__(kCopyThreads)
   }
 }
 
+}  // namespace
+
 // Matrices of `rows` x `columns`: y's columns are neighbours, x's rows are.
 struct Tiles {
   std::int64_t rows, columns;
@@ -55,6 +59,8 @@ struct Tiles {
   Divisor across, down;          // tiles along the columns and along the rows
   std::int64_t items;            // tiles in all
 };
+
+namespace {  // each file has kernels of its own, by which they are told apart
 
 // The walk goes over the matrices.
 template <typename In, typename Out>
@@ -82,6 +88,8 @@ __global__ void __launch_bounds__(kCopyThreads) tiled_copy_kernel(const In* __re
     __syncthreads();
   }
 }
+
+}  // namespace
 
 // The axis along which x's neighbours lie, if a copy by tiles suits the walk; else -1.
 inline int tiled_axis(const Walk<2>& walk) {

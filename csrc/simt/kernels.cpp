@@ -72,13 +72,12 @@ std::multimap<std::uintptr_t, Kernel> read_symbols(const char* path) {
       if (type == STT_FILE) source = mangled;
       if (type != STT_FUNC || mangled.find("_kernel") == std::string::npos) continue;
       const std::string name = demangled(mangled.c_str());
-      if (name.find("(anonymous namespace)::") == std::string::npos || name.find("[clone") != std::string::npos) {
-        continue;
-      }
+      if (name.find("gpucnn::") == std::string::npos || name.find("[clone") != std::string::npos) continue;
       const std::string plain = without_scopes(name);
       const std::string base = plain.substr(0, plain.find('<'));
       if (base.size() < 7 || base.compare(base.size() - 7, 7, "_kernel") != 0) continue;
-      found.emplace(symbol->st_value, Kernel{source, plain});
+      const bool is_of_one_file = name.find("(anonymous namespace)::") != std::string::npos;
+      found.emplace(symbol->st_value, Kernel{is_of_one_file ? source : "", plain});
     }
   }
   return found;

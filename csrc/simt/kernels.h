@@ -9,9 +9,9 @@
 
 namespace gpucnn::simt {
 
-// A kernel is a function in an unnamed namespace whose name ends in _kernel.
+// A kernel is a function whose name ends in _kernel.
 struct Kernel {
-  std::string file;  // "template.cu", of the source that it is defined in
+  std::string file;  // "template.cu", of the source that it is defined in; empty unless it is in an unnamed namespace
   std::string name;  // "scale_kernel<half, true>": no namespaces, no parameters; so ptxas's report names it too
 };
 
