@@ -25,7 +25,7 @@ CORNERS = [
         Case(batch(33, C, INF), FLOATS[C % 3], running=True)
         for C in (1, 2, 3, 4, 5, 7, 8, 12, 16, 31, 32, 33, 127, 129)
     ),
-    *(Case(batch(19, C), FLOATS[C % 3]) for C in (128, 132, 136, 520, 2048)),
+    *(Case(batch(19, C), FLOATS[C % 3]) for C in (24, 68, 80, 96, 128, 132, 136, 144, 160, 192, 320, 520, 2048)),
     Case(batch(2, 2048, INF), residual=True),  # more threads along a row than there are rows for
     Case(batch(1, 2056), "float16"),
     *(Case(batch(M, 4, 6.0), FLOATS[M % 3], running=True) for M in (1000, 2048, 2049)),  # several splits

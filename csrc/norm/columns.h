@@ -1,8 +1,9 @@
 // How the kernels of batch, instance and group norm go over an array (B,M,C). For .cu files.
 //
 // A thread owns a pack of kWidth channels and every so many rows of a split of one set, so that what belongs to a
-// channel stays in its registers. `across` threads lie along a row and kThreads / across on rows beneath each other:
-// where `across` packs are a row, a warp reads memory without a gap.
+// channel stays in its registers. `across` threads, a power of 2, lie along a row and kThreads / across on rows beneath
+// each other: a warp reads memory without a gap where `across` packs are a row, else 64 bytes or more of each of its
+// rows.
 #pragma once
 
 #include "common/index.h"
@@ -16,7 +17,8 @@
 namespace gpucnn {
 
 inline constexpr int kColumnThreads = 256;
-inline constexpr int kUsuallyAcross = 32;  // threads along a row, where there are that many packs and rows enough
+inline constexpr int kMostAcross = 32;  // threads along a row, where there are rows enough
+inline constexpr int kLeastAcross = 4;  // where fewer leave fewer without work
 
 // Channels of a block, at most.
 template <int kWidth>
@@ -32,6 +34,20 @@ struct Columns {
   __host__ __device__ int lines() const { return kColumnThreads >> across_log2; }  // rows that a block has at a time
 };
 
+// The logarithm of how many threads along a row of `packs` are to have one each. Packs of a single channel, which lie
+// anyhow, take as many as there are; wide ones fewer, if that leaves fewer threads beyond the row's end: of 40 packs
+// 32 threads would leave 24 of 64 without work, and 8 leave none.
+inline int across_log2_of(int packs, int width) {
+  int log2 = 0;
+  while ((1 << log2) < std::min(packs, kMostAcross)) ++log2;
+  const auto threads = [packs](int l) { return blocks_of(1 << l, packs) << l; };  // with and without work
+  int best = log2;
+  for (int fewer = log2 - 1; width > 1 && (1 << fewer) >= kLeastAcross; --fewer) {
+    if (10 * threads(fewer) < 9 * threads(best)) best = fewer;
+  }
+  return best;
+}
+
 // The columns of a problem for packs of `width` channels; a block has at least `fewest` rows a thread, and a set at
 // most `most` blocks where that is not less than one for each tile.
 inline Columns columns_of(const NormProblem& p, int width, int fewest, std::int64_t most) {
@@ -40,7 +56,7 @@ inline Columns columns_of(const NormProblem& p, int width, int fewest, std::int6
   c.channels = static_cast<int>(p.C);
   c.packs = static_cast<int>(p.C / width);
   const auto across = [&] { return std::int64_t{1} << c.across_log2; };
-  while (across() < std::min(c.packs, kUsuallyAcross)) ++c.across_log2;
+  c.across_log2 = across_log2_of(c.packs, width);
   while (across() < std::min(c.packs, kColumnThreads) && kColumnThreads / across() > p.M) ++c.across_log2;
   c.tiles = static_cast<int>(blocks_of(across(), c.packs));
   const std::int64_t pass = kColumnThreads / across() * fewest;  // rows of a block, at least

@@ -2,7 +2,7 @@
 // g is what of dy gets through the ReLU behind the normalisation, and is written as well where it is asked for.
 //
 // Layout   dy, x, y, dx, passed (B,M,C); coefficients (4,B,C): by_g, centre, by_x, term (gradient_coefficients.cu).
-// Block    256 threads and a run of rows of one set: up to 32 packs of channels, as many rows at a time as are left.
+// Block    256 threads and a run of rows of one set: 4 to 32 packs of channels, as many rows at a time as are left.
 // Thread   a pack of 16 bytes of channels and every so many rows, kRows at a time; its coefficients come through shared
 //          memory, so that a block reads them once.
 // Limits   an address not aligned to 16 bytes, or C no multiple of a pack: elements go one by one. dx may be dy.

@@ -5,7 +5,7 @@
 // squares about it lose nothing where the first row stands out: about 1e4 with a spread of 1, both are right.
 //
 // Layout   x (B,M,C); partial (B, 2 * splits + 1, C): mean and squares of split 0, 1, ..., then the first row.
-// Block    256 threads and one split of a set: up to 32 packs of channels, and as many rows at a time as are left.
+// Block    256 threads and one split of a set: 4 to 32 packs of channels, and as many rows at a time as are left.
 // Thread   a pack of 16 bytes of channels (one channel where C is no multiple of a pack, or x not aligned to 16 bytes)
 //          and every so many rows, kRows at a time: their mean and squares are computed from registers and merged into
 //          what the thread has (merge.h). Its columns.h neighbours own the neighbouring packs.

@@ -4,7 +4,7 @@
 // A NaN stays one through a ReLU, as in F.relu. In 16 bits the result alone is rounded.
 //
 // Layout   x, residual, y (B,M,C); coefficients (3,B,C): centre, scale, shift.
-// Block    256 threads and a run of rows of one set: up to 32 packs of channels, as many rows at a time as are left.
+// Block    256 threads and a run of rows of one set: 4 to 32 packs of channels, as many rows at a time as are left.
 // Thread   a pack of 16 bytes of channels and every so many rows, four at a time. Its coefficients come through shared
 //          memory, so that a block reads them once.
 // Limits   x, residual or y not aligned to 16 bytes, or C no multiple of a pack: elements go one by one.

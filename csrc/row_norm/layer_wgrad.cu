@@ -5,7 +5,7 @@
 // adds up in order.
 //
 // Layout   dy, x (rows,columns), mean, inverse (rows,), sums (2,columns), partial (splits,2,columns).
-// Block    256 threads and one split: up to 32 packs of columns, as many rows at a time as are left (columns.h).
+// Block    256 threads and one split: 4 to 32 packs of columns, as many rows at a time as are left (columns.h).
 // Thread   a pack of 16 bytes of columns (one column where they are no whole number of packs, or dy or x not aligned)
 //          and every so many rows, four at a time; the lines of the block are added up by a tree in shared memory.
 // Limits   columns in [0, 2^31); fewer than 2^38 elements.
