@@ -1,15 +1,17 @@
-// csrc/common/problem.h and index.h by themselves, beyond 2^31 too, where no test has the memory to go. Compiled and
-// run by test_index_arithmetic.py, with -fsanitize=undefined: an overflow ends the program.
+// csrc/common/problem.h, index.h and walk.h by themselves, beyond 2^31 too, where no test has the memory to go.
+// Compiled and run by test_index_arithmetic.py, with -fsanitize=undefined: an overflow ends the program.
 //
 // Prints every output size of a grid of arguments, for Python to compare; then what is wrong, and returns 1 if
 // anything.
 #include "common/index.h"
 #include "common/problem.h"
+#include "common/walk.h"
 
 #include <cstdint>
 #include <cstdio>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -164,6 +166,57 @@ void check_large_axes() {
   }
 }
 
+// Places in arrays that broadcast and are permuted, of 2^31 elements and more, in steps of 1 and of 4.
+void check_walks() {
+  struct Case {
+    std::vector<std::int64_t> shape, y, x;  // strides of whole arrays; 0 where x is repeated
+    int axes;                               // that are left
+  };
+  constexpr std::int64_t k30 = std::int64_t{1} << 30;
+  const Case cases[] = {
+      {{3, k30, 8}, {k30 * 8, 8, 1}, {k30 * 8, 8, 1}, 1},
+      {{3, k30, 8}, {k30 * 8, 8, 1}, {0, 8, 1}, 3},  // not merged: an int would not hold it
+      {{3, k30, 8}, {k30 * 8, 8, 1}, {k30 * 8, 0, 1}, 3},
+      {{7, 1000, 3, 1'000'000}, {3'000'000'000, 3'000'000, 1'000'000, 1}, {3'000'000'000, 3, 1, 3000}, 3},
+      {{1, 5 * k31, 4}, {1, 4, 1}, {1, 8, 1}, 2},
+      {{1, 1, 1}, {1, 1, 1}, {0, 0, 0}, 1},
+  };
+  for (const Case& c : cases) {
+    const Operand operands[] = {{c.shape, c.y}, {c.shape, c.x}};
+    Walk<2> walk = walk_of<2>(c.shape, operands);
+    require(walk.axes == c.axes, "axes of a walk: " + std::to_string(walk.axes));
+    for (const int step : {1, 4}) {
+      if (c.shape.back() % step != 0) continue;
+      set_step(walk, step);
+      Wide size = 1;
+      for (const std::int64_t length : c.shape) size *= length;
+      require(size == Wide{walk.units} * step, "units of a walk");
+      for (const std::int64_t unit :
+           {std::int64_t{0}, std::int64_t{1}, walk.units / 3, walk.units / 2 + 1, walk.units - 1}) {
+        if (unit >= walk.units || unit < 0) continue;
+        Wide rest = Wide{unit} * step, y = 0, x = 0;
+        for (std::size_t axis = c.shape.size(); axis-- > 0;) {
+          const Wide place = rest % c.shape[axis];
+          rest /= c.shape[axis];
+          y += place * c.y[axis];
+          x += place * c.x[axis];
+        }
+        const Offsets<2> at = step == 1 ? offsets_of<1>(walk, unit) : offsets_of<4>(walk, unit);
+        require(at.of[0] == y && at.of[1] == x, "place of unit " + std::to_string(unit) + " of a walk");
+      }
+    }
+  }
+  const std::vector<std::int64_t> shape{2, k31}, strides{2 * k31, 1};
+  const Operand gaps[] = {{shape, strides}, {shape, strides}};
+  bool refused = false;
+  try {
+    walk_of<2>(shape, gaps);
+  } catch (const std::invalid_argument&) {
+    refused = true;
+  }
+  require(refused, "too long an axis of a walk");
+}
+
 }  // namespace
 
 int main() {
@@ -171,6 +224,7 @@ int main() {
   check_places();
   check_axes();
   check_large_axes();
+  check_walks();
   if (wrong > 0) std::fprintf(stderr, "%d wrong\n", wrong);
   return wrong > 0;
 }

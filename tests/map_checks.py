@@ -14,7 +14,7 @@ from kernel_checks import ORDERS, Memory, sample
 from op_checks import draw
 
 from gpucnn.backend import supported_dtype
-from gpucnn.testing import assert_close
+from gpucnn.testing import assert_close, assert_equal
 
 DTYPES = ("float32", "float16", "bfloat16")
 EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -92,7 +92,7 @@ def check_sizes(module: ModuleType, binding: str, name: str, function: Function,
             y = memory.wanted("y", (size - start,), held)
             call(module, binding, name, function, given, y, dtype)
             memory.check(f"{name} {dtype} {size}")
-            assert y.tobytes() == expected[start:size].tobytes(), f"{name} {dtype}: {size} elements from {start} on"
+            assert_equal(y, expected[start:size], name=f"{name} {dtype}: {size} elements from {start} on")
     if inputs > 1:
         y = whole[0].copy()
         call(module, binding, name, function, [y, *whole[1:]], y, dtype)
@@ -153,7 +153,7 @@ def check_broadcasting(
         copies = [np.ascontiguousarray(np.broadcast_to(array, shape)) for array in arrays]
         call(module, binding, name, function, copies, expected, dtype)
         call(module, binding, name, function, [views(array, how) for array in arrays], y, dtype)
-        assert y.tobytes() == expected.tobytes(), f"{name} {dtype} {chosen} {how}"
+        assert_equal(y, expected, name=f"{name} {dtype} {chosen} {how}")
 
 
 def check_all_are_known(module: Any, binding: str, functions: Mapping[str, Function]) -> None:
