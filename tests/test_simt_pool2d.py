@@ -22,6 +22,7 @@ CASES = [
     *pool_cases("max", SEED, 40, max_taps=1024),
     PoolCase(1, 2, 20, 19, (16, 16), (3, 2), padding=(8, 8)),  # as many taps as a byte counts
     PoolCase(1, 2, 20, 19, (17, 16), (3, 2), padding=(8, 8)),  # and more
+    PoolCase(1, 3, 20, 19, (17, 16), (3, 2), padding=(8, 8)),
     PoolCase(2, 3, 7, 4, (2, 2), (1, 1), padding=(1, 1), dilation=(6, 5)),  # windows that step over the image
     PoolCase(1, 70, 9, 9, (3, 3), (2, 2), padding=(1, 1)),
     PoolCase(0, 3, 8, 8, (2, 2), (2, 2)),
