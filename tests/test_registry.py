@@ -226,6 +226,19 @@ def test_what_array_code_writes_in_place_is_written_in_bfloat16() -> None:
     assert x.tolist() == np.full(2, 2 / 3, "bfloat16").tolist()
 
 
+def test_lists_of_arrays_are_widened_too() -> None:
+    table = KernelTable("op", "of lists")
+
+    def run(problem: None, several: list[Any]) -> None:
+        for x in several:
+            x += 1 / 3
+
+    table.add("array", "reference", run)
+    x = np.ones(2, "bfloat16")
+    table(None, [x, np.ones(2, np.float32)], like=x)
+    assert x.tolist() == np.full(2, 4 / 3, "bfloat16").tolist()
+
+
 def test_a_kernel_may_take_bfloat16_as_it_is() -> None:
     assert in_bfloat16(lambda problem, x: x.dtype.name, [1.0], widens=False) == "bfloat16"
 

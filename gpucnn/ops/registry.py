@@ -161,14 +161,21 @@ def _widened(spec: KernelSpec) -> KernelSpec:
 
     @functools.wraps(spec.run)
     def run(problem: Any, *arrays: Any) -> Any:
-        narrow = [array for array in arrays if getattr(array, "dtype", _NONE).kind == "V"]
-        wide = {id(array): array.astype(np.float32, order="K") for array in narrow}
-        result = spec.run(problem, *[wide.get(id(array), array) for array in arrays])
+        wide: dict[int, tuple[Array, Array]] = {}  # the array given, and the same in float32
+
+        def widened(given: Any) -> Any:
+            if isinstance(given, (tuple, list)):
+                return [widened(each) for each in given]
+            if getattr(given, "dtype", _NONE).kind != "V":
+                return given
+            return wide.setdefault(id(given), (given, given.astype(np.float32, order="K")))[1]
+
+        result = spec.run(problem, *[widened(each) for each in arrays])
         if result is None:
-            for array in narrow:
-                if array.flags.writeable if isinstance(array, np.ndarray) else True:
-                    array[...] = wide[id(array)]
-        return _narrowed(result, narrow[0].dtype if narrow else backend.bfloat16())
+            for given, computed in wide.values():
+                if not isinstance(given, np.ndarray) or given.flags.writeable:
+                    given[...] = computed
+        return _narrowed(result, backend.bfloat16())
 
     return replace(spec, run=run)
 
