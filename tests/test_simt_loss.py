@@ -36,15 +36,19 @@ class Case:
 
 SHAPES = [
     *((5, classes) for classes in (1, 2, 3, 4, 7, 8, 10, 31, 32, 33, 127, 128, 129, 1000, 1024, 1025, 1032, 2052)),
-    *((rows, 5) for rows in (0, 1, 7, 8, 9, 33, 257)),
+    *((rows, 5) for rows in (0, 1, 7, 8, 9, 33, 63, 64, 65, 257)),
+    *((rows, 130) for rows in (7, 8, 9)),
     (300, 8),
 ]
-"""Across a pack, a warp's 32 lanes, what it holds (1,024), a block's packs; a block's rows and beyond."""
+"""Across a pack, a warp's 32 lanes, what four lanes hold (128) and what 32 do (1,024), a block's packs; a block's rows,
+64 or eight, and beyond."""
 
 CASES = [
     *(Case(rows, classes) for rows, classes in SHAPES),
     *(Case(rows, classes, "nll") for rows, classes in SHAPES[::3]),
     *(Case(rows, classes, "probabilities", smoothing=0.1) for rows, classes in SHAPES[::3]),
+    *(Case(3, classes, dtype=dtype) for classes in (5, 8, 129, 136, 1025, 1032) for dtype in FLOATS),
+    *(Case(3, classes, "nll", dtype=dtype) for classes in (5, 8) for dtype in FLOATS),
     Case(8200, 2),  # more rows than 1,024 blocks have at a time
     Case(1030, 1025, dtype="float16"),
     *(

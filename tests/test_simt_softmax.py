@@ -18,12 +18,13 @@ from gpucnn.testing import assert_equal, tolerance
 from gpucnn.testing.compare import assert_close
 
 COLUMNS = [1, 2, 3, 4, 7, 8, 9, 10, 31, 32, 33, 127, 128, 129, 256, 257, 1000, 1023, 1024, 1025, 1028, 1032, 2049, 2304]
-"""Across a pack of 4 or 8, a warp's 32, what it holds in registers (1,024), a block's 256 packs."""
+"""Across a pack of 4 or 8, a warp's 32, what four lanes hold (128) and what 32 do (1,024), a block's 256 packs."""
 
 _ROTATED = np.random.default_rng(SEED)
 CASES: list[tuple[int, int]] = [
     *((3, columns) for columns in COLUMNS),
-    *((rows, 8) for rows in (0, 1, 2, 7, 8, 9, 33, 129, 300)),  # eight rows a block, and grids of more than one pass
+    *((rows, 8) for rows in (0, 1, 2, 7, 8, 9, 63, 64, 65, 300)),  # 64 rows a block
+    *((rows, 130) for rows in (7, 8, 9)),  # eight rows a block
     *((rows, 5) for rows in (7, 9, 130)),
     (40, 1025),
     (3, 0),
@@ -76,6 +77,18 @@ def test_every_pass_in_any_order(simt: ModuleType, order: str, form: str) -> Non
     for number, case in enumerate(sample(simt.flavour, CASES)):
         for dtype in dtypes if order == "fwd" and number % 3 == 0 else (FLOATS[number % 3],):
             check(simt, form, case, dtype)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_kind_of_row_in_every_dtype(simt: ModuleType, form: str, dtype: str) -> None:
+    for columns in (5, 8, 129, 136, 1025, 1032):
+        check(simt, form, (3, columns), dtype)
+
+
+def test_more_rows_than_the_grid_has_at_a_time(simt: ModuleType) -> None:
+    for case in ((2200, 2), (150, 129)) if simt.flavour == "plain" else ((70, 2),):
+        check(simt, "softmax", case, "float32")
 
 
 def test_one_order_has_the_bits_of_another(simt: ModuleType) -> None:

@@ -5,6 +5,18 @@
 
 namespace gpucnn {
 
+// combine(...) over kLanes neighbouring lanes, a power of two, in each of them, as warp_reduce() has it. All 32 lanes
+// call it.
+template <int kLanes, typename T, typename Combine>
+__device__ __forceinline__ T lanes_reduce(T value, Combine combine) {
+  static_assert(kLanes >= 1 && kLanes <= 32 && (kLanes & (kLanes - 1)) == 0, "a power of two");
+#pragma unroll
+  for (int distance = kLanes / 2; distance > 0; distance /= 2) {
+    value = combine(value, __shfl_xor_sync(0xffffffffu, value, distance));
+  }
+  return value;
+}
+
 // combine(...) over the warp, in every lane: a butterfly, so all lanes have the same bits if combine(a, b) and
 // combine(b, a) are the same. All 32 lanes call it.
 template <typename T, typename Combine>

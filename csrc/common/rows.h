@@ -1,6 +1,7 @@
 // Rows of a matrix (rows, columns), each owned by a warp or by a block, behind one interface. For .cu files.
 //
-//   HeldRow      up to 1,024 columns: a warp reads the row once and keeps it in registers, 32 values a lane
+//   HeldRow      up to 1,024 columns: a warp reads the row once and keeps it in registers, 32 values a lane; or four
+//                lanes do, eight rows a warp, of up to 128 columns
 //   StreamedRow  any number: a block of 256 reads it again in every pass; all but the first come from the caches
 //
 // A kernel that is a template of one of them is written once:
@@ -24,25 +25,29 @@
 namespace gpucnn {
 
 inline constexpr int kRowThreads = 256;  // of a block
-inline constexpr int kHeldColumns = 1024;
+inline constexpr int kHeldOfLane = 32;   // values
+inline constexpr int kHeldColumns = 32 * kHeldOfLane;
+inline constexpr int kSlimLanes = 4;
+inline constexpr int kSlimColumns = kSlimLanes * kHeldOfLane;
 
-template <typename T_, bool kWide>
+template <typename T_, bool kWide, int kLanes = 32>
 struct HeldRow {
   using T = T_;
-  static constexpr int kThreads = 32;  // of a row
+  static constexpr int kThreads = kLanes;  // of a row
   static constexpr int kWidth = kWide ? kPack<T> : 1;
-  static constexpr int kHeld = kHeldColumns / kThreads;
+  static constexpr int kHeld = kHeldOfLane;
   static_assert(kHeld % kWidth == 0, "whole packs");
 
   Floats<kHeld> held;
-  int columns;  // [0, 1024]
+  int columns;  // [0, kThreads * kHeld]; 0 beyond the last row, where all lanes take part with nothing
 
   // body(number of a register, column) for the first of each pack that the lane owns.
   template <typename Body>
   __device__ __forceinline__ void each_pack(Body body) const {
-    const int first = static_cast<int>(threadIdx.x % 32) * kWidth;
+    const int first = static_cast<int>(threadIdx.x % kThreads) * kWidth;
 #pragma unroll
     for (int i = 0; i < kHeld; i += kWidth) {
+      if (i * kThreads >= columns) break;
       const int column = i * kThreads + first;
       if (column < columns) body(i, column);
     }
@@ -104,9 +109,11 @@ struct HeldRow {
     });
   }
 
-  __device__ __forceinline__ static float sum(float value) { return warp_sum(value); }
+  __device__ __forceinline__ static float sum(float value) {
+    return lanes_reduce<kThreads>(value, [](float a, float b) { return a + b; });
+  }
   __device__ __forceinline__ static float largest(float value) {
-    return warp_reduce(value, [](float a, float b) { return fmaxf(a, b); });
+    return lanes_reduce<kThreads>(value, [](float a, float b) { return fmaxf(a, b); });
   }
 };
 
@@ -193,9 +200,9 @@ struct Exponentials {
   float sum;      // of exp(value - largest)
 };
 
-template <typename T, bool kWide>
-__device__ __forceinline__ Exponentials exponentials(const HeldRow<T, kWide>& row) {
-  using Row = HeldRow<T, kWide>;
+template <typename T, bool kWide, int kLanes>
+__device__ __forceinline__ Exponentials exponentials(const HeldRow<T, kWide, kLanes>& row) {
+  using Row = HeldRow<T, kWide, kLanes>;
   float largest = -INFINITY, sum = 0.0f;
   row.each([&](float value, int) { largest = fmaxf(largest, value); });
   largest = Row::largest(largest);
@@ -240,6 +247,15 @@ template <typename T, typename Launch>
     return wide ? launch(RowType<HeldRow<T, true>>{}) : launch(RowType<HeldRow<T, false>>{});
   }
   return wide ? launch(RowType<StreamedRow<T, true>>{}) : launch(RowType<StreamedRow<T, false>>{});
+}
+
+// As with_row(), with four lanes for a row where that is enough: for kernels that go on with columns = 0 beyond the
+// last row, so that whole warps take part in its sums.
+template <typename T, typename Launch>
+[[nodiscard]] simt::Status with_slim_row(bool aligned, std::int64_t columns, Launch launch) {
+  if (columns > kSlimColumns) return with_row<T>(aligned, columns, launch);
+  return aligned && columns % kPack<T> == 0 ? launch(RowType<HeldRow<T, true, kSlimLanes>>{})
+                                            : launch(RowType<HeldRow<T, false, kSlimLanes>>{});
 }
 
 }  // namespace gpucnn

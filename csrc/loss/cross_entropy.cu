@@ -54,9 +54,11 @@ __global__ void __launch_bounds__(kRowThreads, 2)
   const std::int64_t begin = blockIdx.x * rows_of_block, end = min(begin + rows_of_block, p.rows);
   Floats<2> sums;
   sums[0] = sums[1] = 0.0f;
-  for (std::int64_t i = begin + threadIdx.x / Row::kThreads; i < end; i += kRowThreads / Row::kThreads) {
+  for (std::int64_t first = begin; first < end; first += kRowThreads / Row::kThreads) {
+    const std::int64_t i = first + threadIdx.x / Row::kThreads;
+    const bool is_row = i < end;  // beyond the last one all threads go on, with no columns
     Row row;
-    row.open(rows.scores + i * columns, columns);
+    row.open(rows.scores + i * columns, is_row ? columns : 0);
     const Exponentials found = exponentials(row);
     float largest = found.largest, of_row = 0.0f, divisor = 1.0f;
     const float of_sum = logf(found.sum), of_largest = largest;
@@ -69,9 +71,9 @@ __global__ void __launch_bounds__(kRowThreads, 2)
       });
       of_row = Row::sum(part);
       mass = Row::sum(mass);
-      if (is_first) statistics[2 * p.rows + i] = mass;
+      if (is_first && is_row) statistics[2 * p.rows + i] = mass;
     } else {
-      const std::int64_t label = rows.targets[i];
+      const std::int64_t label = is_row ? rows.targets[i] : p.ignore_index;
       const bool counts = label != p.ignore_index, is_class = label >= 0 && label < p.classes;
       if (counts && !is_class) {
         if (is_first) raise_flag(flag, Trouble::kLabel, i);
@@ -89,7 +91,7 @@ __global__ void __launch_bounds__(kRowThreads, 2)
         if (counts) of_row -= spread * part;
       }
     }
-    if (is_first) {
+    if (is_first && is_row) {
       statistics[i] = largest;
       statistics[p.rows + i] = of_sum;
       if (p.reduction == Reduction::none) loss[i] = simt::from_float<T>(of_row);
@@ -160,7 +162,7 @@ template <typename T>
 simt::Status cross_entropy_fprop(const CrossEntropy& p, const Rows<T>& rows, T* loss, float* statistics, float* total,
                                  unsigned* memory, std::int64_t* flag, bool check_loss, simt::Stream stream) {
   if (p.rows == 0 && p.reduction == Reduction::none) return simt::kSuccess;
-  return with_row<T>(are_aligned(rows.scores, rows.probabilities), p.classes, [&](auto type) {
+  return with_slim_row<T>(are_aligned(rows.scores, rows.probabilities), p.classes, [&](auto type) {
     const Shares shares = shares_of(p.rows, type.kTogether);
     return simt::launch(cross_entropy_fprop_kernel<typename decltype(type)::type>, dim3(shares.blocks),
                         dim3(kRowThreads), 0, stream, p, rows, shares.each, loss, statistics, total, memory, flag,

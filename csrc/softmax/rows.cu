@@ -2,10 +2,12 @@
 // dx = y * (dy - sum(y * dy)) and dx = dy - exp(y) * sum(dy), the sums being over a row. Arithmetic in float32.
 //
 // Layout   x, y, dy, dx (rows,columns): the softmax axis is the last, as the channels of N,H,W,C images are.
-// Block    256 threads: eight rows at a time where a row has 1,024 columns or fewer, one where it has more.
-// Warp     of a short row all columns, kept in registers: memory is read once. A long row is read twice (a gradient's
-//          operands too), the second time from the caches.
-// Thread   packs of 16 bytes, 32 lanes (256 threads) apart; single elements where a row is no whole number of packs or
+// Block    256 threads: 64 rows at a time where a row has 128 columns or fewer, eight up to 1,024, one where it has
+// more. Warp     a short row's columns, or those of eight, in registers: memory is read once. A long row is read twice
+// (a
+//          gradient's operands too), the second time from the caches.
+// Thread   packs of 16 bytes, 4 or 32 lanes, or 256 threads, apart; single elements where a row is no whole number of
+// packs or
 //          the memory is not aligned.
 // Limits   columns in [0, 2^31), rows * columns below 2^60.
 // Sums     a lane's in the order of the columns, then a butterfly: a row's bits depend on it alone.
@@ -27,9 +29,11 @@ __global__ void __launch_bounds__(kRowThreads, 2)
                          int columns, bool logarithm) {
   constexpr int kTogether = kRowThreads / Row::kThreads;  // rows
   const std::int64_t step = std::int64_t{gridDim.x} * kTogether;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * kTogether + threadIdx.x / Row::kThreads; i < rows; i += step) {
+  for (std::int64_t first = std::int64_t{blockIdx.x} * kTogether; first < rows; first += step) {
+    const std::int64_t i = first + threadIdx.x / Row::kThreads;
+    const int width = i < rows ? columns : 0;
     Row row;
-    row.open(x + i * columns, columns);
+    row.open(x + i * columns, width);
     const auto [largest, sum] = exponentials(row);
     if (logarithm) {
       const float of_sum = logf(sum), of_row = largest;
@@ -47,10 +51,12 @@ __global__ void __launch_bounds__(kRowThreads, 2)
                          typename Row::T* __restrict__ dx, std::int64_t rows, int columns, bool logarithm) {
   constexpr int kTogether = kRowThreads / Row::kThreads;
   const std::int64_t step = std::int64_t{gridDim.x} * kTogether;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * kTogether + threadIdx.x / Row::kThreads; i < rows; i += step) {
+  for (std::int64_t first = std::int64_t{blockIdx.x} * kTogether; first < rows; first += step) {
+    const std::int64_t i = first + threadIdx.x / Row::kThreads;
+    const int width = i < rows ? columns : 0;
     Row gradient, output;
-    gradient.open(dy + i * columns, columns);
-    output.open(y + i * columns, columns);
+    gradient.open(dy + i * columns, width);
+    output.open(y + i * columns, width);
     float part = 0.0f;
     gradient.each(output, [&](float g, float value, int) { part += logarithm ? g : g * value; });
     const float sum = Row::sum(part);
@@ -65,7 +71,7 @@ template <typename T>
 simt::Status softmax_fprop(const T* x, T* y, std::int64_t rows, std::int64_t columns, bool logarithm,
                            simt::Stream stream) {
   if (rows == 0 || columns == 0) return simt::kSuccess;
-  return with_row<T>(are_aligned(x, y), columns, [&](auto type) {
+  return with_slim_row<T>(are_aligned(x, y), columns, [&](auto type) {
     unsigned blocks = 0;
     const simt::Status status = one_wave(rows * (kRowThreads / type.kTogether), kRowThreads, &blocks);
     if (status != simt::kSuccess) return status;
@@ -78,7 +84,7 @@ template <typename T>
 simt::Status softmax_dgrad(const T* dy, const T* y, T* dx, std::int64_t rows, std::int64_t columns, bool logarithm,
                            simt::Stream stream) {
   if (rows == 0 || columns == 0) return simt::kSuccess;
-  return with_row<T>(are_aligned(dy, y, dx), columns, [&](auto type) {
+  return with_slim_row<T>(are_aligned(dy, y, dx), columns, [&](auto type) {
     unsigned blocks = 0;
     const simt::Status status = one_wave(rows * (kRowThreads / type.kTogether), kRowThreads, &blocks);
     if (status != simt::kSuccess) return status;
