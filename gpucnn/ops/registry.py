@@ -165,7 +165,7 @@ def _widened(spec: KernelSpec) -> KernelSpec:
 
         def widened(given: Any) -> Any:
             if isinstance(given, (tuple, list)):
-                return [widened(each) for each in given]
+                return _rebuilt(given, [widened(each) for each in given])
             if getattr(given, "dtype", _NONE).kind != "V":
                 return given
             return wide.setdefault(id(given), (given, given.astype(np.float32, order="K")))[1]
@@ -183,9 +183,14 @@ def _widened(spec: KernelSpec) -> KernelSpec:
 _NONE = np.dtype(bool)
 
 
+def _rebuilt(like: Any, items: list[Any]) -> Any:
+    """A list, a tuple or a named tuple, as `like` is."""
+    return type(like)(*items) if hasattr(like, "_fields") else type(like)(items)
+
+
 def _narrowed(result: Any, dtype: np.dtype[Any]) -> Any:
     if isinstance(result, (tuple, list)):
-        return type(result)([_narrowed(each, dtype) for each in result])
+        return _rebuilt(result, [_narrowed(each, dtype) for each in result])
     return result.astype(dtype) if getattr(result, "dtype", _NONE) == np.float32 else result
 
 
