@@ -17,7 +17,7 @@
 
 namespace gpucnn {
 
-inline constexpr int kMostDepthwiseRows = 7;  // of a filter whose weights go to shared memory: at most 25 KiB a slab
+inline constexpr int kMostDepthwiseRows = 7;  // of a filter whose weights go to shared memory: at most 26 KiB a slab
 
 inline void require_depthwise(const Conv2dProblem& p) {
   if (p.groups == p.C && p.K == p.C) return;
@@ -43,16 +43,25 @@ __device__ __forceinline__ void add_product(Floats<kCount>& sums, const Floats<k
   for (int i = 0; i < kCount; ++i) sums[i] += values[i] * weights[i];
 }
 
-// The weights of a slab's channels, w (channels,R,S), into shared memory as (R,S,channels of a slab), the channels by
-// quads (slabs.h); `flipped`, turned by 180 degrees. All threads of a block call it; a barrier has to follow.
+// Floats from one tap to the next in shared memory: so that 8 taps of a quad of channels lie on all 32 banks.
+__host__ __device__ constexpr int taps_line(int slab_channels) {
+  return slab_channels + (36 - slab_channels % 32) % 32;
+}
+
+// The weights of a slab's channels, w (channels,R,S), into shared memory as (R*S, taps_line()), the channels by quads
+// (slabs.h); `flipped`, turned by 180 degrees. A warp takes 8 taps of 4 channels at a time. All threads of a block call
+// it; a barrier has to follow.
 template <int kThreads, typename T>
 __device__ __forceinline__ void fill_taps(const T* __restrict__ w, float* taps, int channels, int slab_vectors,
                                           int count, bool flipped) {
-  constexpr int kVector = kPack<T>;
-  for (int i = static_cast<int>(threadIdx.x); i < channels * count; i += kThreads) {
-    const int channel = i / count, tap = i % count;
-    float* const line = taps + (flipped ? count - 1 - tap : tap) * slab_vectors * kVector;
-    line[place_in_quads<kVector>(channel, slab_vectors)] = simt::to_float(w[i]);
+  constexpr int kVector = kPack<T>, kTaps = 8, kChannels = 4;
+  static_assert(kTaps * kChannels == 32 && kVector % kChannels == 0);
+  const int lane = static_cast<int>(threadIdx.x) % 32, across = (count - 1) / kTaps + 1;
+  for (int tile = static_cast<int>(threadIdx.x) / 32; tile < channels / kChannels * across; tile += kThreads / 32) {
+    const int tap = tile % across * kTaps + lane % kTaps, channel = tile / across * kChannels + lane / kTaps;
+    if (tap >= count) continue;
+    float* const line = taps + (flipped ? count - 1 - tap : tap) * taps_line(slab_vectors * kVector);
+    line[place_in_quads<kVector>(channel, slab_vectors)] = simt::to_float(w[channel * count + tap]);
   }
 }
 

@@ -9,10 +9,10 @@
 //          that is left of the taps (depthwise_fprop.cu).
 // Stride 2 horizontally, rows of 3, 5 or 7 taps, of at most 7 rows, with any vertical stride and dilation. A block
 //          owns a slab of at most 16 vectors and 128 / (vectors of it) strips of dx, along the rows and then down the
-//          images; its weights lie in shared memory as (R,S,channels), float32. A thread owns a vector of a strip of
-//          2 x 4 pixels, the columns in pairs that the same windows begin at: for each row of taps that has a window
-//          on its rows it loads the 2 + (S-1)/2 elements of dy that meet the strip once, and adds each to the columns
-//          under its taps.
+//          images; its weights lie in shared memory as (R,S,channels), float32, padded. A thread owns a vector of a
+//          strip of 2 x 4 pixels, the columns in pairs that the same windows begin at: for each row of taps that has a
+//          window on its rows it loads the 2 + (S-1)/2 elements of dy that meet the strip once, and adds each to the
+//          columns under its taps.
 // Generic  the rest: any filter, stride and dilation; channels that are no multiple of a vector or arrays that are not
 //          aligned take vectors of one channel. A thread owns one vector of dx; neighbours own neighbouring ones.
 // Limits   groups = C = K. Beyond the windows the strips multiply a 0, the generic kernel nothing.
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
                  T* __restrict__ dx) {
   constexpr int kVector = kPack<T>, kColumns = 2 * kPairs;
   constexpr int kBefore = (kTaps - 1) / 2;  // windows that begin left of a pair and reach it
-  SIMT_DYNAMIC_SHARED(float, taps);         // (R, kTaps, slab_channels)
+  SIMT_DYNAMIC_SHARED(float, taps);         // (R, kTaps, taps_line(slab_channels))
 
   const int thread = static_cast<int>(threadIdx.x), shift = grid.slabs.shift;
   const int slab_channels = kVector << shift, all_channels = g.x.channels.value;
@@ -56,6 +56,7 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
   __syncthreads();
 
   const int vector = thread & ((1 << shift) - 1);  // of the slab
+  const int line_of_taps = taps_line(slab_channels);
   const std::int64_t strip =
       std::int64_t{blockIdx.x / static_cast<unsigned>(grid.slabs.count)} * (kStripThreads >> shift) + (thread >> shift);
   if (vector * kVector >= channels || strip >= grid.strips) return;
@@ -82,7 +83,7 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
     Floats<kVector> weights[kTaps];
 #pragma unroll
     for (int s = 0; s < kTaps; ++s) {
-      weights[s] = load_quads<kVector>(taps + (r * kTaps + s) * slab_channels, vector, 1 << shift);
+      weights[s] = load_quads<kVector>(taps + (r * kTaps + s) * line_of_taps, vector, 1 << shift);
     }
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
@@ -151,7 +152,7 @@ simt::Status launch_pairs(const Geometry& g, const T* dy, const T* w, T* dx, std
   const std::int64_t columns = blocks_of(kPairs, last / 2 - padding / 2 + 1);
   const PairGrid grid{slabs, divisor_of(rows), divisor_of(columns), images * rows * columns};
   const std::int64_t blocks = slabs.count * blocks_of(kStripThreads >> slabs.shift, grid.strips);
-  const std::size_t shared = sizeof(float) * g.weights.value * (kPack<T> << slabs.shift);
+  const std::size_t shared = sizeof(float) * g.weights.value * taps_line(kPack<T> << slabs.shift);
   return simt::launch(pairs_kernel<T, kTaps>, dim3(static_cast<unsigned>(blocks)), dim3(kStripThreads), shared, stream,
                       g, grid, dy, w, dx);
 }

@@ -4,10 +4,10 @@
 // Layout   x (N,H,W,C), w (C,R,S,1), y (N,P,Q,C). A vector is 16 bytes of channels: 4 of float, 8 of half.
 // Strips   rows of 3, 5 or 7 taps at stride 1 or 2, of at most 7 rows, with any vertical stride and dilation. A block
 //          owns a slab of at most 16 vectors and 128 / (vectors of it) strips of outputs, along the rows and then down
-//          the images; its weights lie in shared memory as (R,S,channels), float32. A thread owns a vector of a strip
-//          of 2 x 4 outputs (2 x 8 for float and 7 taps): for each row of taps it keeps the row's weights in registers
-//          and slides them along the strip's cells, of which it loads each once. So a block asks for a cell R times,
-//          once a row of taps, and the first-level cache has it all but the first time.
+//          the images; its weights lie in shared memory as (R,S,channels), float32, padded. A thread owns a vector of a
+//          strip of 2 x 4 outputs (2 x 8 for float and 7 taps): for each row of taps it keeps the row's weights in
+//          registers and slides them along the strip's cells, of which it loads each once. So a block asks for a cell R
+//          times, once a row of taps, and the first-level cache has it all but the first time.
 // Generic  the rest: any filter, stride and dilation; channels that are no multiple of a vector or arrays that are not
 //          aligned take vectors of one channel. A thread owns one vector of outputs; neighbours own neighbouring ones.
 // Limits   groups = C = K. Of what is outside an image the strips multiply a 0, the generic kernel nothing.
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
                   const Epilogue<T> epilogue, T* __restrict__ out) {
   constexpr int kVector = kPack<T>, kRows = Strip<T, kTaps>::kRows, kColumns = Strip<T, kTaps>::kColumns;
   constexpr int kCells = (kColumns - 1) * kStride + kTaps;  // that a row of a strip meets
-  SIMT_DYNAMIC_SHARED(float, taps);                         // (R, kTaps, slab_channels)
+  SIMT_DYNAMIC_SHARED(float, taps);                         // (R, kTaps, taps_line(slab_channels))
 
   const int thread = static_cast<int>(threadIdx.x), shift = grid.slabs.shift;
   const int slab_channels = kVector << shift;
@@ -58,6 +58,7 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
   __syncthreads();
 
   const int vector = thread & ((1 << shift) - 1);  // of the slab
+  const int line_of_taps = taps_line(slab_channels);
   const std::int64_t strip =
       std::int64_t{blockIdx.x / static_cast<unsigned>(grid.slabs.count)} * (kStripThreads >> shift) + (thread >> shift);
   if (vector * kVector >= channels || strip >= grid.strips) return;
@@ -83,7 +84,7 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
     Floats<kVector> weights[kTaps];
 #pragma unroll
     for (int s = 0; s < kTaps; ++s) {
-      weights[s] = load_quads<kVector>(taps + (r * kTaps + s) * slab_channels, vector, 1 << shift);
+      weights[s] = load_quads<kVector>(taps + (r * kTaps + s) * line_of_taps, vector, 1 << shift);
     }
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
@@ -154,7 +155,7 @@ simt::Status launch_strips(const Correlation& g, const T* source, const T* w, co
   const std::int64_t columns = blocks_of(Strip<T, kTaps>::kColumns, g.horizontal.outputs);
   const StripGrid grid{slabs, divisor_of(rows), divisor_of(columns), g.images * rows * columns};
   const std::int64_t blocks = slabs.count * blocks_of(kStripThreads >> slabs.shift, grid.strips);
-  const std::size_t shared = sizeof(float) * g.vertical.kernel * kTaps * (kPack<T> << slabs.shift);
+  const std::size_t shared = sizeof(float) * g.vertical.kernel * kTaps * taps_line(kPack<T> << slabs.shift);
   return simt::launch(strips_kernel<T, kTaps, kStride>, dim3(static_cast<unsigned>(blocks)), dim3(kStripThreads),
                       shared, stream, g, grid, source, w, epilogue, out);
 }
