@@ -49,7 +49,7 @@ __device__ __forceinline__ Taps backward_taps(const GatherAxis& axis, int phase)
 }
 
 // Fills `lines` with the weights of `cut`'s groups and strip, of the taps that are met.
-template <typename T, bool kBackward, bool kPacks>
+template <typename T, bool kBackward>
 __device__ __forceinline__ void stage_weights(const GatherPlan& plan, const Cut& cut, int first_out, const Taps& rows,
                                               const Taps& columns, const T* __restrict__ w, float* lines) {
   const int bundle = plan.staged.bundle, strip = plan.staged.strip, depth = plan.source.depth;
@@ -75,7 +75,7 @@ __device__ __forceinline__ void stage_weights(const GatherPlan& plan, const Cut&
     const T* const from =
         w + (inside ? ((k * plan.vertical.taps + r) * plan.horizontal.taps + s) * channels + channel : 0);
     Floats<4> values = {};
-    if constexpr (kPacks) {
+    if (plan.quads_together) {
       if (inside && channel < channels) values = load<4>(from);
     } else {
 #pragma unroll
@@ -174,7 +174,7 @@ __device__ __forceinline__ void gather(const GatherPlan& plan, const T* __restri
     Floats<4> sums[kGatherOwn] = {};
     for (; rows.count * columns.count > 0 && cut.channel < plan.source.depth; cut.channel += strip) {
       stage<T, kPacks>(plan.staged, plan.source, cut, source, staged);
-      stage_weights<T, kBackward, kPacks>(plan, cut, first_out, rows, columns, w, weights);
+      stage_weights<T, kBackward>(plan, cut, first_out, rows, columns, w, weights);
       simt::cp_async_wait_all();
       __syncthreads();
       for (int r = 0; r < rows.count; ++r) {
@@ -215,9 +215,9 @@ __device__ __forceinline__ void gather(const GatherPlan& plan, const T* __restri
       T* const to = result + pixel * plan.results + channel;
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        if (kPacks || out + j < plan.outs) sums[i][j] = finish(sums[i][j], channel + j);
+        if (out + j < plan.outs) sums[i][j] = finish(sums[i][j], channel + j);
       }
-      if constexpr (kPacks) {
+      if (plan.quads_together) {
         store(to, sums[i]);
       } else {
 #pragma unroll

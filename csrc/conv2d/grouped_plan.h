@@ -50,7 +50,8 @@ struct GatherPlan {
   Divisor chunks, bundles, column_tiles, row_tiles, column_phases, row_phases;
   std::int64_t blocks;
   int shared_bytes, threads;
-  bool packs;  // source and weights may be read, and results written, four or more elements at a time
+  bool packs;           // the source may be read 16 bytes at a time
+  bool quads_together;  // weights may be read, and results written, 4 at a time
 };
 
 // Weights of a bundle in shared memory: lines, and the floats of one before it is padded.
@@ -110,11 +111,11 @@ GatherPlan cheapest_gather(const Conv2dProblem& p, bool may_slide, int only_stri
     const int slots = std::min(kGatherThreads / quads, kGatherSlots), threads = round_up(quads * slots, 32);
     const int pitch = weight_pitch_of<kBackward>(taps, strip, best.quads_each);
     const int weights = weight_lines<kBackward>(bundle, strip, quads) * pitch;
-    const double strips = static_cast<double>(blocks_of(strip, depth)), loaded = strips * strip * bundle;
+    const double strips = static_cast<double>(blocks_of(strip, depth));
     // A block multiplies 128 pairs a cycle where it slides, and waits for shared memory half as long again where it
     // does not; it gets some 8 floats a cycle, half as many useful ones of less than a sector.
     const double products = threads * kGatherOwn * 4.0 * taps * strip * strips / 128 + weights * strips / 8;
-    const double pixel = loaded / (strip < 8 && strips > 1 ? 4 : 8);
+    const double pixel = strips * cycles_of_pixel(strip * bundle);
     for (const bool slides : {true, false}) {
       if ((slides && (!slidable || quads != kGatherQuads)) || (only_strip > 0 && strip != only_strip)) continue;
       const Reach& columns = slides ? runs : single;
@@ -176,7 +177,8 @@ template <bool kBackward, typename T, typename... Pointers>
 GatherPlan plan_for(const Conv2dProblem& p, const Pointers*... pointers) {
   for (const bool may_slide : {true, false}) {
     GatherPlan plan = plan_gather<kBackward>(p, may_slide);
-    plan.packs = are_aligned(pointers...) && plan.outs % 4 == 0 && may_stage_packs<T>(plan.source, plan.staged);
+    plan.packs = are_aligned(pointers...) && may_stage_packs<T>(plan.source, plan.staged);
+    plan.quads_together = plan.packs && plan.outs % 4 == 0;
     set_unit(plan.staged, plan.packs ? kPack<T> : 1);
     if (plan.packs || !plan.slides) return plan;
   }

@@ -86,7 +86,7 @@ Plan plan_of(const Conv2dProblem& p) {
     const double shares = static_cast<double>(blocks_of(of_block, units) * blocks_of(quads, channel_quads) *
                                               blocks_of(best.filter_quads, filter_quads) * blocks_of(bundle, groups));
     const double compute = kPositions * (16.0 * together * of_block / 128 + bundle * 4 * best.filter_quads / 8.0);
-    const double pixel = bundle * 4 * quads / (quads == 1 && bundle == 1 && channel_quads > 1 ? 4.0 : 8.0);
+    const double pixel = cycles_of_pixel(bundle * 4 * quads);
     for (const int limit : {kFloatsOfBlock, kMostFloatsOfBlock}) {
       Shape found = cheapest(p.N, rows, columns, kPositions, compute, pixel, limit, floats);
       if (!found.found()) continue;

@@ -166,6 +166,12 @@ inline void require_small_coordinates(const Conv2dProblem& p) {
 inline constexpr int kFloatsOfBlock = 72 * 256;      // of shared memory wanted at most, 72 KiB: 3 blocks of an H100's
 inline constexpr int kMostFloatsOfBlock = 96 * 256;  // and never more, 96 KiB
 
+// Cycles to stage a pixel of `floats` neighbours: 8 a cycle, and as much again for the sectors and rows of memory that
+// a narrow piece of a pixel leaves half used.
+constexpr double cycles_of_pixel(int floats) {
+  return floats / 8.0 * (1.0 + 8.0 / floats);
+}
+
 constexpr int round_up(int value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
