@@ -96,19 +96,19 @@ __global__ void __launch_bounds__(kPixelThreads)
 
   Floats<kChannels> sum = filled<kChannels>(0.0f);
   if constexpr (kWindows > 0) {
-    Floats<kChannels> gradients[kWindows][kWindows];
+    Floats<kChannels> shares[kWindows][kWindows];
     float divisors[kWindows][kWindows];
-    bool held[kWindows][kWindows];
     Meeting rows = first_meeting(vertical, cell.pixel.row);
 #pragma unroll
     for (int i = 0; i < kWindows; ++i) {
       Meeting columns = first_meeting(horizontal, cell.pixel.column);
 #pragma unroll
       for (int j = 0; j < kWindows; ++j) {
-        const int row = max(rows.window, 0), column = max(columns.window, 0);
-        gradients[i][j] = load<kChannels>(image + p.y.images.offset({0, row, column}));
-        divisors[i][j] = divisor_at(p, divisor, row, column);
-        held[i][j] = rows.holds(vertical) && columns.holds(horizontal);
+        shares[i][j] = filled<kChannels>(0.0f);
+        if (rows.holds(vertical) && columns.holds(horizontal)) {
+          shares[i][j] = load<kChannels>(image + p.y.images.offset({0, rows.window, columns.window}));
+        }
+        divisors[i][j] = divisor_at(p, divisor, max(rows.window, 0), max(columns.window, 0));
         columns.next(horizontal);
       }
       rows.next(vertical);
@@ -116,8 +116,7 @@ __global__ void __launch_bounds__(kPixelThreads)
 #pragma unroll
     for (int i = 0; i < kWindows; ++i) {
 #pragma unroll
-      for (int j = 0; j < kWindows; ++j)
-        add(sum, divided(gradients[i][j], divisors[i][j], 1.0f / divisors[i][j]), held[i][j]);
+      for (int j = 0; j < kWindows; ++j) add(sum, divided(shares[i][j], divisors[i][j], 1.0f / divisors[i][j]));
     }
   } else {
     for (Meeting row = first_meeting(vertical, cell.pixel.row); row.holds(vertical); row.next(vertical)) {

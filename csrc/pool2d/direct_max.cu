@@ -95,9 +95,13 @@ __global__ void __launch_bounds__(kPixelThreads)
   if (winners != nullptr) store_winners(winners + index * kChannels, best.winner);
 }
 
+// Blocks of a multiprocessor, which leaves a thread 64 or 80 registers, where ptxas would rather spill.
+template <int kWindows>
+constexpr int kResident = kWindows == 2 ? 3 : 4;
+
 // kWindows: the most windows that hold a cell along either axis, without dilation, or 0.
 template <typename T, int kChannels, int kWindows, typename Winner, bool kMagnitudes>
-__global__ void __launch_bounds__(kPixelThreads)
+__global__ void __launch_bounds__(kPixelThreads, kResident<kWindows>)
     max_dgrad_kernel(const Pooling p, const T* __restrict__ dy, const Winner* __restrict__ winners,
                      const T* __restrict__ x, T* __restrict__ dx) {
   const std::int64_t index = pack_index();
@@ -123,9 +127,13 @@ __global__ void __launch_bounds__(kPixelThreads)
       for (int j = 0; j < kWindows; ++j, column.next(horizontal)) {
         const bool holds = row.holds(vertical) && column.holds(horizontal);
         taps[i][j] = holds ? row.distance * horizontal.kernel + column.distance : -1;  // a winner is not -1
-        const std::int64_t window = image + p.y.images.offset({0, max(row.window, 0), max(column.window, 0)});
-        gradients[i][j] = load<kChannels>(dy + window);
-        theirs[i][j] = load_winners<kChannels>(winners + window);
+        gradients[i][j] = filled<kChannels>(0.0f);
+        theirs[i][j] = {};
+        if (holds) {
+          const std::int64_t window = image + p.y.images.offset({0, row.window, column.window});
+          gradients[i][j] = load<kChannels>(dy + window);
+          theirs[i][j] = load_winners<kChannels>(winners + window);
+        }
       }
     }
 #pragma unroll

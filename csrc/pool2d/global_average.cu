@@ -7,7 +7,8 @@
 // Block    16 x 8 threads: 8 packs of neighbouring channels, 128 bytes of every cell of one part of one image.
 // Thread   one pack (16 bytes, or one channel where they do not fill a cell or lie askew) of every 16th cell of the
 //          part, 4 loads under way at a time; its sums go to shared memory, where one thread a channel adds up the 16
-//          in order. There a row of 8 packs is stored and read without bank conflicts: neighbours own neighbours.
+//          in order. There a pack of 8 lies in two halves, 32 places apart: neighbours store and read neighbours,
+//          without bank conflicts.
 // Limits   N * number of parts * packs / 8 below 2^31 blocks, as check() in problem.h sees to.
 // Bound    memory: each element once. 7x7 of C2048 at N32 (ResNet-50): float32 13 MB, 4.3 us at 3.0 TB/s, about what a
 //          launch takes; 16 bits 2.1 us. 56x56 of C64 at N32: 26 MB, 8.6 us.
@@ -36,7 +37,7 @@ template <typename T, int kChannels>
 __global__ void __launch_bounds__(kThreads)
     global_average_kernel(std::int64_t cells, int channels, Divisor slabs, Divisor parts, float divisor,
                           const T* __restrict__ x, float* __restrict__ sums, T* __restrict__ y) {
-  constexpr int kSlab = kLanes * kChannels;
+  constexpr int kSlab = kLanes * kChannels, kInRow = kChannels < 4 ? kChannels : 4, kHalves = kChannels / kInRow;
   SIMT_SHARED(float, partial, [kRows][kSlab]);
   const int lane = static_cast<int>(threadIdx.x) % kLanes, row = static_cast<int>(threadIdx.x) / kLanes;
   const Quotient by_slab = slabs.divide(blockIdx.x);
@@ -65,11 +66,18 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
   }
-  store(&partial[row][lane * kChannels], sum);
+#pragma unroll
+  for (int half = 0; half < kHalves; ++half) {
+    Floats<kInRow> some;
+#pragma unroll
+    for (int i = 0; i < kInRow; ++i) some[i] = sum[half * kInRow + i];
+    store(&partial[row][(half * kLanes + lane) * kInRow], some);
+  }
   __syncthreads();
 
   const int mine = static_cast<int>(threadIdx.x);
-  const int target = part.slab * kSlab + mine;
+  const int pack = mine / kInRow % kLanes, half = mine / (kInRow * kLanes);
+  const int target = part.slab * kSlab + pack * kChannels + half * kInRow + mine % kInRow;
   if (mine < kSlab && target < channels) {
     float total = partial[0][mine];
 #pragma unroll

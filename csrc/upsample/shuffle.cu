@@ -8,8 +8,8 @@
 // Block    256 threads, and a tile of at most 16 KiB: some neighbouring pixels of a line of x with all of their
 //          channels, or one pixel with some of them.
 // Thread   packs of 16 bytes of either side, or one element where they do not fill it or an address is not aligned. In
-//          shared memory an element's place is skewed by a word every 32 words and every 1,024: with f = 2 and 4
-//          neither side has bank conflicts where C is large, at most two-way ones else.
+//          shared memory words of a line are permuted: with f = 2 and 4 neither side has bank conflicts, with others
+//          few.
 // Limits   f in [1, 32].
 // Bound    memory: each element read and written once. C64 f2 at 56x56 N32, 103 + 103 MB of float32: 69 us at 3.0 TB/s.
 // Measured not run on hardware yet.
@@ -28,18 +28,19 @@ constexpr int kThreads = 256;
 constexpr int kTileBytes = 16 * 1024;
 static_assert(kMostShuffled * kMostShuffled * 16 <= kTileBytes, "16 bytes of y's channels fit for every factor");
 
-// Where element `place` of a tile lies in shared memory.
+// Where element `place` of a tile lies in shared memory: its word (of 4 bytes, or one of 8) has the lowest bits, those
+// of its bank, mixed with the higher ones. Lanes that read or write the tile differ in bits 2 to 6 of their words along
+// a run of x; along y, with f = 2, in bits 4 to 7 and 0, and with f = 4 in bits 6 to 10. All of these become 32 banks.
 template <typename Word>
-__host__ __device__ constexpr int skewed(int place) {
-  constexpr int kOfAWord = sizeof(Word) < 4 ? 4 / static_cast<int>(sizeof(Word)) : 1;
-  constexpr int kLine = 128 / static_cast<int>(sizeof(Word));  // elements in all 32 banks
-  return place + kOfAWord * (place / kLine + place / (32 * kLine));
+__device__ __forceinline__ int mixed(int place) {
+  constexpr int kInWord = sizeof(Word) < 4 ? 4 / static_cast<int>(sizeof(Word)) : 1;
+  const int word = place / kInWord, line = word >> 5;
+  const int mix = (line & 1) << 1 ^ (line & 2) >> 1 ^ (line & 14) << 1 ^ (line & 16) >> 3 ^ (line & 32) >> 5;
+  return (word ^ mix) * kInWord + place % kInWord;
 }
 
 template <typename Word>
 constexpr int kTile = kTileBytes / static_cast<int>(sizeof(Word));
-template <typename Word>
-constexpr int kSkewedTile = skewed<Word>(kTile<Word> - 1) + 1;
 
 struct Shuffle {
   Divisor rows;           // of x: H
@@ -78,7 +79,7 @@ template <typename Word, int kPacked, bool kTo>
 __global__ void __launch_bounds__(kThreads)
     shuffle_kernel(const Shuffle s, const Divisor pixel_packs, const Divisor channel_packs,
                    const Word* __restrict__ from, Word* __restrict__ to) {
-  SIMT_SHARED(Word, tile, [kSkewedTile<Word>]);
+  SIMT_SHARED(Word, tile, [kTile<Word>]);
   const Tile mine = tile_of(s);
   const int f = s.factor.value, square = f * f;
 
@@ -107,12 +108,12 @@ __global__ void __launch_bounds__(kThreads)
   const auto read = [&](std::int64_t offset, int place, int step) {
     const auto pack = simt::vload<Pack<Word, kPacked>>(from + offset);
 #pragma unroll
-    for (int e = 0; e < kPacked; ++e) tile[skewed<Word>(place + e * step)] = pack.word[e];
+    for (int e = 0; e < kPacked; ++e) tile[mixed<Word>(place + e * step)] = pack.word[e];
   };
   const auto write = [&](std::int64_t offset, int place, int step) {
     Pack<Word, kPacked> pack;
 #pragma unroll
-    for (int e = 0; e < kPacked; ++e) pack.word[e] = tile[skewed<Word>(place + e * step)];
+    for (int e = 0; e < kPacked; ++e) pack.word[e] = tile[mixed<Word>(place + e * step)];
     simt::vstore(to + offset, pack);
   };
   if constexpr (kTo) {
