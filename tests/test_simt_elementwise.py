@@ -54,6 +54,7 @@ FUNCTIONS = {
     "square_root": Function(np.sqrt),
     "square": Function(np.square),
     "reciprocal": Function(lambda x: 1 / x),
+    "divided_by": Function(lambda x: x / 3, (3.0,)),
     "power": Function(lambda x: x**2.5, (2.5,)),
     "clamp": Function(lambda x: np.clip(x, -0.5, 0.75), (-0.5, 0.75)),
     "maximum_grad": Function(lambda dy, a, b: np.where(a < b, 0, np.where(a == b, dy / 2, dy)), domain=_shifted),

@@ -54,6 +54,10 @@ struct Power {
   float exponent;
   __device__ float operator()(float x) const { return powf(x, exponent); }
 };
+struct DividedBy {
+  float divisor;
+  __device__ float operator()(float x) const { return x / divisor; }
+};
 struct Clamp {
   float least, greatest;
   __device__ float operator()(float x) const { return clip(x, least, greatest); }
@@ -67,7 +71,7 @@ void add_arithmetic(MapFunctions& functions) {
       {walked<Add>("add"), walked<Subtract>("subtract"), walked<Multiply>("multiply"), walked<Divide>("divide"),
        walked<Maximum>("maximum"), walked<Minimum>("minimum"), flat<Negative>("negative"), flat<Absolute>("absolute"),
        flat<Sign>("sign"), flat<Exp>("exp"), flat<Log>("log"), flat<SquareRoot>("square_root"), flat<Square>("square"),
-       flat<Reciprocal>("reciprocal"), flat<Power>("power"), flat<Clamp>("clamp")});
+       flat<Reciprocal>("reciprocal"), flat<Power>("power"), flat<DividedBy>("divided_by"), flat<Clamp>("clamp")});
 }
 
 }  // namespace gpucnn

@@ -46,25 +46,34 @@ struct Results {
   void* y;
   Storage storage;
 
-  __device__ __forceinline__ float centre_at(std::int64_t i) const {
-    if (centre == nullptr) return 0.0f;
-    if (centre_storage == Storage::float32) return static_cast<const float*>(centre)[i];
-    if (centre_storage == Storage::float16) return simt::to_float(static_cast<const simt::half*>(centre)[i]);
-    return simt::to_float(static_cast<const simt::bfloat16*>(centre)[i]);
-  }
-
-  __device__ __forceinline__ void write(std::int64_t i, float value, float centre_value) const {
-    if (partial != nullptr) {
-      partial[i] = value;
-      return;
-    }
+  __device__ __forceinline__ float finished(float value, float centre_value) const {
     if (finish == Finish::divide) value = value / finish_by;
     if (finish == Finish::root) value = sqrtf(value / finish_by);
     if (finish == Finish::log) value = logf(value) + centre_value;
     if (finish == Finish::power) value = powf(value, finish_by);
-    if (storage == Storage::float32) static_cast<float*>(y)[i] = value;
-    if (storage == Storage::float16) static_cast<simt::half*>(y)[i] = simt::from_float<simt::half>(value);
-    if (storage == Storage::bfloat16) static_cast<simt::bfloat16*>(y)[i] = simt::from_float<simt::bfloat16>(value);
+    return value;
+  }
+
+  // Results i, i + 1, ... as one pack, or one result.
+  template <int kCount>
+  __device__ __forceinline__ void write(std::int64_t i, Floats<kCount> values, const Floats<kCount>& centres) const {
+    if (partial != nullptr) {
+      store(partial + i, values);
+      return;
+    }
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) values[j] = finished(values[j], centres[j]);
+    if (storage == Storage::float32) store(static_cast<float*>(y) + i, values);
+    if (storage == Storage::float16) store(static_cast<simt::half*>(y) + i, values);
+    if (storage == Storage::bfloat16) store(static_cast<simt::bfloat16*>(y) + i, values);
+  }
+
+  template <int kCount>
+  __device__ __forceinline__ Floats<kCount> centres_at(std::int64_t i) const {
+    if (centre == nullptr) return {};
+    if (centre_storage == Storage::float32) return load<kCount>(static_cast<const float*>(centre) + i);
+    if (centre_storage == Storage::float16) return load<kCount>(static_cast<const simt::half*>(centre) + i);
+    return load<kCount>(static_cast<const simt::bfloat16*>(centre) + i);
   }
 };
 
@@ -77,7 +86,7 @@ struct Rows {
 };
 
 template <typename F, typename T>
-__global__ void __launch_bounds__(kReduceThreads, 5)
+__global__ void __launch_bounds__(kReduceThreads, 4)
     reduce_rows_kernel(const T* __restrict__ x, const Rows p, float exponent, const Results results) {
   const int lane = static_cast<int>(threadIdx.x) & (p.lanes - 1);
   const int groups = kReduceThreads >> p.shift;  // of the block
@@ -91,7 +100,7 @@ __global__ void __launch_bounds__(kReduceThreads, 5)
       const Quotient at = p.splits.divide(item);
       const T* row = x + at.whole * p.reduced;
       const std::int64_t begin = at.rest * p.split, end = min(begin + p.split, p.reduced);
-      centre = F::centre(results.centre_at(at.whole));
+      centre = F::centre(results.centres_at<1>(at.whole)[0]);
       Floats<kPack<T>> sums;
 #pragma unroll
       for (int j = 0; j < kPack<T>; ++j) sums[j] = F::kStart;
@@ -122,7 +131,7 @@ __global__ void __launch_bounds__(kReduceThreads, 5)
         result = F::combine(result, __shfl_xor_sync(0xffffffffu, result, distance));
       }
     }
-    if (active && lane == 0) results.write(item, result, centre);
+    if (active && lane == 0) results.write<1>(item, {{result}}, {{centre}});
   }
 }
 
@@ -135,7 +144,7 @@ struct Columns {
 };
 
 template <typename F, typename T>
-__global__ void __launch_bounds__(kReduceThreads, 5)
+__global__ void __launch_bounds__(kReduceThreads, 4)
     reduce_columns_kernel(const T* __restrict__ x, const Columns p, float exponent, const Results results) {
   constexpr int kWidth = kPack<T>;
   SIMT_SHARED(float, shared, [kWidth][kReduceThreads]);
@@ -148,11 +157,14 @@ __global__ void __launch_bounds__(kReduceThreads, 5)
     const int columns = static_cast<int>(max(std::int64_t{0}, min(std::int64_t{kWidth}, p.inner - column)));
     const std::int64_t begin = part.rest * p.split, end = min(begin + p.split, p.reduced);
     const T* const top = x + part.whole * p.reduced * p.inner + column;
-    Floats<kWidth> sums, centres;
+    Floats<kWidth> sums, centres{};
+    const std::int64_t result = part.whole * p.inner + column;  // of the outer row
+    if (p.in_packs && columns > 0) centres = results.centres_at<kWidth>(result);
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) {
       sums[j] = F::kStart;
-      centres[j] = j < columns ? F::centre(results.centre_at(part.whole * p.inner + column + j)) : 0.0f;
+      if (!p.in_packs && j < columns) centres[j] = results.centres_at<1>(result + j)[0];
+      centres[j] = F::centre(centres[j]);
     }
     if (p.in_packs) {
       if (columns > 0) {
@@ -186,9 +198,14 @@ __global__ void __launch_bounds__(kReduceThreads, 5)
       }
     }
     if (row == 0) {
+      const std::int64_t place = tile.whole * p.inner + column;  // of the split
+      if (p.in_packs) {
+        if (columns > 0) results.write(place, sums, centres);
+      } else {
 #pragma unroll
-      for (int j = 0; j < kWidth; ++j) {
-        if (j < columns) results.write(tile.whole * p.inner + column + j, sums[j], centres[j]);
+        for (int j = 0; j < kWidth; ++j) {
+          if (j < columns) results.write<1>(place + j, {{sums[j]}}, {{centres[j]}});
+        }
       }
     }
   }
@@ -223,7 +240,9 @@ simt::Status reduce_once(const T* x, const ReduceArguments& a, std::int64_t spli
   const std::int64_t packs = blocks_of(kWidth, a.inner);
   const int shift = shift_of(packs, 5);
   const std::int64_t tiles = blocks_of(std::int64_t{1} << shift, packs);
-  const bool in_packs = are_aligned(x) && a.inner % kWidth == 0;
+  const bool in_packs =
+      are_aligned(x, static_cast<const char*>(results.centre), results.partial, static_cast<char*>(results.y)) &&
+      a.inner % kWidth == 0;
   const Columns p{a.reduced,  a.inner, split,   divisor_of(splits), divisor_of(tiles), a.outer * splits * tiles,
                   1 << shift, shift,   in_packs};
   return simt::launch(reduce_columns_kernel<F, T>, dim3(grid_of(p.items)), dim3(kReduceThreads), 0, stream, x, p,

@@ -12,21 +12,27 @@
 #include "common/pack.h"
 #include "shape/copy.h"
 
+#include <algorithm>
+
 namespace gpucnn {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kElements = 8;
+
+// A pack: 16 bytes of the wider type, so that a warp's request is one run of bytes on either side.
+template <typename In, typename Out>
+constexpr int kTogether = std::min(kPack<In>, kPack<Out>);
 
 template <typename In, typename Out>
 __global__ void __launch_bounds__(kThreads)
     convert_kernel(const In* __restrict__ x, Out* __restrict__ y, std::int64_t n, std::int64_t packs) {
+  constexpr int kElements = kTogether<In, Out>;
   const std::int64_t step = std::int64_t{gridDim.x} * kThreads;
   const std::int64_t first = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   for (std::int64_t i = first; i < packs; i += step) {  // [0, packs)
     store(y + i * kElements, load<kElements>(x + i * kElements));
   }
-  for (std::int64_t i = packs * kElements + first; i < n; i += step) {  // [8 * packs, n)
+  for (std::int64_t i = packs * kElements + first; i < n; i += step) {  // [packs * kElements, n)
     y[i] = simt::from_float<Out>(simt::to_float(x[i]));
   }
 }
@@ -39,6 +45,7 @@ simt::Status convert(const In* x, Out* y, const std::vector<std::int64_t>& shape
   Walk<2> walk = walk_of<2>(shape, operands);
   const std::int64_t n = walk.length[0];
   if (walk.axes == 1 && (n == 1 || (walk.stride[0][0] == 1 && walk.stride[1][0] == 1))) {
+    constexpr int kElements = kTogether<In, Out>;
     const std::int64_t packs = are_aligned(x, y) ? n / kElements : 0;
     unsigned blocks = 0;
     const std::int64_t items = packs > 0 ? blocks_of(kElements, n) : n;

@@ -110,6 +110,11 @@ def _extremum(name: str) -> Any:
     return call
 
 
+def _mean_grad(module: Any, terms: int, stream: int, dy: Array) -> Array:
+    dy = dy if dy.flags.c_contiguous else laid_out(dy)
+    return _mapped(module, "divided_by", stream, dy, (dy,), max(1, terms))
+
+
 def _logsumexp(module: Any, axes: Axes, stream: int, x: Array) -> Array:
     plan = _Plan(x, axes)
     top = _reduced(module, stream, plan, "largest", np.float32)
@@ -199,6 +204,7 @@ def _pair(op: str, call: Any, run: Any, gradient_call: Any, gradient: Any) -> tu
 
 sum_ = _table("sum", "forward", _simple("sum"), "tree", reference.sum_)
 mean = _table("mean", "forward", _simple("sum", "divide"), "tree", reference.mean)
+mean_grad = _table("mean", "backward", _mean_grad, "map", reference.mean_grad)
 
 amax, amax_grad = _pair("amax", _extremum("largest"), reference.amax, _extremum_grad, reference.extremum_grad)
 amin, amin_grad = _pair("amin", _extremum("smallest"), reference.amin, _extremum_grad, reference.extremum_grad)
@@ -273,8 +279,8 @@ class Mean(_Linear):
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> Array:
-        count = math.prod([ctx.shape[axis] for axis in ctx.axes])
-        return _Linear.spread(ctx, namespace(dy).asarray(dy / max(1, count)))  # numpy makes scalars of no axes
+        terms = math.prod([ctx.shape[axis] for axis in ctx.axes])
+        return _Linear.spread(ctx, mean_grad(terms, dy, like=dy))
 
 
 class _Saving(Function):

@@ -34,6 +34,11 @@ def mean(axes: Axes, x: Array) -> Array:
     return _mean(axes, x).astype(x.dtype, copy=False)
 
 
+def mean_grad(terms: int, dy: Array) -> Array:
+    """What each of so many terms gets of dy."""
+    return namespace(dy).asarray(dy / max(1, terms))  # numpy makes scalars of no axes
+
+
 def _mean(axes: Axes, x: Array) -> Array:
     total = _total(axes, x)
     return total / total.dtype.type(_terms(axes, x))
