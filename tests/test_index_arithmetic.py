@@ -1,4 +1,4 @@
-"""csrc/common/index.h, problem.h and walk.h as a program of their own: beyond 2^31, and against gpucnn.problem's formula."""
+"""csrc/common's index.h, problem.h and walk.h as a program of their own: beyond 2^31, and gpucnn.problem's formula."""
 
 from __future__ import annotations
 
