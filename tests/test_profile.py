@@ -88,6 +88,9 @@ def test_sampling_is_said_and_scaled() -> None:
     assert part.sampled_blocks == math.ceil(part.blocks / 4)
     assert part.scale == part.blocks / part.sampled_blocks
     assert part.multiplications * part.scale == pytest.approx(whole.multiplications, rel=0.1)
+    with profile.capture(sample=4, only_sampled=True) as alone:
+        F.conv2d(x, w, kernel="direct")
+    assert dataclasses.replace(the_launch(alone)) == part
 
 
 @needs_profile

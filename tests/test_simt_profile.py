@@ -30,13 +30,15 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def totals(case: str, order: str = "fwd", sample: int = 1, operation: str = "") -> dict[str, int]:
+def totals(
+    case: str, order: str = "fwd", sample: int = 1, operation: str = "", only_sampled: bool = False
+) -> dict[str, int]:
     """What the profiler counts in the one launch of a case."""
     found = (ctypes.c_uint64 * len(NAMES))()
-    library().start_profile(sample)
+    library().start_profile(sample, int(only_sampled))
     assert library().run_case(case.encode(), order.encode()) == b"right"
     assert library().take_totals(operation.encode(), found) == 1
-    library().start_profile(0)
+    library().start_profile(0, 0)
     return dict(zip(NAMES, found, strict=True))
 
 
@@ -122,6 +124,10 @@ def test_traffic_counts_each_sector_once() -> None:
 def test_sampled_blocks_are_said() -> None:
     found = totals("blocks_of_one_read", sample=16)
     assert (found["blocks"], found["sampled"], found["requests"]) == (40, 3, 6)
+
+
+def test_blocks_that_are_not_sampled_may_be_left_out() -> None:
+    assert totals("blocks_of_one_read", sample=16, only_sampled=True) == totals("blocks_of_one_read", sample=16)
 
 
 def test_barriers_and_matrix_instructions_are_counted() -> None:

@@ -25,7 +25,7 @@ __attribute__((weak)) std::vector<std::string> take_reports() {
 
 namespace profile {
 
-__attribute__((weak)) void start(int) {
+__attribute__((weak)) void start(int, bool) {
   throw Fault("simt: only the flavour 'profile' counts what kernels do");
 }
 __attribute__((weak)) std::vector<LaunchCounts> take() {
@@ -111,9 +111,11 @@ void register_machine(py::module_& m) {
       },
       "How kernels were launched since the last call, without a fault: (source file, name, threads of a block, bytes\n"
       "of dynamic shared memory), each way once.");
-  m.def("start_profile", &simt::profile::start, py::arg("sample") = 1,
-        "Counts what launches do from now on, in every sample-th block of each; 0 ends it. Raises SimtError in every\n"
-        "flavour but 'profile'.");
+  m.def(
+      "start_profile", &simt::profile::start, py::arg("sample") = 1, py::arg("only_sampled") = false,
+      "Counts what launches do from now on, in every sample-th block of each; 0 ends it. With only_sampled the other\n"
+      "blocks do not run, and what they would have written is undefined. Raises SimtError in every flavour but\n"
+      "'profile'.");
   m.def("take_profile", &take_profile,
         "The counts of the launches since the last call, a dict each (csrc/simt/profile.h says what they are); always\n"
         "empty in other flavours.");

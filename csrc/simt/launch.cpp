@@ -83,6 +83,7 @@ void run(const Launch& launch) {
   const std::uint64_t blocks = std::uint64_t{grid.x} * grid.y * grid.z;
   const BlockOrder block_at(order, blocks);
   for (std::uint64_t i = 0; i < blocks; ++i) {
+    if (observer && observer->skips_block()) continue;
     const std::uint64_t at = block_at[i];
     block_index = {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
                    static_cast<unsigned>(at / grid.x / grid.y)};

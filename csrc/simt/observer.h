@@ -35,6 +35,9 @@ class Observer {
   virtual void launch_begins(const LaunchInfo& launch) = 0;
   virtual void launch_ends() = 0;  // also where a Fault ended it: then block_ends() was not called
 
+  // Whether the block that would begin now is left out.
+  virtual bool skips_block() { return false; }
+
   // Blocks run one after another. Their shared memory is [arena, arena + bytes): the same for all of a process, of
   // which a block owns what shared_array_begins() names, once for each array, when its first thread reaches the
   // declaration (dynamic shared memory: right after block_begins). What lies between is redzone. Contents are

@@ -53,6 +53,7 @@ class Profiler final : public Observer, private Sink {
  public:
   void launch_begins(const LaunchInfo& launch) override;
   void launch_ends() override;
+  bool skips_block() override;
   void block_begins(const LaunchInfo& launch, int threads, const unsigned char* arena, std::size_t bytes) override;
   void shared_array_begins(const SharedArray& array, const void* data) override;
   void block_ends() override;
@@ -70,7 +71,7 @@ class Profiler final : public Observer, private Sink {
   void left_function() { replay_.left(current_thread()); }
   bool listens() const { return is_sampled_; }
 
-  void start(int sample);
+  void start(int sample, bool only_sampled);
   std::vector<LaunchCounts> take();
 
  private:
@@ -97,6 +98,7 @@ class Profiler final : public Observer, private Sink {
   Buffers buffers_;
   Traffic traffic_;
   int sample_ = 0;
+  bool only_sampled_ = false;
   bool is_sampled_ = false;  // the block that runs
   Range arena_;
   std::vector<Placed> placed_;
@@ -114,8 +116,9 @@ constexpr std::uint64_t kSharedSpace = std::uint64_t{1} << 62, kArrayAlignment =
 Profiler profiler;
 [[maybe_unused]] const bool installed = (observe(&profiler), true);
 
-void Profiler::start(int sample) {
+void Profiler::start(int sample, bool only_sampled) {
   sample_ = sample;
+  only_sampled_ = only_sampled;
   launches_.clear();
 }
 
@@ -171,9 +174,13 @@ void Profiler::launch_ends() {
   launches_.push_back(std::move(launch_));
 }
 
-void Profiler::block_begins(const LaunchInfo&, int threads, const unsigned char* arena, std::size_t bytes) {
-  if (sample_ == 0) return;
+bool Profiler::skips_block() {
+  if (sample_ == 0) return false;
   is_sampled_ = launch_.blocks++ % static_cast<std::uint64_t>(sample_) == 0;
+  return only_sampled_ && !is_sampled_;
+}
+
+void Profiler::block_begins(const LaunchInfo&, int threads, const unsigned char* arena, std::size_t bytes) {
   if (!is_sampled_) return;
   ++launch_.sampled_blocks;
   launch_.static_shared_bytes = 0;
@@ -318,8 +325,8 @@ void Profiler::keep_worst(AccessCounts& counts, const Request& request, std::uin
 
 }  // namespace
 
-void start(int sample) {
-  profiler.start(sample);
+void start(int sample, bool only_sampled) {
+  profiler.start(sample, only_sampled);
 }
 
 std::vector<LaunchCounts> take() {

@@ -64,9 +64,10 @@ struct LaunchCounts {
   std::vector<OperationCounts> operations;
 };
 
-// From now on launches are counted, every `sample`-th block of each (the first, and so on); 0: no more. Forgets what
-// has not been taken.
-void start(int sample);
+// From now on launches are counted, every `sample`-th block of each (the first, and so on); 0: no more. With
+// `only_sampled` the other blocks do not even run, and what they would have written is undefined. Forgets what has not
+// been taken.
+void start(int sample, bool only_sampled);
 
 // The launches since start() or the last call.
 std::vector<LaunchCounts> take();

@@ -194,12 +194,14 @@ class Run:
 
 
 @contextmanager
-def capture(sample: int = 1, kernel: str | None = None) -> Iterator[list[Run]]:
+def capture(sample: int = 1, kernel: str | None = None, only_sampled: bool = False) -> Iterator[list[Run]]:
     """Within it this thread's ops run on the kernels built for counting, and the list gets what they launched.
 
     Args:
         sample: of each launch every `sample`-th block is counted, beginning with the first.
         kernel: the name of the kernel to run wherever an op has one of that name; None: the one that is preferred.
+        only_sampled: the other blocks are not run, which makes large shapes quick; results are then of no use, and no
+            index among the data may depend on them.
 
     Raises:
         RuntimeError: the flavour `profile` is not built; an op has no kernel (strict=True).
@@ -230,7 +232,7 @@ def capture(sample: int = 1, kernel: str | None = None) -> Iterator[list[Run]]:
     before = os.environ.get("GPUCNN_SIMT_FLAVOUR")
     os.environ["GPUCNN_SIMT_FLAVOUR"] = FLAVOUR
     try:
-        module.start_profile(sample)
+        module.start_profile(sample, only_sampled)
         with backend.use_backend("simt", strict=True), observe_calls(run):
             yield found
         collect_rest()

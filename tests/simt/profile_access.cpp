@@ -12,8 +12,8 @@ namespace profile = gpucnn::simt::profile;
 
 extern "C" {
 
-__attribute__((visibility("default"))) void start_profile(int sample) {
-  profile::start(sample);
+__attribute__((visibility("default"))) void start_profile(int sample, int only_sampled) {
+  profile::start(sample, only_sampled != 0);
 }
 
 // Of the last launch since the last call: requests, lanes, sectors, ideal, lines, unique bytes; shared requests, lanes,
