@@ -123,7 +123,8 @@ def measured(case: int, dtype: str) -> dict[str, dict[str, float]]:
     for name, counts in parse_ncu(done.stdout):
         into = found.setdefault(plain_name(name), {})
         for counter, value in counts.items():
-            into[counter] = max(into.get(counter, 0.0), value) if counter == "registers" else into.get(counter, 0.0) + value
+            before = into.get(counter, 0.0)
+            into[counter] = max(before, value) if counter == "registers" else before + value
     return found
 
 

@@ -62,6 +62,7 @@ def uses(runs: Iterable[Run]) -> dict[str, Use]:
             needed[launch.kernel] = needed.get(launch.kernel, 0) + (run.products if i == 0 else 0)
     found = {}
     for kernel, several in launches.items():
+
         def total(name: str, of: list[Launch] = several) -> float:
             return sum(launch.scale * launch.total(name) for launch in of)
 
