@@ -208,11 +208,12 @@ struct DepthMatrix {
   template <typename Lines>
   struct State {
     const T* at;                 // of line 0
-    Count<kWide> lines, depths;  // from there on
+    Count<kWide> lines, depths;  // from there on; a thread's only line is one of them, or the last
   };
 
   template <typename Lines>
   __device__ __forceinline__ State<Lines> state(std::int64_t line, std::int64_t depth) const {
+    if constexpr (Lines::kCount == 1) line = min(line, lines - 1);
     return {data + (line * depths + depth), count_of<kWide>(lines - line), count_of<kWide>(depths - depth)};
   }
   template <typename Lines>
@@ -228,7 +229,7 @@ struct DepthMatrix {
   template <typename Lines>
   __device__ __forceinline__ bool find(const State<Lines>& state, int n, const T** at) const {
     *at = state.at + Lines::of(n) * depths;
-    return Lines::of(n) < state.lines && state.depths > 0;
+    return (Lines::kCount == 1 || Lines::of(n) < state.lines) && state.depths > 0;
   }
 };
 
@@ -241,11 +242,12 @@ struct LineMatrix {
   template <typename Lines>
   struct State {
     const T* at;                 // of line 0
-    Count<kWide> lines, depths;  // from there on
+    Count<kWide> lines, depths;  // from there on; a thread's only line is one of them, or the last
   };
 
   template <typename Lines>
   __device__ __forceinline__ State<Lines> state(std::int64_t line, std::int64_t depth) const {
+    if constexpr (Lines::kCount == 1) line = min(line, lines - kPack<T>);
     return {data + (depth * lines + line), count_of<kWide>(lines - line), count_of<kWide>(depths - depth)};
   }
   template <typename Lines>
@@ -256,7 +258,7 @@ struct LineMatrix {
   template <typename Lines>
   __device__ __forceinline__ bool find(const State<Lines>& state, int n, const T** at) const {
     *at = state.at + Lines::of(n);
-    return Lines::of(n) < state.lines && state.depths > 0;
+    return (Lines::kCount == 1 || Lines::of(n) < state.lines) && state.depths > 0;
   }
 };
 

@@ -5,31 +5,43 @@
 #include "common/epilogue.h"
 #include "common/pack.h"
 #include "gemm/tile.h"
+#include "simt/ptx.h"
 #include "simt/simt.h"
 
 #include <cstdint>
 
 namespace gpucnn::gemm {
 
-// kCount neighbours, of which those from `count` on do not exist.
-template <int kCount, typename T>
-__device__ __forceinline__ void store_some(T* p, const Floats<kCount>& values, std::int64_t count, bool wide) {
-  if (wide && count >= kCount) {
-    store(p, values);
-    return;
-  }
+// kCount neighbours, of which those from `count` on do not exist: all of them or none where it is wide. pack.h's
+// store() would do, were it not that the compiler shares its stores with the other path's, and makes single ones of
+// them.
+template <bool kWide, int kCount, typename T>
+__device__ __forceinline__ void store_some(T* p, const Floats<kCount>& values, std::int64_t count) {
+  if constexpr (kWide) {
+    constexpr int kEach = gpucnn::detail::kTogether<T, kCount>;
+    using Access = gpucnn::detail::Access<T, kEach>;
+    if (count <= 0) return;
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    if (i < count) p[i] = simt::from_float<T>(values[i]);
+    for (int i = 0; i < kCount; i += kEach) {
+      Access access;
+#pragma unroll
+      for (int j = 0; j < kEach; ++j) access.elements[j] = simt::from_float<T>(values[i + j]);
+      simt::store_global(p + i, access.word);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (i < count) p[i] = simt::from_float<T>(values[i]);
+    }
   }
 }
 
 // The sums of rows [first_row, rows) and columns [first_column, columns): row r begins at out + offset(r), and is not
 // stored where that is negative.
-template <typename T, typename Shape, typename Offset>
+template <bool kWide, typename T, typename Shape, typename Offset>
 __device__ __forceinline__ void store_rows(const Tile<T, Shape>& tile, T* out, std::int64_t first_row,
                                            std::int64_t rows, std::int64_t first_column, std::int64_t columns,
-                                           bool wide, const Epilogue<T>& epilogue, const Offset& offset) {
+                                           const Epilogue<T>& epilogue, const Offset& offset) {
   using Sums = Tile<T, Shape>;
   constexpr int kTogether = Sums::kColumnsTogether, kGroups = Sums::kOwnColumns / kTogether;
   Floats<kTogether> offsets[kGroups];
@@ -55,17 +67,28 @@ __device__ __forceinline__ void store_rows(const Tile<T, Shape>& tile, T* out, s
       for (int k = 0; k < kTogether; ++k) {
         values[k] = epilogue.clip(tile.sums[i][j * kTogether + k] + offsets[j][k]);
       }
-      store_some(out + (begin + column), values, columns - column, wide);
+      store_some<kWide>(out + (begin + column), values, columns - column);
     }
+  }
+}
+
+// As store_rows<wide>, which is known when the kernel runs.
+template <typename T, typename Shape, typename Offset>
+__device__ __forceinline__ void store_rows(const Tile<T, Shape>& tile, T* out, std::int64_t first_row,
+                                           std::int64_t rows, std::int64_t first_column, std::int64_t columns,
+                                           bool wide, const Epilogue<T>& epilogue, const Offset& offset) {
+  if (wide) {
+    store_rows<true>(tile, out, first_row, rows, first_column, columns, epilogue, offset);
+  } else {
+    store_rows<false>(tile, out, first_row, rows, first_column, columns, epilogue, offset);
   }
 }
 
 // The sums of rows [first_row, rows) and columns [first_column, columns): column c begins at out + c * rows, and its
 // rows are neighbours. Out is T, or float for a part of a sum.
-template <typename Out, typename T, typename Shape>
+template <bool kWide, typename Out, typename T, typename Shape>
 __device__ __forceinline__ void store_columns(const Tile<T, Shape>& tile, Out* out, std::int64_t first_row,
-                                              std::int64_t rows, std::int64_t first_column, std::int64_t columns,
-                                              bool wide) {
+                                              std::int64_t rows, std::int64_t first_column, std::int64_t columns) {
   using Sums = Tile<T, Shape>;
   constexpr int kTogether = Sums::kRowsTogether;
 #pragma unroll
@@ -79,8 +102,19 @@ __device__ __forceinline__ void store_columns(const Tile<T, Shape>& tile, Out* o
       Floats<kTogether> values;
 #pragma unroll
       for (int k = 0; k < kTogether; ++k) values[k] = tile.sums[i + k][j];
-      store_some(line + row, values, rows - row, wide);
+      store_some<kWide>(line + row, values, rows - row);
     }
+  }
+}
+
+template <typename Out, typename T, typename Shape>
+__device__ __forceinline__ void store_columns(const Tile<T, Shape>& tile, Out* out, std::int64_t first_row,
+                                              std::int64_t rows, std::int64_t first_column, std::int64_t columns,
+                                              bool wide) {
+  if (wide) {
+    store_columns<true>(tile, out, first_row, rows, first_column, columns);
+  } else {
+    store_columns<false>(tile, out, first_row, rows, first_column, columns);
   }
 }
 

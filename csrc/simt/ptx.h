@@ -8,6 +8,8 @@
 //   cp_async_wait_group<N>()     waits until all but the last N groups are done (this thread's own)
 //   cp_async_wait_all()          waits for everything, committed or not
 //
+//   store_global(p, word)        one store of uint2 or uint4 to global memory, aligned to its size, that the compiler
+//                                does not take to pieces
 //   anew(number)                 the number, of which the compiler does not know that it has it already: what is made
 //                                of it is computed here, not kept in registers over a loop before. No instruction
 //

@@ -38,6 +38,11 @@ __device__ __forceinline__ void cp_async_wait_all() {
   asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
+template <typename Word>
+__device__ __forceinline__ void store_global(void* p, const Word& word) {
+  __stwb(static_cast<Word*>(p), word);
+}
+
 __device__ __forceinline__ unsigned anew(unsigned number) {
   asm volatile("" : "+r"(number));
   return number;

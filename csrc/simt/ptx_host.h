@@ -77,6 +77,11 @@ __forceinline__ void begin_copy(void* shared, const void* global, bool valid, Si
 
 }  // namespace detail
 
+template <typename Word>
+__forceinline__ void store_global(void* p, const Word& word, Site site = Site::here()) {
+  vstore(p, word, site);
+}
+
 __forceinline__ unsigned anew(unsigned number) {
   return number;
 }
