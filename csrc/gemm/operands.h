@@ -208,12 +208,11 @@ struct DepthMatrix {
   template <typename Lines>
   struct State {
     const T* at;                 // of line 0
-    Count<kWide> lines, depths;  // from there on; a thread's only line is one of them, or the last
+    Count<kWide> lines, depths;  // from there on
   };
 
   template <typename Lines>
   __device__ __forceinline__ State<Lines> state(std::int64_t line, std::int64_t depth) const {
-    if constexpr (Lines::kCount == 1) line = min(line, lines - 1);
     return {data + (line * depths + depth), count_of<kWide>(lines - line), count_of<kWide>(depths - depth)};
   }
   template <typename Lines>
@@ -229,7 +228,7 @@ struct DepthMatrix {
   template <typename Lines>
   __device__ __forceinline__ bool find(const State<Lines>& state, int n, const T** at) const {
     *at = state.at + Lines::of(n) * depths;
-    return (Lines::kCount == 1 || Lines::of(n) < state.lines) && state.depths > 0;
+    return Lines::of(n) < state.lines && state.depths > 0;
   }
 };
 
@@ -242,12 +241,11 @@ struct LineMatrix {
   template <typename Lines>
   struct State {
     const T* at;                 // of line 0
-    Count<kWide> lines, depths;  // from there on; a thread's only line is one of them, or the last
+    Count<kWide> lines, depths;  // from there on
   };
 
   template <typename Lines>
   __device__ __forceinline__ State<Lines> state(std::int64_t line, std::int64_t depth) const {
-    if constexpr (Lines::kCount == 1) line = min(line, lines - kPack<T>);
     return {data + (depth * lines + line), count_of<kWide>(lines - line), count_of<kWide>(depths - depth)};
   }
   template <typename Lines>
@@ -258,7 +256,7 @@ struct LineMatrix {
   template <typename Lines>
   __device__ __forceinline__ bool find(const State<Lines>& state, int n, const T** at) const {
     *at = state.at + Lines::of(n);
-    return (Lines::kCount == 1 || Lines::of(n) < state.lines) && state.depths > 0;
+    return Lines::of(n) < state.lines && state.depths > 0;
   }
 };
 

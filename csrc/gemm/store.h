@@ -9,6 +9,7 @@
 #include "simt/simt.h"
 
 #include <cstdint>
+#include <type_traits>
 
 namespace gpucnn::gemm {
 
@@ -102,7 +103,11 @@ __device__ __forceinline__ void store_columns(const Tile<T, Shape>& tile, Out* o
       Floats<kTogether> values;
 #pragma unroll
       for (int k = 0; k < kTogether; ++k) values[k] = tile.sums[i + k][j];
-      store_some<kWide>(line + row, values, rows - row);
+      if constexpr (kWide && std::is_same_v<Out, float>) {
+        if (row < rows) store(line + row, values);  // which the compiler leaves whole, with fewer registers
+      } else {
+        store_some<kWide>(line + row, values, rows - row);
+      }
     }
   }
 }
