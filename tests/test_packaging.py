@@ -166,10 +166,12 @@ EXTRA_KERNEL = """\
 
 #define MARK 1
 extern "C" __attribute__((visibility("default"))) int gpucnn_mark() { return MARK; }
+namespace gpucnn {
 namespace {
 __global__ void extra_kernel(float* x) { x[threadIdx.x] = 2.0f; }
 }  // namespace
-gpucnn::simt::Status extra(float* x) { return gpucnn::simt::launch(extra_kernel, dim3(1), dim3(32), 0, nullptr, x); }
+simt::Status extra(float* x) { return simt::launch(extra_kernel, dim3(1), dim3(32), 0, nullptr, x); }
+}  // namespace gpucnn
 """
 
 

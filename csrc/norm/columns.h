@@ -42,7 +42,7 @@ inline int across_log2_of(int packs, int width) {
   while ((1 << log2) < std::min(packs, kMostAcross)) ++log2;
   const auto threads = [packs](int l) { return blocks_of(1 << l, packs) << l; };  // with and without work
   int best = log2;
-  for (int fewer = log2 - 1; width > 1 && (1 << fewer) >= kLeastAcross; --fewer) {
+  for (int fewer = log2 - 1; width > 1 && fewer >= 0 && (1 << fewer) >= kLeastAcross; --fewer) {
     if (10 * threads(fewer) < 9 * threads(best)) best = fewer;
   }
   return best;

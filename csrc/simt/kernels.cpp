@@ -71,6 +71,7 @@ std::multimap<std::uintptr_t, Kernel> read_symbols(const char* path) {
       const int type = ELF64_ST_TYPE(symbol->st_info);
       if (type == STT_FILE) source = mangled;
       if (type != STT_FUNC || mangled.find("_kernel") == std::string::npos) continue;
+      if (mangled.compare(0, 3, "_ZZ") == 0) continue;  // a lambda inside a kernel
       const std::string name = demangled(mangled.c_str());
       if (name.find("gpucnn::") == std::string::npos || name.find("[clone") != std::string::npos) continue;
       const std::string plain = without_scopes(name);

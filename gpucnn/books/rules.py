@@ -87,6 +87,7 @@ RULES: dict[type[Function], Rule] = {
     conv2d.Conv2dReLU: Rule(_conv_macs, field_rules.conv, _unread),
     conv_transpose2d.ConvTranspose2d: Rule(_conv_macs, field_rules.conv_transpose),
     linear.Linear: Rule(_product_macs, field_rules.last_axis),
+    linear.LinearReLU: Rule(_product_macs, field_rules.last_axis),
     matmul.Matmul: Rule(_product_macs, field_rules.rows_and_columns),
     **_like(
         Rule(field=field_rules.pool, unread=_unread),
