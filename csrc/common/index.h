@@ -4,7 +4,11 @@
 #pragma once
 
 #include "common/problem.h"
+#if defined(GPUCNN_FOR_CUDA) && !defined(__CUDACC__)
+#include <cuda_runtime_api.h>  // for a binding the qualifiers, which mean nothing there
+#else
 #include "simt/simt.h"
+#endif
 
 #include <cstdint>
 
