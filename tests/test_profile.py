@@ -66,14 +66,14 @@ def test_every_line_is_one_of_the_sources() -> None:
     root = Path(__file__).resolve().parent.parent
     with profile.capture() as runs:
         F.max_pool2d(images(1, 8, 6, 6), 2)
-        F.conv2d(images(1, 4, 6, 6), images(8, 4, 3, 3))
+        F.conv2d(images(1, 4, 6, 6), images(8, 4, 3, 3), kernel="direct")
     launches = [launch for run in runs for launch in run.launches]
     assert len(launches) == 2
     for launch in launches:
         assert launch.accesses
         for (file, number), accesses in launch.by_line().items():
-            text = (root / file).read_text(encoding="utf-8").splitlines()[number - 1]
-            assert "(" in text or "[" in text, (file, number, text, accesses)
+            assert file.startswith("csrc/"), accesses
+            assert 1 <= number <= len((root / file).read_text(encoding="utf-8").splitlines())
 
 
 @needs_profile
