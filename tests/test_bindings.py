@@ -230,7 +230,9 @@ def test_an_output_that_can_not_be_written_is_refused(cpu_module: ModuleType) ->
 
 def test_arrays_without_elements_are_no_launch(cpu_module: ModuleType) -> None:
     x = np.zeros((0, 3), np.float32)
+    cpu_module.launched()
     cpu_module.scale("float32", x, np.empty_like(x), 2.0, 0)
+    assert cpu_module.launched() == []
 
 
 def test_kernels_run_from_several_threads(cpu_module: ModuleType) -> None:

@@ -92,7 +92,9 @@ def test_what_is_chosen_is_what_runs() -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_every_call_can_be_explained(name: str) -> None:
-    gpucnn.explain(lambda: CALLS[name](Maker("cpu", "float32")))
+    found = gpucnn.explain(lambda: CALLS[name](Maker("cpu", "float32")))
+    assert all(each.chosen("reference") for each in found.passes)
+    assert all(f"{each.op} {each.direction}" in str(found) for each in found.passes)
 
 
 def test_every_table_is_met() -> None:
