@@ -4,60 +4,16 @@ budgets of test_profile_budgets.py are measured."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from budget_case import Case
+from budget_products import products
 
 import gpucnn
 from gpucnn import optim
 from gpucnn.calls import Call, normals
 from gpucnn.nn.parameter import Parameter
-
-DTYPES = ("float32", "float16", "bfloat16")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A call by shapes, as `gpucnn profile` takes them.
-
-    Attributes:
-        op, arguments: the call.
-        kernel: to be forced wherever an op has one of that name.
-        sample: of how many blocks one is run and counted; above 1 nothing may depend on the results of the others.
-        dtypes: of the tensors.
-        backward: with the gradients.
-        then: what to do instead of a call, given the dtype.
-    """
-
-    op: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-    kernel: str | None = None
-    sample: int = 1
-    dtypes: tuple[str, ...] = DTYPES
-    backward: bool = True
-    then: Callable[[str], None] | None = None
-
-    @property
-    def name(self) -> str:
-        words = [f"{name}={_short(value)}" for name, value in self.arguments.items()]
-        return " ".join([self.op, *words, *([f"kernel={self.kernel}"] if self.kernel else [])])
-
-    def run(self, dtype: str) -> None:
-        if self.then is not None:
-            self.then(dtype)
-        else:
-            Call.of(self.op, dtype=dtype, fill=normals, **self.arguments).run(self.backward)
-
-
-def _short(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _conv(n: int, c: int, h: int, k: int, r: int, kernel: str, sample: int = 1, **options: Any) -> Case:
-    groups = options.get("groups", 1)
-    arguments = {"input": (n, c, h, h), "weight": (k, c // groups, r, r), "bias": (k,), "padding": r // 2, **options}
-    return Case("conv2d", arguments, kernel, sample)
 
 
 def _steps(kind: Any, **options: Any) -> Callable[[str], None]:
@@ -83,20 +39,7 @@ ROWS = (64, 256)
 
 def cases() -> Iterator[Case]:
     """All of them."""
-    for kernel in ("implicit_gemm", "direct"):
-        yield _conv(2, 64, 16, 64, 3, kernel)
-        yield _conv(2, 64, 16, 128, 3, kernel, stride=2)
-    yield _conv(2, 64, 16, 128, 1, "pointwise")
-    yield _conv(2, 256, 16, 256, 3, "grouped", groups=32)
-    for size in (3, 5, 7):
-        for stride in (1, 2):
-            yield _conv(2, 64, 16, 64, size, "depthwise", groups=64, stride=stride)
-    yield _conv(1, 3, 32, 64, 7, "stem", stride=2)
-    yield _conv(2, 1, 28, 8, 5, "stem")
-    transposed = {"input": (2, 64, 8, 8), "weight": (64, 64, 2, 2), "bias": (64,), "stride": 2}
-    yield Case("conv_transpose2d", transposed)
-    yield Case("linear", {"input": (64, 256), "weight": (128, 256), "bias": (128,)})
-    yield Case("matmul", {"self": (4, 64, 64), "other": (4, 64, 64)})
+    yield from products()
     yield Case("max_pool2d", {"input": IMAGE, "kernel_size": 3, "stride": 2, "padding": 1})
     yield Case("avg_pool2d", {"input": IMAGE, "kernel_size": 2})
     yield Case("lp_pool2d", {"input": IMAGE, "norm_type": 2, "kernel_size": 2})
@@ -108,7 +51,6 @@ def cases() -> Iterator[Case]:
     yield Case("interpolate", {"input": IMAGE, "scale_factor": 0.5, "mode": "area"})
     yield Case("pixel_shuffle", {"input": IMAGE, "upscale_factor": 2})
     yield Case("pixel_unshuffle", {"input": IMAGE, "downscale_factor": 2})
-    yield Case("unfold", {"input": (2, 32, 16, 16), "kernel_size": 3, "padding": 1})
     yield Case("batch_norm", {"input": IMAGE, "running_mean": (64,), "running_var": (64,), "weight": (64,),
                               "bias": (64,), "training": True})  # fmt: skip
     yield Case("batch_norm_relu", {"input": IMAGE, "running_mean": (64,), "running_var": (64,), "weight": (64,),
