@@ -1,5 +1,5 @@
 # make demo     trains LeNet-5 on real digits and leaves pictures and a report in runs/demo
-# make test     runs the tests; says what was skipped and why
+# make test     runs the tests, a process for each core; says what was skipped and why
 # make lint     ruff and clang-format              make types    mypy
 # make clean    removes the environment and everything built; runs/ stays
 #
@@ -32,7 +32,7 @@ demo: $(VENV)/installed
 	$(BIN)/gpucnn train lenet5 --out runs/demo --overwrite
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -ra
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import pkgutil
 import runpy
 import sys
@@ -14,12 +15,37 @@ from typing import Any
 
 import ml_dtypes  # noqa: F401  from here on numpy knows bfloat16 by its name
 import pytest
-from kernel_record import pytest_configure, pytest_runtest_logreport, pytest_runtest_setup, pytest_sessionfinish
+from kernel_record import listen, pytest_runtest_logreport, pytest_runtest_setup, pytest_sessionfinish
 
 from gpucnn import extension
-from gpucnn.testing import rotating_seed
+from gpucnn.testing import rotating_seed, shapes
 
-__all__ = ["pytest_configure", "pytest_runtest_logreport", "pytest_runtest_setup", "pytest_sessionfinish"]
+__all__ = ["pytest_runtest_logreport", "pytest_runtest_setup", "pytest_sessionfinish"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fixed-cases",
+        action="store_true",
+        help="of sampled cases, which change from day to day, none: what tools/kernel_coverage.py --fixed asks for",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    listen(config)
+    if config.getoption("fixed_cases"):
+        leave_samples_out()
+    # What workers (pytest -n) and other processes of this run inherit: one seed, also at midnight; the cores, shared.
+    os.environ["GPUCNN_TEST_SEED"] = str(rotating_seed())
+    if workers := getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
+
+
+def leave_samples_out() -> None:
+    """Before the tests ask for any: no case is sampled, the corners are all there are."""
+    for module in ("gpucnn.testing", "gpucnn.testing.pairwise", "gpucnn.testing.shapes"):
+        sys.modules[module].pairwise = lambda *arguments: iter(())  # type: ignore[attr-defined]
+    shapes._corners_and_sample = lambda corners, *sampled: list(corners)  # type: ignore[assignment]
 
 
 def pytest_report_header() -> str:

@@ -1,13 +1,16 @@
-"""What the tests of the convolution kernels share: a case's truth, and what the bindings of one kernel make of it."""
+"""What the tests of the convolution kernels share: a case's truth, what the bindings of one kernel make of it, what is
+asked of every kernel, and bindings that do it wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from kernel_checks import Memory
+from kernel_checks import ORDERS, Memory, sample
 from op_checks import NCHW, NHWC, compare, draw
 
 from gpucnn.problem import Conv2dProblem, conv2d_problem
@@ -33,6 +36,17 @@ class Truth:
         self.y = naive.conv2d(self.x, self.w, self.bias, **case.arguments)
         self.dx = naive.conv2d_input_grad(self.dy, self.w, case.x_shape, **case.arguments)
         self.dw = naive.conv2d_weight_grad(self.dy, self.x, case.weight_shape, **case.arguments)
+        self.db = naive.conv2d_bias_grad(self.dy)
+
+    @staticmethod
+    def of(x: Any, w: Any, bias: Any, dy: Any) -> Truth:
+        """Inputs of which the results are not asked for."""
+        t = Truth.__new__(Truth)
+        t.x, t.w, t.bias, t.dy = x, w, bias, dy
+        return t
+
+
+truth_of = functools.cache(Truth)
 
 
 def problem_of(case: ConvCase) -> Conv2dProblem:
@@ -70,37 +84,173 @@ def results(
         return flat[offset:].reshape(shape)
 
     shapes = {"y": (p.N, p.P, p.Q, p.K), "dx": (p.N, p.H, p.W, p.C), "dw": (p.K, p.R, p.S, p.C // p.groups)}
+    shapes["db"] = (p.K,)
     given = {name: taken(name) for name in ("x", "w", "bias", "dy")}
     found = {name: wanted(name) for name in passes}
-    run = {name: getattr(module, f"conv2d_{kernel}_{name}", None) for name in ("fprop", "dgrad", "wgrad")}
+    run = {name: getattr(module, f"conv2d_{kernel}_{name}", None) for name in ("fprop", "dgrad", "wgrad", "bgrad")}
+
+    def parts(name: str, output: str) -> Any:
+        splits = getattr(module, f"conv2d_{kernel}_{name}_splits")(p)
+        return memory.wanted(f"{output}'s parts", (splits, *shapes[output])) if splits > 1 else None
+
     if "y" in passes:
         run["fprop"](p, dtype, given["x"], given["w"], given["bias"], found["y"], relu, 0)
     if "dx" in passes:
         run["dgrad"](p, dtype, given["dy"], given["w"], found["dx"], 0)
     if "dw" in passes:
-        splits = getattr(module, f"conv2d_{kernel}_wgrad_splits")(p)
-        partial = memory.wanted("dw's parts", (splits, *shapes["dw"])) if splits > 1 else None
-        run["wgrad"](p, dtype, given["x"], given["dy"], found["dw"], partial, 0)
+        run["wgrad"](p, dtype, given["x"], given["dy"], found["dw"], parts("wgrad", "dw"), 0)
+    if "db" in passes:
+        run["bgrad"](p, dtype, given["dy"], found["db"], parts("bgrad", "db"), 0)
     memory.check(call)
     return found
 
 
-def check_passes(
-    kernel: str,
-    passes: tuple[str, ...],
-    truth: Callable[..., Truth],
-    module: Any,
-    case: ConvCase,
-    kind: str,
-    dtype: str = "float32",
-    relu: bool = False,
-) -> None:
-    """Every pass of one case: nothing unwritten, nothing else written, every element right; and float32 sums of small
-    integers are exact, so that what is stored is the truth, rounded once."""
-    __tracebackhide__ = True
-    t, p, exact = truth(case, kind, dtype), problem_of(case), kind == "integers"
-    terms = {"y": case.terms + 1, "dx": p.K // p.groups * p.R * p.S, "dw": p.N * p.P * p.Q}
-    for name, found in results(kernel, module, p, t, f"{case}", passes, dtype, relu).items():
-        expected = np.maximum(t.y, 0) if name == "y" and relu else getattr(t, name)
-        expected = expected.astype(DTYPES[dtype]).astype(np.float64) if exact else expected
-        compare(found.transpose(NCHW), expected, terms[name], f"{case}: {name} {dtype}", exact=exact)
+def logical(found: Any) -> Any:
+    """A result as users see it."""
+    return found.transpose(NCHW) if found.ndim == 4 else found
+
+
+class Kernel:
+    """The kernels of one name, and what is asked of those of every name."""
+
+    def __init__(self, name: str, passes: tuple[str, ...] = ("y", "dx", "dw")) -> None:
+        self.name, self.passes = name, passes
+
+    def results(self, module: Any, p: Conv2dProblem, t: Any, call: str = "", **options: Any) -> dict[str, Any]:
+        """Of all passes, unless others are named."""
+        __tracebackhide__ = True
+        return results(self.name, module, p, t, call, **{"passes": self.passes, **options})
+
+    def check(
+        self, module: Any, case: ConvCase, kind: str, dtype: str = "float32", relu: bool = False, **options: Any
+    ) -> None:
+        """Every pass of one case: nothing unwritten, nothing else written, every element right; and float32 sums of
+        small integers are exact, so that what is stored is the truth, rounded once."""
+        __tracebackhide__ = True
+        t, p, exact = truth_of(case, kind, dtype), problem_of(case), kind == "integers"
+        positions = p.N * p.P * p.Q
+        terms = {"y": case.terms + 1, "dx": p.K // p.groups * p.R * p.S, "dw": positions, "db": positions}
+        for name, found in self.results(module, p, t, f"{case}", dtype=dtype, relu=relu, **options).items():
+            expected = np.maximum(t.y, 0) if name == "y" and relu else getattr(t, name)
+            expected = expected.astype(DTYPES[dtype]).astype(np.float64) if exact else expected
+            compare(logical(found), expected, terms[name], f"{case}: {name} {dtype}", exact=exact)
+
+    def check_integers(self, module: Any, order: str, cases: Sequence[ConvCase]) -> None:
+        """Over the orders of threads each case meets each dtype, with ReLU and without."""
+        __tracebackhide__ = True
+        module.set_order(order)
+        for number, case in enumerate(sample(module.flavour, cases), ORDERS.index(order)):
+            self.check(module, case, "integers", [*DTYPES][number % 3], relu=number % 2 == 1)
+
+    def check_rounding(self, module: Any, dtype: str, cases: Sequence[ConvCase]) -> None:
+        """It rounds no more than it must."""
+        __tracebackhide__ = True
+        for number, case in enumerate(sample(module.flavour, cases)):
+            self.check(module, case, "normal", dtype, relu=number % 2 == 1)
+
+    def check_addresses(self, module: Any, dtype: str, cases: Iterable[ConvCase]) -> None:
+        """Arrays off 16 bytes take the narrow path of the same kernel: the same bits."""
+        __tracebackhide__ = True
+        for case in cases:
+            t, p = truth_of(case, "normal", dtype), problem_of(case)
+            aligned, moved = (self.results(module, p, t, dtype=dtype, offset=offset) for offset in (0, 1))
+            for name in self.passes:
+                assert moved[name].tobytes() == aligned[name].tobytes(), (case, name)
+
+    def check_orders(self, module: Any, cases: Sequence[ConvCase]) -> None:
+        """Bits depend neither on the order of threads nor on the run."""
+        for case in sample(module.flavour, cases):
+            seen = set()
+            for order in (*ORDERS, "rand:8", "fwd"):
+                module.set_order(order)
+                found = self.results(module, problem_of(case), truth_of(case, "normal"))
+                seen.add(tuple(found[name].tobytes() for name in self.passes))
+            assert len(seen) == 1, case
+
+    def check_single_images(self, module: Any, case: ConvCase) -> None:
+        """The first, the middle and the last image have the bits that they have alone."""
+        together, alone = truth_of(case, "normal"), replace(case, N=1)
+        batch = self.results(module, problem_of(case), together, passes=("y", "dx"))
+        for image in (0, case.N // 2, case.N - 1):
+            this = slice(image, image + 1)
+            one = Truth.of(together.x[this], together.w, together.bias, together.dy[this])
+            found = self.results(module, problem_of(alone), one, passes=("y", "dx"))
+            for name in ("y", "dx"):
+                assert found[name].tobytes() == batch[name][image].tobytes(), (case, name, image)
+
+    def check_longer_padding(self, module: Any, case: ConvCase) -> None:
+        """padding='same' of even kernels: as the same image with a row and a column of zeros after it."""
+        p = conv2d_problem(case.x_shape, case.weight_shape, 1, "same", 1, case.groups)
+        (top, bottom), (left, right) = zip(p.padding, p.padding_after, strict=True)
+        padded = replace(case, H=top + case.H + bottom, W=left + case.W + right)
+        inner = (..., slice(top, top + case.H), slice(left, left + case.W))
+        t = Truth(padded, "integers")
+        image = t.x[inner].copy()
+        t.x[...] = 0
+        t.x[inner] = image
+        t.refresh(padded)
+        t.x, t.dx = t.x[inner], t.dx[inner]
+        for name, found in self.results(module, p, t).items():
+            compare(logical(found), getattr(t, name), 1, name, exact=True)
+
+    def check_missing_windows(self, module: Any, case: ConvCase) -> None:
+        """A weight gradient heeds no window that is not there: the last row and column of an image lie under none, and
+        beyond the windows of a tile."""
+        t, p = Truth(case, "normal"), replace(problem_of(case), P=3, Q=3)
+        t.dy = t.dy[:, :, :3, :3]
+        clean = self.results(module, p, t, passes=("dw",))["dw"]
+        t.x[:, :, 6:], t.x[:, :, :, 6:] = np.inf, np.nan
+        assert self.results(module, p, t, passes=("dw",))["dw"].tobytes() == clean.tobytes()
+
+    def check_nan(self, module: Any, case: ConvCase, channel: int, filters: slice) -> None:
+        """One stays in its windows and in the filters of its group."""
+        t, p = Truth(case, "normal"), problem_of(case)
+        clean = self.results(module, p, t, passes=("y",))["y"]
+        t.x[0, channel, 4, 5] = np.nan  # of 3x3 filters at stride 2: under the windows of rows 1 and 2, and of column 2
+        found = self.results(module, p, t, passes=("y",))["y"]
+        assert np.isnan(found[0, 1:3, 2, filters]).all()
+        found[0, 1:3, 2, filters] = clean[0, 1:3, 2, filters]
+        assert found.tobytes() == clean.tobytes()
+
+    def split(self, module: Any, cases: Iterable[ConvCase]) -> list[ConvCase]:
+        """Those of which the weight gradient is cut into several sums."""
+        splits = getattr(module, f"conv2d_{self.name}_wgrad_splits")
+        return [case for case in cases if splits(problem_of(case)) > 1]
+
+
+# ---------------------------------------------------------------------------- bindings that are wrong, for Planted()
+
+Planting = Callable[..., Any]
+
+
+def wrong_problem(**fields: Any) -> Planting:
+    """Runs the binding on another problem."""
+    return lambda binding, p, *arguments: binding(replace(p, **fields), *arguments)
+
+
+def without(argument: int, value: Any) -> Planting:
+    """Runs the binding with `value` for its argument of that number."""
+    return lambda run, *a: run(*a[:argument], value, *a[argument + 1 :])
+
+
+def after(change: Callable[[Any], None], output: int) -> Planting:
+    """Runs the binding, then `change` on the array that is its argument number `output`."""
+
+    def run(binding: Any, *arguments: Any) -> None:
+        binding(*arguments)
+        change(arguments[output])
+
+    return run
+
+
+def unwritten(array: Any) -> None:
+    array.reshape(-1)[-1] = np.nan
+
+
+def nudged(array: Any) -> None:
+    array.reshape(-1)[np.abs(array).argmax()] *= 1.0001
+
+
+def one_split(output: int) -> Planting:
+    """Of the sums only the first part, which lies in the argument after the output."""
+    return lambda run, *a: (run(*a), np.copyto(a[output], a[output + 1][0]))

@@ -3,13 +3,14 @@ has time for."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from op_checks import NHWC
+from op_checks import NHWC, draw
 
 from gpucnn.testing import Guarded, guarded
 
@@ -64,6 +65,30 @@ class Memory:
         __tracebackhide__ = True
         for name, guard, output in self._arrays:
             guard.check(written=output, name=f"{call}: {name}")
+
+
+class Arrays:
+    """Inputs that `dtype` holds, and outputs, `offset` elements after a multiple of 256 bytes; nothing else changes."""
+
+    def __init__(self, dtype: str, offset: int = 0) -> None:
+        self.memory, self.dtype, self.offset = Memory(), np.dtype(dtype), offset
+
+    def drawn(self, kind: str, shape: tuple[int, ...], stream: int = 0) -> np.ndarray:
+        return draw(kind, shape, stream).astype(self.dtype).astype(np.float64)
+
+    def given(self, name: str, array: Any) -> Any:
+        flat = np.concatenate([np.zeros(self.offset), array.reshape(-1)])
+        return self.memory.given(name, flat, self.dtype)[self.offset :].reshape(array.shape)
+
+    def wanted(self, name: str, shape: tuple[int, ...]) -> Any:
+        flat = self.memory.wanted(name, (self.offset + math.prod(shape),), self.dtype)
+        flat[: self.offset] = 0
+        return flat[self.offset :].reshape(shape)
+
+
+def stored(truth: np.ndarray, dtype: str) -> np.ndarray:
+    """Sums of small integers are exact in float32, and rounded once."""
+    return truth.astype(dtype).astype(np.float64)
 
 
 class Planted:

@@ -3,8 +3,9 @@
 A part of pytest (conftest.py) that listens to three things: launches, which the modules for the CPU name
 (`module.launched()`); calls of a kernel by an op's table, which say what a launch is for; and comparisons that found
 nothing wrong. What a test compared counts once it has passed. The record of a run is build/kernels_compared.json:
-that of a run of all tests replaces an earlier one, other runs add to it, and so do child processes.
-tools/kernel_coverage.py holds it against the kernels that there are.
+that of a run of all tests replaces an earlier one, other runs add to it, and so do the workers of a run (pytest -n) and
+child processes. A run with --fixed-cases, of which nothing depends on the day, has a record of its own.
+tools/kernel_coverage.py holds them against the kernels that there are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import fcntl
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,15 @@ import pytest
 from gpucnn.ops import compiled
 from gpucnn.testing import compare
 
-FILE = Path(__file__).resolve().parent.parent / "build/kernels_compared.json"
-IN_A_CHILD = "GPUCNN_KERNELS_RECORDED"  # in the environment of the processes that tests start
+FOLDER = Path(__file__).resolve().parent.parent / "build"
+FILE = FOLDER / "kernels_compared.json"
+FIXED_FILE = FOLDER / "kernels_compared_fixed.json"
+RECORDED = "GPUCNN_KERNELS_RECORDED"  # in the environment of a run's workers and children: the file that they add to
 
-Entry = dict[str, set[Any]]
-"""Of one kernel: the `threads` of its blocks, `shared` bytes that launches asked for, the `ops` and `dtypes` that it
-was launched for: "conv2d fprop: direct"."""
+Entry = dict[str, Any]
+"""Of one kernel: the sets `threads` of its blocks, `shared` bytes that launches asked for, `ops` and `dtypes` that it
+was launched for ("conv2d fprop: direct"); and `comparisons`, of how many comparisons it was launched for an op before,
+or by its binding alone ("")."""
 
 FIELDS = ("threads", "shared", "ops", "dtypes")
 
@@ -56,6 +61,8 @@ class Record:
 
     def comparison_passed(self) -> None:
         self.take()
+        for entry in self.launched.values():
+            entry["comparisons"] = Counter(entry["ops"] or [""])
         add(self.compared_by_test, self.launched)
         self.launched.clear()
 
@@ -80,20 +87,28 @@ class Record:
 
 def add(into: dict[tuple[str, str], Entry], found: dict[tuple[str, str], Entry]) -> None:
     for key, entry in found.items():
-        kept = into.setdefault(key, {field: set() for field in FIELDS})
-        for field, values in entry.items():
-            kept[field] |= values
+        kept = into.setdefault(key, {**{field: set() for field in FIELDS}, "comparisons": Counter()})
+        for field in FIELDS:
+            kept[field] |= entry[field]
+        kept["comparisons"].update(entry.get("comparisons", {}))
 
 
 def read(text: str) -> dict[tuple[str, str], Entry]:
     return {
-        (entry["file"], entry["kernel"]): {field: set(entry[field]) for field in FIELDS} for entry in json.loads(text)
+        (entry["file"], entry["kernel"]): {
+            **{field: set(entry[field]) for field in FIELDS},
+            "comparisons": Counter(entry.get("comparisons", {})),
+        }
+        for entry in json.loads(text)
     }
 
 
 def write(record: dict[tuple[str, str], Entry]) -> str:
     entries = [
-        {"file": file, "kernel": kernel, **{field: sorted(entry[field]) for field in FIELDS}}
+        {
+            **{"file": file, "kernel": kernel, **{field: sorted(entry[field]) for field in FIELDS}},
+            "comparisons": dict(sorted(entry["comparisons"].items())),
+        }
         for (file, kernel), entry in sorted(record.items())
     ]
     return "[\n" + ",\n".join(map(json.dumps, entries)) + "\n]\n"
@@ -113,13 +128,19 @@ def _called_by_a_table(kernel: Any, problem: Any, *arrays: Any) -> Any:
 _call = compiled.Kernel.__call__
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def listen(config: pytest.Config) -> None:
+    """To be called when the run begins."""
     compiled.Kernel.__call__ = _called_by_a_table  # type: ignore[method-assign]
     compare.when_passed.append(record.comparison_passed)
-    of_all_tests = not (config.option.keyword or config.option.markexpr) and config.args == config.getini("testpaths")
-    if of_all_tests and not os.environ.get(IN_A_CHILD):
-        FILE.unlink(missing_ok=True)
-    os.environ[IN_A_CHILD] = "1"
+    if RECORDED not in os.environ:  # so neither a worker nor a child
+        fixed = config.getoption("fixed_cases")
+        os.environ[RECORDED] = str(FIXED_FILE if fixed else FILE)
+        if fixed or of_all_tests(config):
+            Path(os.environ[RECORDED]).unlink(missing_ok=True)
+
+
+def of_all_tests(config: pytest.Config) -> bool:
+    return not (config.option.keyword or config.option.markexpr) and config.args == config.getini("testpaths")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -135,4 +156,4 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    record.write(FILE)
+    record.write(Path(os.environ[RECORDED]))

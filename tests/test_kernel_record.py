@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import kernel_record
 import numpy as np
 import pytest
 from kernel_record import Record, read, write
 from op_checks import frozen
 
+from gpucnn import extension
 from gpucnn.ops import _template as ops
 from gpucnn.testing import assert_equal, compare
 
-CSRC = Path(__file__).resolve().parent.parent / "csrc"
+TESTS = Path(__file__).resolve().parent
+CSRC = TESTS.parent / "csrc"
 KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\((?:[^()]|\([^()]*\))*\)\s*)?(\w+)")
 SCALE = ("template.cu", "scale_kernel<half, true>")
 
@@ -39,7 +46,8 @@ def test_a_kernel_counts_once_a_comparison_passed_in_a_test_that_passed(simt: Mo
     assert_equal(y, np.full(64, 2.0))
     assert record.compared == {}
     record.test_passed()
-    assert record.compared == {SCALE: {"threads": {256}, "shared": {0}, "ops": set(), "dtypes": set()}}
+    found = {"threads": {256}, "shared": {0}, "ops": set(), "dtypes": set(), "comparisons": {"": 1}}
+    assert record.compared == {SCALE: found}
 
 
 def test_a_launch_that_nothing_was_compared_after_does_not_count(simt: ModuleType, record: Record) -> None:
@@ -83,6 +91,16 @@ def test_what_ran_it_is_recorded(simt: ModuleType, record: Record, monkeypatch: 
     (entry,) = record.compared.values()
     assert entry["ops"] == {"scale forward: grid_stride"}
     assert entry["dtypes"] == {"float16"}
+    assert entry["comparisons"] == {"scale forward: grid_stride": 1}
+
+
+def test_comparisons_are_counted(simt: ModuleType, record: Record) -> None:
+    y = scaled(simt)
+    for _ in range(3):  # of which one is of what the kernel wrote last
+        assert_equal(y, np.full(64, 2.0))
+    assert_equal(scaled(simt), np.full(64, 2.0))
+    record.test_passed()
+    assert record.compared[SCALE]["comparisons"] == {"": 2}
 
 
 def test_processes_add_to_one_file(simt: ModuleType, record: Record, tmp_path: Path) -> None:
@@ -90,11 +108,63 @@ def test_processes_add_to_one_file(simt: ModuleType, record: Record, tmp_path: P
     record.test_passed()
     record.write(tmp_path / "deep/record.json")
     other = Record()
-    other.compared = {("a.cu", "a_kernel"): {"threads": {32}, "shared": {1024}, "ops": {"b"}, "dtypes": {"float32"}}}
+    found = {"threads": {32}, "shared": {1024}, "ops": {"b"}, "dtypes": {"float32"}, "comparisons": {"b": 3}}
+    other.compared = {("a.cu", "a_kernel"): found}
     other.write(tmp_path / "deep/record.json")
     merged = read((tmp_path / "deep/record.json").read_text())
     assert merged == {**other.compared, **record.compared}
     assert read(write(merged)) == merged
+    other.write(tmp_path / "deep/record.json")
+    again = read((tmp_path / "deep/record.json").read_text())
+    assert again["a.cu", "a_kernel"] == {**found, "comparisons": {"b": 6}}
+
+
+ONE_KERNEL = """
+import numpy as np
+import pytest
+from gpucnn import extension
+from gpucnn.testing import assert_equal
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_scale(dtype):
+    module = extension.require("_simt_plain")
+    y = np.ones(64, dtype)
+    module.scale(dtype, y, y, 2.0, 0)
+    assert_equal(y, np.full(64, 2.0))
+"""
+
+
+@pytest.mark.parametrize("workers", [["-p", "no:xdist"], ["-n", "2"]], ids=["one process", "two workers"])
+def test_the_record_of_a_run_is_of_all_its_workers(tmp_path: Path, workers: list[str]) -> None:
+    if "-n" in workers:
+        pytest.importorskip("xdist", reason="pytest-xdist, which runs tests in several processes, is not installed")
+    if (reason := extension.why_missing("_simt_plain")) is not None:
+        pytest.skip(reason)
+    (tmp_path / "test_one.py").write_text(ONE_KERNEL)
+    path = tmp_path / "record.json"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "conftest", *workers, "-c", "pyproject.toml"]
+    environment = {**os.environ, kernel_record.RECORDED: str(path), "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
+    done = subprocess.run(
+        [*command, str(tmp_path)], cwd=TESTS.parent, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {kernel for _, kernel in read(path.read_text())} == {
+        f"scale_kernel<{dtype}, true>" for dtype in ("float", "half", "bfloat16")
+    }
+
+
+@pytest.mark.parametrize(
+    ("keyword", "mark", "paths", "all_of_them"),
+    [
+        *[("", "", ["tests"], True), ("plain", "", ["tests"], False), ("", "gpu", ["tests"], False)],
+        ("", "", ["tests/test_template.py"], False),
+    ],
+)
+def test_a_run_of_all_tests_is_known(keyword: str, mark: str, paths: list[str], all_of_them: bool) -> None:
+    """Its record replaces an earlier one."""
+    options = SimpleNamespace(keyword=keyword, markexpr=mark)
+    config: Any = SimpleNamespace(option=options, args=paths, getini=lambda name: ["tests"])
+    assert kernel_record.of_all_tests(config) is all_of_them
 
 
 def test_every_flavour_names_the_same_kernels(simt: ModuleType) -> None:

@@ -119,11 +119,13 @@ def test_a_damaged_record_is_named(records: Path) -> None:
 def run_of_tests(records: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = records / "run.json"
     monkeypatch.setattr(kernel_coverage, "RUN", path)
+    monkeypatch.setattr(kernel_coverage, "FIXED_RUN", records / "fixed.json")
     return path
 
 
 def entry(kernel: str, **fields: Any) -> dict[str, Any]:
-    return {"file": "template.cu", "kernel": kernel, "threads": [256], "shared": [0], "ops": [], "dtypes": [], **fields}
+    lists: dict[str, Any] = {"threads": [256], "shared": [0], "ops": [], "dtypes": []}
+    return {"file": "template.cu", "kernel": kernel, **lists, "comparisons": {}, **fields}
 
 
 def test_a_kernel_that_no_test_compared_is_named(run_of_tests: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,6 +155,35 @@ def test_a_record_that_is_not_up_to_date_is_named_and_written(
     assert wide["configuration"] == "float16, aligned"
     assert wide["ops"] == ops
     assert wide["dtypes"] == ["float16"]
+
+
+def test_a_kernel_that_only_sampled_cases_compare_is_named(
+    run_of_tests: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kernel_coverage.main(["--fixed"]) == 2
+    fixed = run_of_tests.with_name("fixed.json")
+    fixed.write_text(json.dumps([entry("scale_kernel<half, true>")]))
+    assert kernel_coverage.main(["--fixed"]) == 1
+    assert "no fixed case compares template.cu: scale_kernel<half, false>\n" in capsys.readouterr().out
+    fixed.write_text(json.dumps([entry("scale_kernel<half, true>"), entry("scale_kernel<half, false>")]))
+    assert kernel_coverage.main(["--fixed"]) == 0
+
+
+def test_comparisons_are_counted_by_op_and_pass() -> None:
+    """Launches by the binding alone count for each op that a kernel of that name serves."""
+    entries = [
+        entry("a_kernel<1>", ops=["x forward: p", "y forward: q"], comparisons={"x forward: p": 3, "y forward: q": 4}),
+        entry("a_kernel<2>", comparisons={"": 5}),
+        entry("b_kernel", ops=["x forward: r"], comparisons={"x forward: r": 1, "": 2}),
+        entry("gone_kernel", ops=["z forward: s"], comparisons={"z forward: s": 9}),
+    ]
+    run = {(each["file"], each["kernel"]): each for each in entries}
+    found = kernel_coverage.counted([key for key in run if key[1] != "gone_kernel"], run)
+    assert {
+        label: (each.kernels, len(each.configurations), each.comparisons, each.by_binding)
+        for label, each in found.items()
+    } == {"x forward": ({"p", "r"}, 3, 4, 7), "y forward": ({"q"}, 2, 4, 5)}
+    assert kernel_coverage.table_of(found).splitlines()[2].split() == ["x", "forward", "p,", "r", "3", "4", "7"]
 
 
 def test_configurations_in_words() -> None:

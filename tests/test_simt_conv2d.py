@@ -3,18 +3,17 @@ refuse."""
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
-from kernel_checks import ORDERS, Memory, Planted, sample
-from op_checks import NCHW, SEED, compare, draw
+from conv2d_checks import DTYPES, Kernel, Truth, after, nudged, one_split, problem_of, unwritten, without, wrong_problem
+from kernel_checks import ORDERS, Planted
+from op_checks import NCHW, SEED, compare
 
-from gpucnn.problem import Conv2dProblem, conv2d_problem, conv_transpose2d_problem
+from gpucnn.problem import conv2d_problem, conv_transpose2d_problem
 from gpucnn.testing import ConvCase, conv_cases, naive
 
 CASES = [
@@ -26,140 +25,38 @@ CASES = [
     ConvCase(1, 15, 3, 3, 8, 1, 1),
     ConvCase(3, 4, 17, 16, 8, 2, 2, padding=(1, 1)),  # several splits, the last of another length
     ConvCase(5, 3, 16, 16, 3, 3, 3, padding=(1, 1), groups=3),  # the same in the narrow kernel
+    ConvCase(2, 8, 20, 19, 8, 3, 3, stride=(1, 2), padding=(1, 1), groups=2),
     ConvCase(1, 64, 1, 1, 65, 1, 1),  # one row of a tile, one column more than tiles
     ConvCase(4, 1, 4, 4, 33, 2, 2, stride=(2, 2)),
     ConvCase(0, 8, 5, 5, 16, 3, 3),
 ]
 SPLITTING = [case for case in CASES if case.N * case.y_shape[2] * case.y_shape[3] > 256]
-PASSES = ("y", "dx", "dw", "db")
-DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-
-
-class Truth:
-    """Inputs, which `dtype` holds, and results of one case in float64, logical order."""
-
-    def __init__(self, case: ConvCase, kind: str, dtype: str = "float32") -> None:
-        def drawn(shape: tuple[int, ...], stream: int = 0) -> Any:
-            return draw(kind, shape, stream).astype(DTYPES[dtype]).astype(np.float64)
-
-        self.x, self.w = drawn(case.x_shape), drawn(case.weight_shape, 1)
-        self.bias = drawn((case.K,), 2) if case.bias else None
-        self.dy = drawn(case.y_shape, 3)
-        self.y = naive.conv2d(self.x, self.w, self.bias, **case.arguments)
-        self.dx = naive.conv2d_input_grad(self.dy, self.w, case.x_shape, **case.arguments)
-        self.dw = naive.conv2d_weight_grad(self.dy, self.x, case.weight_shape, **case.arguments)
-        self.db = naive.conv2d_bias_grad(self.dy)
-
-
-truth = functools.cache(Truth)
-
-
-def problem_of(case: ConvCase) -> Conv2dProblem:
-    return conv2d_problem(case.x_shape, case.weight_shape, case.stride, case.padding, case.dilation, case.groups)
-
-
-def results(
-    module: Any,
-    p: Conv2dProblem,
-    t: Any,
-    call: str = "",
-    passes: tuple[str, ...] = PASSES,
-    dtype: str = "float32",
-    relu: bool = False,
-) -> dict[str, Any]:
-    """What the bindings make of t.x, t.w, t.bias and t.dy, in memory order; no other memory is touched."""
-    __tracebackhide__ = True
-    memory = Memory()
-    x, w, dy = (memory.given(name, getattr(t, name), DTYPES[dtype]) for name in ("x", "w", "dy"))
-    bias = None if t.bias is None else memory.given("bias", t.bias, DTYPES[dtype])
-    shapes = {"y": (p.N, p.P, p.Q, p.K), "dx": x.shape, "dw": w.shape, "db": (p.K,)}
-    found = {name: memory.wanted(name, shapes[name], DTYPES[dtype]) for name in passes}
-
-    def parts(splits: int, name: str) -> Any:
-        return memory.wanted(f"{name}'s parts", (splits, *shapes[name])) if splits > 1 else None
-
-    if "y" in passes:
-        module.conv2d_direct_fprop(p, dtype, x, w, bias, found["y"], relu, 0)
-    if "dx" in passes:
-        module.conv2d_direct_dgrad(p, dtype, dy, w, found["dx"], 0)
-    if "dw" in passes:
-        partial = parts(module.conv2d_direct_wgrad_splits(p), "dw")
-        module.conv2d_direct_wgrad(p, dtype, x, dy, found["dw"], partial, 0)
-    if "db" in passes:
-        partial = parts(module.conv2d_direct_bgrad_splits(p), "db")
-        module.conv2d_direct_bgrad(p, dtype, dy, found["db"], partial, 0)
-    memory.check(call)
-    return found
-
-
-def check(module: Any, case: ConvCase, kind: str, dtype: str = "float32", relu: bool = False) -> None:
-    """Every pass of one case: nothing unwritten, nothing else written, every element right; and float32 sums of small
-    integers are exact, so that what is stored is the truth, rounded once."""
-    __tracebackhide__ = True
-    t, p, exact = truth(case, kind, dtype), problem_of(case), kind == "integers"
-    positions = p.N * p.P * p.Q
-    terms = {"y": case.terms + 1, "dx": p.K // p.groups * p.R * p.S, "dw": positions, "db": positions}
-    for name, found in results(module, p, t, f"{case}", dtype=dtype, relu=relu).items():
-        logical = found.transpose(NCHW) if found.ndim == 4 else found
-        expected = np.maximum(t.y, 0) if name == "y" and relu else getattr(t, name)
-        expected = expected.astype(DTYPES[dtype]).astype(np.float64) if exact else expected
-        compare(logical, expected, terms[name], f"{case}: {name} {dtype}", exact=exact)
+KERNEL = Kernel("direct", ("y", "dx", "dw", "db"))
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_pass_is_exact_on_small_integers(simt: ModuleType, order: str) -> None:
-    """Over the orders each case meets each dtype, with ReLU and without."""
-    simt.set_order(order)
-    for number, case in enumerate(sample(simt.flavour, CASES), ORDERS.index(order)):
-        check(simt, case, "integers", [*DTYPES][number % 3], relu=number % 2 == 1)
+    KERNEL.check_integers(simt, order, CASES)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_pass_rounds_no_more_than_it_must(simt: ModuleType, dtype: str) -> None:
-    for number, case in enumerate(sample(simt.flavour, CASES[[*DTYPES].index(dtype) :: 4])):
-        check(simt, case, "normal", dtype, relu=number % 2 == 1)
+    KERNEL.check_rounding(simt, dtype, CASES[[*DTYPES].index(dtype) :: 4])
 
 
 def test_bits_depend_neither_on_the_order_of_threads_nor_on_the_run(simt: ModuleType) -> None:
     assert len(SPLITTING) > 4
-    for case in sample(simt.flavour, [*SPLITTING, *CASES[::6]]):
-        seen = set()
-        for order in (*ORDERS, "rand:8", "fwd"):
-            simt.set_order(order)
-            found = results(simt, problem_of(case), truth(case, "normal"))
-            seen.add(tuple(found[name].tobytes() for name in PASSES))
-        assert len(seen) == 1, case
+    KERNEL.check_orders(simt, [*SPLITTING, *CASES[::6]])
 
 
 def test_an_image_has_the_same_bits_in_any_batch(simt: ModuleType) -> None:
     for case in (ConvCase(70, 3, 5, 4, 9, 3, 3, padding=(1, 1)), ConvCase(70, 6, 5, 4, 6, 3, 3, groups=3)):
-        together, alone = truth(case, "normal"), replace(case, N=1)
-        batch = results(simt, problem_of(case), together, passes=("y", "dx"))
-        for image in (0, 37, 69):
-            one = Truth.__new__(Truth)
-            one.x, one.dy = together.x[image : image + 1], together.dy[image : image + 1]
-            one.w, one.bias = together.w, together.bias
-            found = results(simt, problem_of(alone), one, passes=("y", "dx"))
-            for name in ("y", "dx"):
-                assert found[name].tobytes() == batch[name][image].tobytes(), (case, name, image)
+        KERNEL.check_single_images(simt, case)
 
 
 @pytest.mark.parametrize("kernel", [(2, 4), (4, 3), (1, 2)])
 def test_padding_may_be_longer_at_the_end(simt: ModuleType, kernel: tuple[int, int]) -> None:
-    """padding='same' of even kernels: as the same image with a row and a column of zeros after it."""
-    case = ConvCase(2, 3, 6, 7, 9, *kernel)
-    t = Truth(case, "integers")
-    p = conv2d_problem(case.x_shape, case.weight_shape, 1, "same", 1, 1)
-    before, after = zip(p.padding, p.padding_after, strict=True)
-    wide = np.pad(t.x, ((0, 0), (0, 0), before, after))
-    t.dy = draw("integers", (p.N, p.K, p.P, p.Q), 3)
-    t.y = naive.conv2d(wide, t.w, t.bias)
-    (top, left), (H, W) = p.padding, (p.H, p.W)
-    t.dx = naive.conv2d_input_grad(t.dy, t.w, wide.shape)[:, :, top : top + H, left : left + W]
-    t.dw = naive.conv2d_weight_grad(t.dy, wide, case.weight_shape)
-    t.db = naive.conv2d_bias_grad(t.dy)
-    for name, found in results(simt, p, t).items():
-        compare(found.transpose(NCHW) if found.ndim == 4 else found, getattr(t, name), 1, name, exact=True)
+    KERNEL.check_longer_padding(simt, ConvCase(2, 3, 6, 7, 9, *kernel))
 
 
 def test_the_convolutions_under_a_transposed_one(simt: ModuleType) -> None:
@@ -173,57 +70,23 @@ def test_the_convolutions_under_a_transposed_one(simt: ModuleType) -> None:
     dx = naive.conv2d_input_grad(t.dy, t.w, case.x_shape, **case.arguments)
     dw = naive.conv2d_weight_grad(t.dy, t.x, case.weight_shape, **case.arguments)
     t.dy = t.dy[:, :, :, : p.Q]
-    found = results(simt, p, t)
+    found = KERNEL.results(simt, p, t)
     compare(found["y"].transpose(NCHW), t.y[:, :, :, : p.Q], 1, "y", exact=True)
     compare(found["dx"].transpose(NCHW), dx, 1, "dx", exact=True)
     compare(found["dw"].transpose(NCHW), dw, 1, "dw", exact=True)
 
 
 @pytest.mark.parametrize("groups", [1, 3])
-def test_an_infinity_or_nan_stays_in_its_windows(simt: ModuleType, groups: int) -> None:
+def test_a_nan_stays_in_its_windows(simt: ModuleType, groups: int) -> None:
     case = ConvCase(1, 27, 9, 9, 27 if groups == 1 else 9, 3, 3, stride=(2, 2), groups=groups)
-    t, p = Truth(case, "normal"), problem_of(case)
-    clean = results(simt, p, t, passes=("y",))["y"]
-    t.x[0, 4, 4, 5] = np.nan  # under the windows of rows 1 and 2, and of column 2
-    found = results(simt, p, t, passes=("y",))["y"]
-    filters = slice(0, p.K // groups)  # those of channel 4's group
-    assert np.isnan(found[0, 1:3, 2, filters]).all()
-    found[0, 1:3, 2, filters] = clean[0, 1:3, 2, filters]
-    assert found.tobytes() == clean.tobytes()
+    KERNEL.check_nan(simt, case, 4, slice(0, case.K // groups))
 
 
 # ------------------------------------------------------------------------------------- what must not pass unnoticed
 
 
-def wrong_problem(**fields: Any) -> Any:
-    return lambda binding, p, *arguments: binding(replace(p, **fields), *arguments)
-
-
-def after(change: Any, output: int) -> Any:
-    """Runs the binding, then `change` on the array that is its argument number `output`."""
-
-    def run(binding: Any, *arguments: Any) -> None:
-        binding(*arguments)
-        change(arguments[output])
-
-    return run
-
-
-def unwritten(array: Any) -> None:
-    array.reshape(-1)[-1] = np.nan
-
-
-def nudged(array: Any) -> None:
-    array.reshape(-1)[np.abs(array).argmax()] *= 1.0001
-
-
 def tile_repeated(array: Any) -> None:
     array[:, :2, :2, -4:] = array[:, 2:4, :2, -4:]
-
-
-def without(argument: int, value: Any) -> Any:
-    """Runs the binding with `value` for its argument of that number."""
-    return lambda run, *a: run(*a[:argument], value, *a[argument + 1 :])
 
 
 WRONG = {
@@ -240,9 +103,9 @@ WRONG = {
     "dgrad: unwritten": {"conv2d_direct_dgrad": after(unwritten, 4)},
     "dgrad: a tile": {"conv2d_direct_dgrad": after(tile_repeated, 4)},
     "wgrad: padding": {"conv2d_direct_wgrad": wrong_problem(padding=(1, 2))},
-    "wgrad: one split": {"conv2d_direct_wgrad": lambda run, *a: (run(*a), np.copyto(a[4], a[5][0]))},
+    "wgrad: one split": {"conv2d_direct_wgrad": one_split(4)},
     "wgrad: one element": {"conv2d_direct_wgrad": after(nudged, 4)},
-    "bgrad: one split": {"conv2d_direct_bgrad": lambda run, *a: (run(*a), np.copyto(a[3], a[4][0]))},
+    "bgrad: one split": {"conv2d_direct_bgrad": one_split(3)},
     "bgrad: unwritten": {"conv2d_direct_bgrad": after(unwritten, 3)},
 }
 
@@ -250,9 +113,9 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_kernel_is_caught(simt: ModuleType, wrong: str) -> None:
     case = ConvCase(2, 16, 25, 13, 32, 3, 3, stride=(2, 1), padding=(1, 1), groups=2)
-    check(simt, case, "normal", relu=True)
+    KERNEL.check(simt, case, "normal", relu=True)
     with pytest.raises(AssertionError, match=r"elements are wrong|never written"):
-        check(Planted(simt, **WRONG[wrong]), case, "normal", relu=True)
+        KERNEL.check(Planted(simt, **WRONG[wrong]), case, "normal", relu=True)
 
 
 # ---------------------------------------------------------------------------------------------- what bindings refuse

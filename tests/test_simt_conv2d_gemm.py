@@ -3,23 +3,36 @@ any order of threads; and 1x1 convolution as a plain product."""
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from conv2d_checks import DTYPES, Truth, check_passes, problem_of, results
+from conv2d_checks import (
+    DTYPES,
+    Kernel,
+    Truth,
+    after,
+    nudged,
+    one_split,
+    problem_of,
+    results,
+    truth_of,
+    unwritten,
+    without,
+    wrong_problem,
+)
 from kernel_checks import ORDERS, Planted, sample
-from op_checks import NCHW, SEED, compare, draw
+from op_checks import NCHW, SEED, compare
 
 from gpucnn.ops import conv2d as ops
 from gpucnn.problem import Conv2dProblem, conv2d_problem, conv_transpose2d_problem
 from gpucnn.testing import ConvCase, conv_cases, naive
 
 CONFIGURATIONS = ("128x128", "128x64", "64x64", "128x32")
-PASSES = ("y", "dx", "dw")
+KERNEL, POINTWISE_KERNEL = Kernel("implicit_gemm"), Kernel("pointwise")
+PASSES = KERNEL.passes
 
 WIDE = [
     ConvCase(2, 16, 9, 8, 24, 3, 3, padding=(1, 1)),  # windows of two images in a tile, edges of it straddled
@@ -58,9 +71,6 @@ POINTWISE = [
     ConvCase(2, 24, 16, 16, 16, 1, 1),  # several parts of the weight gradient
     ConvCase(0, 8, 5, 5, 16, 1, 1),
 ]
-assert len(SAMPLED) > 40
-
-truth = functools.cache(Truth)
 
 
 class Configured:
@@ -80,8 +90,8 @@ def check(
     module: Any, case: ConvCase, kind: str, dtype: str = "float32", configuration: str = "", **options: Any
 ) -> None:
     __tracebackhide__ = True
-    kernel = options.pop("kernel", "implicit_gemm")
-    check_passes(kernel, PASSES, truth, Configured(module, configuration), case, kind, dtype, **options)
+    kernel = options.pop("kernel", KERNEL)
+    kernel.check(Configured(module, configuration), case, kind, dtype, **options)
 
 
 def run(module: Any, case: ConvCase, t: Any, dtype: str = "float32", configuration: str = "", **options: Any) -> Any:
@@ -114,10 +124,9 @@ def test_the_kernels_own_choice_is_exact_on_small_integers(simt: ModuleType, ord
 def test_pointwise_is_exact_on_small_integers(simt: ModuleType, order: str) -> None:
     simt.set_order(order)
     for number, case in enumerate(POINTWISE, ORDERS.index(order)):
+        dtype, relu = [*DTYPES][number % 3], number % 2 == 1
         for configuration in sample(simt.flavour, ["", *CONFIGURATIONS]):
-            check(
-                simt, case, "integers", [*DTYPES][number % 3], configuration, relu=number % 2 == 1, kernel="pointwise"
-            )
+            check(simt, case, "integers", dtype, configuration, relu=relu, kernel=POINTWISE_KERNEL)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -125,14 +134,14 @@ def test_every_pass_rounds_no_more_than_it_must(simt: ModuleType, dtype: str) ->
     for number, case in enumerate(sample(simt.flavour, [*WIDE, *NARROW, *SAMPLED[:: len(DTYPES)]])):
         check(simt, case, "normal", dtype, ["", *CONFIGURATIONS][number % 5], relu=number % 2 == 1)
     for case in sample(simt.flavour, POINTWISE):
-        check(simt, case, "normal", dtype, kernel="pointwise")
+        check(simt, case, "normal", dtype, kernel=POINTWISE_KERNEL)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_y_and_dx_have_the_same_bits_in_every_configuration_and_on_every_path(simt: ModuleType, dtype: str) -> None:
     """Arrays off 16 bytes take the narrow path; a weight gradient is cut as its configuration wants, on either path."""
     for case in sample(simt.flavour, [WIDE[0], WIDE[2], WIDE[8]]):
-        t = truth(case, "normal", dtype)
+        t = truth_of(case, "normal", dtype)
         seen = [
             run(simt, case, t, dtype, configuration, offset=offset)
             for configuration in CONFIGURATIONS
@@ -145,44 +154,19 @@ def test_y_and_dx_have_the_same_bits_in_every_configuration_and_on_every_path(si
 
 
 def test_bits_depend_neither_on_the_order_of_threads_nor_on_the_run(simt: ModuleType) -> None:
-    split = [case for case in WIDE if simt.conv2d_implicit_gemm_wgrad_splits(problem_of(case)) > 1]
+    split = KERNEL.split(simt, WIDE)
     assert len(split) >= 2
-    for case in sample(simt.flavour, [*split, *WIDE[:3], NARROW[0]]):
-        seen = set()
-        for order in (*ORDERS, "rand:8", "fwd"):
-            simt.set_order(order)
-            seen.add(tuple(run(simt, case, truth(case, "normal")).values()))
-        assert len(seen) == 1, case
+    KERNEL.check_orders(simt, [*split, *WIDE[:3], NARROW[0]])
 
 
 @pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
 def test_an_image_has_the_same_bits_in_any_batch(simt: ModuleType, stride: tuple[int, int]) -> None:
-    case = ConvCase(33, 16, 5, 4, 24, 3, 3, stride=stride, padding=(1, 1))
-    together, alone = truth(case, "normal"), replace(case, N=1)
-    batch = results("implicit_gemm", simt, problem_of(case), together, passes=("y", "dx"))
-    for image in (0, 17, 32):
-        one = Truth.__new__(Truth)
-        one.x, one.dy = together.x[image : image + 1], together.dy[image : image + 1]
-        one.w, one.bias = together.w, together.bias
-        for name, found in run(simt, alone, one, passes=("y", "dx")).items():
-            assert found == batch[name][image].tobytes(), (name, image)
+    KERNEL.check_single_images(simt, ConvCase(33, 16, 5, 4, 24, 3, 3, stride=stride, padding=(1, 1)))
 
 
 @pytest.mark.parametrize("kernel", [(2, 4), (4, 3), (1, 2)])
 def test_padding_may_be_longer_at_the_end(simt: ModuleType, kernel: tuple[int, int]) -> None:
-    """padding='same' of even kernels: as the same image with a row and a column of zeros after it."""
-    case = ConvCase(2, 16, 6, 7, 16, *kernel)
-    t = Truth(case, "integers")
-    p = conv2d_problem(case.x_shape, case.weight_shape, 1, "same", 1, 1)
-    before, after = zip(p.padding, p.padding_after, strict=True)
-    wide = np.pad(t.x, ((0, 0), (0, 0), before, after))
-    t.dy = draw("integers", (p.N, p.K, p.P, p.Q), 3)
-    t.y = naive.conv2d(wide, t.w, t.bias)
-    (top, left), (H, W) = p.padding, (p.H, p.W)
-    t.dx = naive.conv2d_input_grad(t.dy, t.w, wide.shape)[:, :, top : top + H, left : left + W]
-    t.dw = naive.conv2d_weight_grad(t.dy, wide, case.weight_shape)
-    for name, found in results("implicit_gemm", simt, p, t).items():
-        compare(found.transpose(NCHW), getattr(t, name), 1, name, exact=True)
+    KERNEL.check_longer_padding(simt, ConvCase(2, 16, 6, 7, 16, *kernel))
 
 
 @pytest.mark.parametrize("channels", [(16, 32), (9, 5)])
@@ -197,17 +181,17 @@ def test_the_convolutions_under_a_transposed_one(simt: ModuleType, channels: tup
     padded[:, :, : p.P, : p.Q] = t.dy
     t.dx = naive.conv2d_input_grad(padded, t.w, t.x.shape, **case.arguments)
     t.dw = naive.conv2d_weight_grad(padded, t.x, t.w.shape, **case.arguments)
-    for name, found in results("implicit_gemm", simt, p, t, passes=("dx", "dw")).items():
+    for name, found in KERNEL.results(simt, p, t, passes=("dx", "dw")).items():
         compare(found.transpose(NCHW), getattr(t, name), 1, name, exact=True)
 
 
 def test_a_nan_stays_in_its_windows_and_pixels(simt: ModuleType) -> None:
     case = ConvCase(1, 16, 9, 9, 32, 3, 3, stride=(2, 2), bias=False)
     t, p = Truth(case, "normal"), problem_of(case)
-    clean = results("implicit_gemm", simt, p, t, passes=("y", "dx"))
+    clean = KERNEL.results(simt, p, t, passes=("y", "dx"))
     t.x[0, 4, 4, 5] = np.nan  # under the windows of rows 1 and 2, and of column 2
     t.dy[0, 4, 1, 2] = np.inf  # whose window is over rows 2 to 4 and columns 4 to 6
-    found = results("implicit_gemm", simt, p, t, passes=("y", "dx"))
+    found = KERNEL.results(simt, p, t, passes=("y", "dx"))
     places = {"y": (0, slice(1, 3), 2), "dx": (0, slice(2, 5), slice(4, 7))}
     for name, place in places.items():
         assert not np.isfinite(found[name][place]).any(), name
@@ -229,28 +213,6 @@ def test_a_nan_passes_relu(simt: ModuleType) -> None:
 # ------------------------------------------------------------------------------------- what must not pass unnoticed
 
 
-def wrong_problem(**fields: Any) -> Any:
-    return lambda binding, p, *arguments: binding(replace(p, **fields), *arguments)
-
-
-def after(change: Any, output: int) -> Any:
-    """Runs the binding, then `change` on the array that is its argument number `output`."""
-
-    def planted(binding: Any, *arguments: Any) -> None:
-        binding(*arguments)
-        change(arguments[output])
-
-    return planted
-
-
-def unwritten(array: Any) -> None:
-    array.reshape(-1)[-1] = np.nan
-
-
-def nudged(array: Any) -> None:
-    array.reshape(-1)[array.size // 2] *= 1.0001
-
-
 def group_repeated(array: Any) -> None:
     array[:, 2, :, 4:8] = array[:, 2, :, :4]
 
@@ -258,8 +220,8 @@ def group_repeated(array: Any) -> None:
 WRONG = {
     "fprop: padding": {"fprop": wrong_problem(padding=(1, 2))},
     "fprop: dilation": {"fprop": wrong_problem(dilation=(2, 1))},
-    "fprop: no bias": {"fprop": lambda run, p, dtype, x, w, bias, *rest: run(p, dtype, x, w, None, *rest)},
-    "fprop: relu": {"fprop": lambda run, *arguments: run(*arguments[:6], True, 0)},
+    "fprop: no bias": {"fprop": without(4, None)},
+    "fprop: relu": {"fprop": without(6, True)},
     "fprop: unwritten": {"fprop": after(unwritten, 5)},
     "fprop: one element": {"fprop": after(nudged, 5)},
     "fprop: a group of sums": {"fprop": after(group_repeated, 5)},
@@ -268,7 +230,7 @@ WRONG = {
     "dgrad: unwritten": {"dgrad": after(unwritten, 4)},
     "dgrad: a group of sums": {"dgrad": after(group_repeated, 4)},
     "wgrad: padding": {"wgrad": wrong_problem(padding=(1, 2))},
-    "wgrad: one part": {"wgrad": lambda run, *a: (run(*a), np.copyto(a[4], a[5][0]))},
+    "wgrad: one part": {"wgrad": one_split(4)},
     "wgrad: one element": {"wgrad": after(nudged, 4)},
 }
 
@@ -296,7 +258,7 @@ def test_what_a_kernel_does_not_do_is_refused(simt: ModuleType) -> None:
     ):
         for name in PASSES:
             with pytest.raises(ValueError, match=message):
-                results(kernel, simt, problem_of(case), truth(case, "normal"), passes=(name,))
+                results(kernel, simt, problem_of(case), truth_of(case, "normal"), passes=(name,))
 
 
 def chosen(case: Any, table: Any) -> str:

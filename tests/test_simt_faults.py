@@ -32,6 +32,7 @@ SAYS = {
     "deadlock": r"deadlock, no thread can go on: .*__syncthreads\(\).*__syncwarp\(\).* for lanes 0xffffffff",
     "misaligned_load": r"misaligned access: thread \d+: vload .* 16 divides.* 4 bytes beyond",
     "misaligned_store": r"misaligned access: thread \d+: vstore .* 8 divides.* 4 bytes beyond",
+    "misaligned_global_store": r"misaligned access: thread \d+: vstore .* 16 divides.* 8 bytes beyond",
     "misaligned_guarded_load": r"misaligned access: thread \d+: load_if .* 16 divides.* 8 bytes beyond",
     "misaligned_copy_to": r"misaligned access: thread 0: cp_async .* 16 divides.* 8 bytes beyond",
     "misaligned_copy_from": r"misaligned access: thread 0: cp_async .* 8 divides.* 4 bytes beyond",

@@ -113,6 +113,25 @@ def test_copies_in_any_sequence(eager: bool) -> None:
             np.testing.assert_array_equal(thread, expected)
 
 
+# ------------------------------------------------------------------------------------------- store_global() and anew()
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_a_word_is_stored_where_it_belongs(size: int) -> None:
+    x = np.arange(32 * size // 4, dtype=np.uint32)
+    room = np.zeros(x.size + 12, np.uint32)
+    start = -room.ctypes.data % 16 // 4 + 4
+    call("store_global", size, x, room[start : start + x.size])
+    np.testing.assert_array_equal(room, np.pad(x, (start, room.size - start - x.size)))
+
+
+def test_a_number_anew_is_the_number() -> None:
+    x = np.array([0, 1, 2**31, 2**32 - 1] * 8, np.uint32)
+    y = np.zeros_like(x)
+    call("anew", x, y)
+    np.testing.assert_array_equal(y, x)
+
+
 # ---------------------------------------------------------------------------------------------------------- ldmatrix
 
 

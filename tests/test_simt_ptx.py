@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from simt_runtime import ROOT
+
+from cuda_toolkit import find_toolkit
 
 EMITTED = [
     r"cp\.async\.ca\.shared\.global \[%r\d+\], \[%rd\d+\], 4, %r\d+;",
@@ -33,11 +36,11 @@ EMITTED = [
 
 @pytest.fixture(scope="module", params=["sm_80", "sm_90a"])
 def ptx(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
+    toolkit = find_toolkit(os.environ, sys.path).toolkit
+    if toolkit is None:
         pytest.skip("no nvcc, which the PTX comes from")
     folder: Path = tmp_path_factory.mktemp("ptx")
-    common = [nvcc, "-std=c++17", f"-arch={request.param}", "-Icsrc", "tests/simt/runtime/device.cu"]
+    common = [str(toolkit.nvcc), "-std=c++17", f"-arch={request.param}", "-Icsrc", "tests/simt/runtime/device.cu"]
     for output in (["-ptx", "-o", str(folder / "device.ptx")], ["-c", "-o", str(folder / "device.o")]):
         done = subprocess.run([*common, *output], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr
@@ -48,3 +51,31 @@ def ptx(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_nvcc_emits_the_instructions(ptx: str) -> None:
     lines = re.sub(r"[\t ]+", " ", ptx)
     assert [pattern for pattern in EMITTED if not re.search(pattern, lines)] == []
+
+
+def body(ptx: str, kernel: str) -> str:
+    """The kernel's instructions."""
+    found = re.search(rf"\.entry {kernel}\(.*?\n\}}", ptx, re.DOTALL)
+    assert found is not None, kernel
+    return found[0]
+
+
+def test_what_is_made_of_a_number_anew_is_computed_again(ptx: str) -> None:
+    """By no instruction of its own."""
+    assert len(re.findall(r"\bdiv\.u32\b", body(ptx, "quotient_kept"))) == 1
+    anew = body(ptx, "quotient_anew")
+    assert len(re.findall(r"\bdiv\.u32\b", anew)) == 2
+    assembly = re.findall(r"// begin inline asm(.*?)// end inline asm", anew, re.DOTALL)
+    assert [text.strip() for text in assembly] == [""]
+
+
+@pytest.mark.parametrize("words", [2, 4])
+def test_a_word_is_one_store(ptx: str, words: int) -> None:
+    (store,) = re.findall(r"\bst\.[\w.]+", body(ptx, f"store_{words}"))
+    assert f".v{words}." in store
+    assert ".global" in store
+
+
+def test_a_wide_store_stays_whole_beside_single_ones_of_the_same(ptx: str) -> None:
+    stores = re.findall(r"\bst\.[\w.]+", body(ptx, "store_beside"))
+    assert sorted(".v4." in store for store in stores) == [False] * 4 + [True]

@@ -1,5 +1,6 @@
 // Python's way to the functions of elementwise.h for activations: checks that a call is safe, and launches without the
 // GIL.
+#include "common/binding.h"
 #include "elementwise/binding.h"
 #include "elementwise/elementwise.h"
 
@@ -42,10 +43,7 @@ void register_activation(py::module_& m) {
       "inputs: a tuple of arrays that broadcast to the shape of y, in any memory order where the function broadcasts\n"
       "('prelu', 'glu' and their gradients), else lying as y does or of one element. y is written and may be one of "
       "them if contiguous.\n"
-      "parameters: numbers, as many as the function has.\n"
-      "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-      "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel\n"
-      "fails.");
+      "parameters: numbers, as many as the function has.\n" GPUCNN_STREAM_AND_ERRORS);
   m.def(
       "activation_functions",
       [] {

@@ -3,6 +3,7 @@
 // All kernels of a pass are bound by one template, which gets its launcher, a template over the stored type itself, as
 // a generic lambda: a kernel is a line of register_conv2d().
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/problem_argument.h"
 #include "common/run.h"
@@ -21,62 +22,36 @@ namespace {
 
 constexpr const char* kOp = "conv2d";
 
-using Shape = std::vector<std::int64_t>;
 using Splits = std::int64_t (*)(const Conv2dProblem& p);
 
 template <typename T>
 ArrayView<T> images(const py::object& array, const char* argument, const Conv2dProblem& p) {
-  const auto found = view<T>(array, kOp, argument);
-  require_shape(kOp, found, Shape{p.N, p.H, p.W, p.C}, "(N,H,W,C) of the problem");
-  return found;
+  return images_view<T>(array, kOp, argument, p);
 }
 
 template <typename T>
 ArrayView<T> outputs(const py::object& array, const char* argument, const Conv2dProblem& p) {
-  const auto found = view<T>(array, kOp, argument);
-  require_shape(kOp, found, Shape{p.N, p.P, p.Q, p.K}, "(N,P,Q,K) of the problem");
-  return found;
+  return shaped_view<T>(array, kOp, argument, {p.N, p.P, p.Q, p.K}, "(N,P,Q,K) of the problem");
 }
 
 template <typename T>
 ArrayView<T> filters(const py::object& array, const char* argument, const Conv2dProblem& p) {
-  const auto found = view<T>(array, kOp, argument);
-  require_shape(kOp, found, Shape{p.K, p.R, p.S, p.channels()}, "(K,R,S,C/groups) of the problem");
-  return found;
+  return shaped_view<T>(array, kOp, argument, {p.K, p.R, p.S, p.channels()}, "(K,R,S,C/groups) of the problem");
 }
 
 // Where the sums of several splits go: `splits` times `sums`; None where there is one, which needs none.
 template <typename T>
 std::optional<ArrayView<float>> parts(const py::object& partial, std::int64_t splits, const ArrayView<T>& sums) {
-  const auto found = optional_view<float>(partial, kOp, "partial");
-  Shape expected{splits};
-  expected.insert(expected.end(), sums.shape.begin(), sums.shape.end());
-  if (found) {
-    require_shape(kOp, *found, expected, "a part for each of " + std::to_string(splits) + " splits");
-    require_disjoint(kOp, *found, sums);
-  } else if (splits > 1) {
-    throw py::value_error(std::string(kOp) + ": argument 'partial' must be an array of shape " + in_words(expected) +
-                          ": a part for each of " + std::to_string(splits) + " splits");
-  }
+  const auto found =
+      parts_view(partial, kOp, splits, sums.shape, "a part for each of " + std::to_string(splits) + " splits");
+  require_apart(kOp, found, sums);
   return found;
-}
-
-template <typename T>
-T* pointer(const std::optional<ArrayView<T>>& array) {
-  return array ? array->data : nullptr;
-}
-
-simt::Stream stream_of(std::uintptr_t handle) {
-  return reinterpret_cast<simt::Stream>(handle);
 }
 
 constexpr const char* kCommon =
     "\n\nproblem: a gpucnn.problem.Conv2dProblem. dtype: 'float32', 'float16' or 'bfloat16', that of x, dx (N,H,W,C), "
     "y, dy (N,P,Q,K), w, dw (K,R,S,C/groups), bias, db (K,): C-contiguous, with the array interface of the module's "
-    "machine.\n"
-    "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-    "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-    "fails.";
+    "machine.\n" GPUCNN_STREAM_AND_ERRORS;
 
 template <typename Binding, typename... Names>
 void define(py::module_& m, const std::string& name, Binding binding, const std::string& text, Names... arguments) {
@@ -98,12 +73,9 @@ void define_fprop(py::module_& m, const std::string& name, Launch launch) {
       using T = typename decltype(type)::type;
       const auto in = images<const T>(x, "x", p);
       const auto weights = filters<const T>(w, "w", p);
-      const auto offsets = optional_view<const T>(bias, kOp, "bias");
-      if (offsets) require_shape(kOp, *offsets, Shape{p.K}, "(K,) of the problem");
+      const auto offsets = optional_shaped_view<const T>(bias, kOp, "bias", {p.K}, "(K,) of the problem");
       const auto out = outputs<T>(y, "y", p);
-      require_disjoint(kOp, out, in);
-      require_disjoint(kOp, out, weights);
-      if (offsets) require_disjoint(kOp, out, *offsets);
+      require_apart(kOp, out, in, weights, offsets);
       run(kOp, describe(in, weights, offsets, out),
           [&] { return launch(p, in.data, weights.data, pointer(offsets), out.data, relu, stream_of(stream)); });
     });
@@ -124,8 +96,7 @@ void define_dgrad(py::module_& m, const std::string& name, Launch launch) {
       const auto gradient = outputs<const T>(dy, "dy", p);
       const auto weights = filters<const T>(w, "w", p);
       const auto out = images<T>(dx, "dx", p);
-      require_disjoint(kOp, out, gradient);
-      require_disjoint(kOp, out, weights);
+      require_apart(kOp, out, gradient, weights);
       run(kOp, describe(gradient, weights, out),
           [&] { return launch(p, gradient.data, weights.data, out.data, stream_of(stream)); });
     });
@@ -145,10 +116,8 @@ void define_wgrad(py::module_& m, const std::string& name, Launch launch, Splits
       const auto gradient = outputs<const T>(dy, "dy", p);
       const auto out = filters<T>(dw, "dw", p);
       const auto sums = parts(partial, splits(p), out);
-      require_disjoint(kOp, out, in);
-      require_disjoint(kOp, out, gradient);
-      if (sums) require_disjoint(kOp, *sums, in);
-      if (sums) require_disjoint(kOp, *sums, gradient);
+      require_apart(kOp, out, in, gradient);
+      require_apart(kOp, sums, in, gradient);
       run(kOp, describe(in, gradient, out, sums),
           [&] { return launch(p, in.data, gradient.data, out.data, pointer(sums), stream_of(stream)); });
     });
@@ -168,11 +137,10 @@ void define_bgrad(py::module_& m, const char* name, Launch launch, Splits splits
     with_float_type(kOp, dtype, [&](auto type) {
       using T = typename decltype(type)::type;
       const auto gradient = outputs<const T>(dy, "dy", p);
-      const auto out = view<T>(db, kOp, "db");
-      require_shape(kOp, out, Shape{p.K}, "(K,) of the problem");
+      const auto out = shaped_view<T>(db, kOp, "db", {p.K}, "(K,) of the problem");
       const auto sums = parts(partial, splits(p), out);
-      require_disjoint(kOp, out, gradient);
-      if (sums) require_disjoint(kOp, *sums, gradient);
+      require_apart(kOp, out, gradient);
+      require_apart(kOp, sums, gradient);
       run(kOp, describe(gradient, out, sums),
           [&] { return launch(p, gradient.data, out.data, pointer(sums), stream_of(stream)); });
     });

@@ -1,5 +1,6 @@
 // Python's way to the launchers of conv_transpose2d.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/index.h"
 #include "common/run.h"
@@ -29,25 +30,20 @@ void add_bias_binding(const std::string& dtype, const py::object& y, const py::o
     }
     require_shape(kOp, offsets, std::vector<std::int64_t>{channels}, "a bias for each of y's channels");
     require_disjoint(kOp, sums, offsets);
-    run(kOp, describe(sums, offsets), [&] {
-      return add_bias(sums.data, offsets.data, sums.size / channels, channels, reinterpret_cast<simt::Stream>(stream));
-    });
+    run(kOp, describe(sums, offsets),
+        [&] { return add_bias(sums.data, offsets.data, sums.size / channels, channels, stream_of(stream)); });
   });
 }
 
 }  // namespace
 
 void register_conv_transpose2d(py::module_& m) {
-  m.def(
-      "conv_transpose2d_add_bias", &add_bias_binding, py::arg("dtype"), py::arg("y"), py::arg("bias"),
-      py::arg("stream"),
-      "y[..., k] += bias[k], in place.\n\n"
-      "dtype: 'float32', 'float16' or 'bfloat16', that of y, of any shape with the channels last, and bias "
-      "(channels,):\n"
-      "C-contiguous, with the array interface of the module's machine.\n"
-      "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-      "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel\n"
-      "fails.");
+  m.def("conv_transpose2d_add_bias", &add_bias_binding, py::arg("dtype"), py::arg("y"), py::arg("bias"),
+        py::arg("stream"),
+        "y[..., k] += bias[k], in place.\n\n"
+        "dtype: 'float32', 'float16' or 'bfloat16', that of y, of any shape with the channels last, and bias "
+        "(channels,):\n"
+        "C-contiguous, with the array interface of the module's machine.\n" GPUCNN_STREAM_AND_ERRORS);
 }
 
 }  // namespace gpucnn

@@ -1,5 +1,6 @@
 // Python's way to the launchers of dropout.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/run.h"
 #include "dropout/dropout.h"
@@ -47,10 +48,8 @@ void apply_binding(const std::string& dtype, const py::object& x, const py::obje
     require_disjoint(op, out, in);
     const Places places = places_of(op, in.size, sizes, steps);
     const std::uint64_t threshold = threshold_of(op, p);
-    run(op, describe(in, out), [&] {
-      return dropout_apply<T>(places, {seed, call}, threshold, scale, in.data, out.data,
-                              reinterpret_cast<simt::Stream>(stream));
-    });
+    run(op, describe(in, out),
+        [&] { return dropout_apply<T>(places, {seed, call}, threshold, scale, in.data, out.data, stream_of(stream)); });
   });
 }
 
@@ -60,8 +59,7 @@ void mask_binding(const py::object& keep, const Sizes& sizes, const Steps& steps
   const auto out = view<std::uint8_t>(keep, op, "keep");
   const Places places = places_of(op, out.size, sizes, steps);
   const std::uint64_t threshold = threshold_of(op, p);
-  run(op, describe(out),
-      [&] { return dropout_mask(places, {seed, call}, threshold, out.data, reinterpret_cast<simt::Stream>(stream)); });
+  run(op, describe(out), [&] { return dropout_mask(places, {seed, call}, threshold, out.data, stream_of(stream)); });
 }
 
 void slopes_binding(const std::string& dtype, const py::object& x, const py::object& slopes, const Sizes& sizes,
@@ -77,7 +75,7 @@ void slopes_binding(const std::string& dtype, const py::object& x, const py::obj
     const Places places = places_of(op, in.size, sizes, steps);
     run(op, describe(in, out), [&] {
       return rrelu_slopes<T>(places, {seed, call}, (upper - lower) * 0x1p-32, lower, in.data, out.data,
-                             reinterpret_cast<simt::Stream>(stream));
+                             stream_of(stream));
     });
   });
 }
@@ -88,10 +86,7 @@ void register_dropout(py::module_& m) {
   const std::string common =
       "\n\nElement ((a * middle) + b) * inner + c of memory draws number a * steps[0] + b * steps[1] + c * steps[2] of "
       "the call under the seed; sizes is (middle, inner). Arrays are C-contiguous, with the array interface of the "
-      "module's machine; dtype is 'float32', 'float16' or 'bfloat16'.\n"
-      "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-      "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-      "fails.";
+      "module's machine; dtype is 'float32', 'float16' or 'bfloat16'.\n" GPUCNN_STREAM_AND_ERRORS;
   const py::arg dtype("dtype"), x("x"), y("y"), keep("keep"), slopes("slopes"), sizes("sizes"), steps("steps"), p("p"),
       scale("scale"), lower("lower"), upper("upper"), seed("seed"), call("call"), stream("stream");
   m.def("dropout_apply", &apply_binding, dtype, x, y, sizes, steps, p, scale, seed, call, stream,

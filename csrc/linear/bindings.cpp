@@ -1,5 +1,6 @@
 // Python's way to the launchers of linear.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/run.h"
 #include "linear/linear.h"
@@ -16,11 +17,6 @@ namespace {
 
 constexpr const char* kOp = "linear";
 constexpr std::int64_t kWidest = std::int64_t{1} << 18;  // sums of a row whose depth is cut
-using Extents = std::vector<std::int64_t>;
-
-simt::Stream stream_of(std::uintptr_t handle) {
-  return reinterpret_cast<simt::Stream>(handle);
-}
 
 template <typename T>
 ArrayView<T> matrix(const py::object& array, const char* argument) {
@@ -29,12 +25,6 @@ ArrayView<T> matrix(const py::object& array, const char* argument) {
     throw py::value_error(std::string(kOp) + ": argument '" + argument + "' of shape " + in_words(found.shape) +
                           " must be a matrix");
   }
-  return found;
-}
-
-ArrayView<float> workspace(const py::object& partial, const Extents& expected) {
-  const auto found = view<float>(partial, kOp, "partial");
-  require_shape(kOp, found, expected, "the sums of each part");
   return found;
 }
 
@@ -51,21 +41,15 @@ void split_fprop_binding(const std::string& dtype, const py::object& x, const py
     const auto in = matrix<const T>(x, "x"), weights = matrix<const T>(w, "w");
     const gemm::Sizes s{in.shape[0], weights.shape[0], in.shape[1]};
     require_width(s.N);
-    require_shape(kOp, weights, Extents{s.N, s.K}, "(N,K), with the K of x");
-    const auto offsets = optional_view<const T>(bias, kOp, "bias");
-    if (offsets) require_shape(kOp, *offsets, Extents{s.N}, "(N,), with the N of w");
-    const auto out = view<T>(y, kOp, "y");
-    require_shape(kOp, out, Extents{s.M, s.N}, "(M,N), with the M of x and the N of w");
-    const auto parts = workspace(partial, {linear_split_parts(s.N, s.K), s.M, s.N});
-    require_disjoint(kOp, out, in);
-    require_disjoint(kOp, out, weights);
-    require_disjoint(kOp, out, parts);
-    if (offsets) require_disjoint(kOp, out, *offsets);
-    if (offsets) require_disjoint(kOp, parts, *offsets);
-    require_disjoint(kOp, parts, in);
-    require_disjoint(kOp, parts, weights);
+    require_shape(kOp, weights, Shape{s.N, s.K}, "(N,K), with the K of x");
+    const auto offsets = optional_shaped_view<const T>(bias, kOp, "bias", {s.N}, "(N,), with the N of w");
+    const auto out = shaped_view<T>(y, kOp, "y", {s.M, s.N}, "(M,N), with the M of x and the N of w");
+    const auto parts =
+        shaped_view<float>(partial, kOp, "partial", {linear_split_parts(s.N, s.K), s.M, s.N}, "the sums of each part");
+    require_apart(kOp, out, in, weights, offsets, parts);
+    require_apart(kOp, parts, in, weights, offsets);
     run(kOp, describe(in, weights, offsets, out, parts), [&] {
-      return linear_split_fprop(s, in.data, weights.data, offsets ? offsets->data : nullptr, relu, out.data, parts.data,
+      return linear_split_fprop(s, in.data, weights.data, pointer(offsets), relu, out.data, parts.data,
                                 stream_of(stream));
     });
   });
@@ -78,15 +62,12 @@ void split_dgrad_binding(const std::string& dtype, const py::object& dy, const p
     const auto gradient = matrix<const T>(dy, "dy"), weights = matrix<const T>(w, "w");
     const gemm::Sizes s{gradient.shape[0], gradient.shape[1], weights.shape[1]};
     require_width(s.K);
-    require_shape(kOp, weights, Extents{s.N, s.K}, "(N,K), with the N of dy");
-    const auto out = view<T>(dx, kOp, "dx");
-    require_shape(kOp, out, Extents{s.M, s.K}, "(M,K), with the M of dy and the K of w");
-    const auto parts = workspace(partial, {linear_split_parts(s.K, s.N), s.M, s.K});
-    require_disjoint(kOp, out, gradient);
-    require_disjoint(kOp, out, weights);
-    require_disjoint(kOp, out, parts);
-    require_disjoint(kOp, parts, gradient);
-    require_disjoint(kOp, parts, weights);
+    require_shape(kOp, weights, Shape{s.N, s.K}, "(N,K), with the N of dy");
+    const auto out = shaped_view<T>(dx, kOp, "dx", {s.M, s.K}, "(M,K), with the M of dy and the K of w");
+    const auto parts =
+        shaped_view<float>(partial, kOp, "partial", {linear_split_parts(s.K, s.N), s.M, s.K}, "the sums of each part");
+    require_apart(kOp, out, gradient, weights, parts);
+    require_apart(kOp, parts, gradient, weights);
     run(kOp, describe(gradient, weights, out, parts),
         [&] { return linear_split_dgrad(s, gradient.data, weights.data, out.data, parts.data, stream_of(stream)); });
   });
@@ -98,27 +79,17 @@ void column_sums_binding(const std::string& dtype, const py::object& x, const py
     using T = typename decltype(type)::type;
     const auto in = matrix<const T>(x, "x");
     const std::int64_t rows = in.shape[0], columns = in.shape[1], count = column_sums_parts(rows, columns);
-    const auto out = view<T>(sums, kOp, "sums");
-    require_shape(kOp, out, Extents{columns}, "(columns,) of x");
-    const auto parts = optional_view<float>(partial, kOp, "partial");
-    const Extents expected{count, columns};
-    if (parts) {
-      require_shape(kOp, *parts, expected, "the sums of each part");
-      require_disjoint(kOp, *parts, in);
-      require_disjoint(kOp, *parts, out);
-    } else if (count > 1) {
-      throw py::value_error(std::string(kOp) + ": argument 'partial' must be an array of shape " + in_words(expected) +
-                            ": the sums of each part");
-    }
-    require_disjoint(kOp, out, in);
-    run(kOp, describe(in, out, parts), [&] {
-      return column_sums(rows, columns, in.data, out.data, parts ? parts->data : nullptr, stream_of(stream));
-    });
+    const auto out = shaped_view<T>(sums, kOp, "sums", {columns}, "(columns,) of x");
+    const auto parts = parts_view(partial, kOp, count, {columns}, "the sums of each part");
+    require_apart(kOp, parts, in, out);
+    require_apart(kOp, out, in);
+    run(kOp, describe(in, out, parts),
+        [&] { return column_sums(rows, columns, in.data, out.data, pointer(parts), stream_of(stream)); });
   });
 }
 
 // The number of matrices that the steps reach into, of an array of `matrices`; refuses steps beyond it.
-void require_within(const char* argument, std::int64_t matrices, const Extents& sizes, const Extents& steps) {
+void require_within(const char* argument, std::int64_t matrices, const Shape& sizes, const Shape& steps) {
   std::int64_t last = 0;
   bool valid = steps.size() == sizes.size();
   for (std::size_t i = 0; valid && i < sizes.size(); ++i) {
@@ -132,8 +103,8 @@ void require_within(const char* argument, std::int64_t matrices, const Extents& 
 }
 
 void batched_binding(const std::string& dtype, const py::object& a, bool transposed_a, const py::object& b,
-                     bool transposed_b, const py::object& y, const Extents& batch, const Extents& a_steps,
-                     const Extents& b_steps, std::uintptr_t stream) {
+                     bool transposed_b, const py::object& y, const Shape& batch, const Shape& a_steps,
+                     const Shape& b_steps, std::uintptr_t stream) {
   constexpr const char* op = "matmul";
   if (batch.size() > kBatchAxes) {
     throw py::value_error(std::string(op) + ": a batch of at most 4 axes, got " + in_words(batch));
@@ -142,12 +113,12 @@ void batched_binding(const std::string& dtype, const py::object& a, bool transpo
     using T = typename decltype(type)::type;
     const auto left = view<const T>(a, op, "a"), right = view<const T>(b, op, "b");
     const auto out = view<T>(y, op, "y");
-    for (const Extents* shape : {&left.shape, &right.shape, &out.shape}) {
+    for (const Shape* shape : {&left.shape, &right.shape, &out.shape}) {
       if (shape->size() != 3) throw py::value_error(std::string(op) + ": a, b and y must be (matrices, rows, columns)");
     }
     const gemm::Sizes s{left.shape[transposed_a ? 2 : 1], right.shape[transposed_b ? 1 : 2],
                         left.shape[transposed_a ? 1 : 2]};
-    require_shape(op, right, transposed_b ? Extents{right.shape[0], s.N, s.K} : Extents{right.shape[0], s.K, s.N},
+    require_shape(op, right, transposed_b ? Shape{right.shape[0], s.N, s.K} : Shape{right.shape[0], s.K, s.N},
                   "with the K of a");
     Batch all{1, {}, {}, {}};
     const int first = kBatchAxes - static_cast<int>(batch.size());
@@ -158,7 +129,7 @@ void batched_binding(const std::string& dtype, const py::object& a, bool transpo
       if (fits) all.matrices *= size;
     }
     if (!fits) throw py::value_error(std::string(op) + ": a batch of less than 2^31 matrices, got " + in_words(batch));
-    require_shape(op, out, Extents{all.matrices, s.M, s.N}, "(matrices,M,N) of the batch, a and b");
+    require_shape(op, out, Shape{all.matrices, s.M, s.N}, "(matrices,M,N) of the batch, a and b");
     if (all.matrices > 0) {
       require_within("a", left.shape[0], batch, a_steps);
       require_within("b", right.shape[0], batch, b_steps);
@@ -169,8 +140,7 @@ void batched_binding(const std::string& dtype, const py::object& a, bool transpo
         all.b_steps[axis] = axis < first ? 0 : b_steps[i] * s.K * s.N;
       }
     }
-    require_disjoint(op, out, left);
-    require_disjoint(op, out, right);
+    require_apart(op, out, left, right);
     run(op, describe(left, right, out), [&] {
       return matmul_batched(s, all, left.data, transposed_a, right.data, transposed_b, out.data, stream_of(stream));
     });
@@ -180,10 +150,7 @@ void batched_binding(const std::string& dtype, const py::object& a, bool transpo
 constexpr const char* kCommon =
     "\n\ndtype: 'float32', 'float16' or 'bfloat16', that of all arrays but partial, which is float32: C-contiguous, "
     "with "
-    "the array interface of the module's machine.\n"
-    "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-    "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-    "fails.";
+    "the array interface of the module's machine.\n" GPUCNN_STREAM_AND_ERRORS;
 
 }  // namespace
 

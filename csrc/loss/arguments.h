@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/shares.h"
 #include "loss/loss.h"
 
@@ -20,16 +21,9 @@ inline Reduction reduction_of(const char* op, const std::string& name) {
   throw py::value_error(std::string(op) + ": reduction must be 'none', 'mean' or 'sum', got '" + name + "'");
 }
 
-template <typename T>
-T* data_of(const std::optional<ArrayView<T>>& array) {
-  return array ? array->data : nullptr;
-}
-
 // The flag of common/flag.h: its code, and the number of the step.
 inline std::optional<ArrayView<std::int64_t>> flag_of(const char* op, const py::object& flag) {
-  const auto found = optional_view<std::int64_t>(flag, op, "flag");
-  if (found) require_shape(op, *found, std::vector<std::int64_t>{2}, "a code and a count");
-  return found;
+  return optional_shaped_view<std::int64_t>(flag, op, "flag", {2}, "a code and a count");
 }
 
 // Where a loss is added up.
@@ -40,18 +34,14 @@ struct Summing {
 
 inline Summing summing_of(const char* op, Reduction reduction, const py::object& total, const py::object& memory) {
   if (reduction == Reduction::none) return {};
-  Summing found{view<float>(total, op, "total"), view<std::int32_t>(memory, op, "memory")};
-  require_shape(op, *found.total, std::vector<std::int64_t>{}, "a sum");
-  require_shape(op, *found.memory, std::vector<std::int64_t>{kSummingWords}, "loss_words of the module");
-  return found;
+  return {shaped_view<float>(total, op, "total", Shape{}, "a sum"),
+          shaped_view<std::int32_t>(memory, op, "memory", {kSummingWords}, "loss_words of the module")};
 }
 
 inline std::optional<ArrayView<const float>> divisor_view(const char* op, Reduction reduction,
                                                           const py::object& total) {
   if (reduction != Reduction::mean) return std::nullopt;
-  const auto found = view<const float>(total, op, "total");
-  require_shape(op, found, std::vector<std::int64_t>{}, "a sum");
-  return found;
+  return shaped_view<const float>(total, op, "total", Shape{}, "a sum");
 }
 
 }  // namespace gpucnn

@@ -1,5 +1,6 @@
 // Python's way to the launchers of loss.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/run.h"
 #include "loss/arguments.h"
@@ -17,8 +18,6 @@
 namespace gpucnn {
 namespace {
 
-using Shape = std::vector<std::int64_t>;
-
 // A call's problem and the inputs that both passes have.
 template <typename T>
 struct Inputs {
@@ -28,7 +27,7 @@ struct Inputs {
   std::optional<ArrayView<const T>> probabilities;
   std::optional<ArrayView<const T>> weight;
 
-  Rows<T> rows() const { return {scores.data, data_of(targets), data_of(probabilities), data_of(weight)}; }
+  Rows<T> rows() const { return {scores.data, pointer(targets), pointer(probabilities), pointer(weight)}; }
   Arguments describe(const Arguments& others) const {
     Arguments all = gpucnn::describe(scores, targets, probabilities, weight);
     all.insert(all.end(), others.begin(), others.end());
@@ -36,10 +35,7 @@ struct Inputs {
   }
   template <typename Output>
   void require_apart(const char* op, const Output& output) const {
-    require_disjoint(op, output, scores);
-    if (targets) require_disjoint(op, output, *targets);
-    if (probabilities) require_disjoint(op, output, *probabilities);
-    if (weight) require_disjoint(op, output, *weight);
+    gpucnn::require_apart(op, output, scores, targets, probabilities, weight);
   }
 };
 
@@ -87,19 +83,18 @@ void cross_entropy_fprop_binding(const std::string& dtype, const py::object& pro
   with_float_type(op, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const Inputs<T> in = inputs_of<T>(op, problem, logits, targets, probabilities, weight);
-    const auto out = view<T>(loss, op, "loss");
-    require_shape(op, out, shape_of_loss(in.problem), "that of the loss");
-    const auto kept = view<float>(statistics, op, "statistics");
-    require_shape(op, kept, Shape{in.probabilities ? 3 : 2, in.problem.rows}, "numbers of each row");
+    const auto out = shaped_view<T>(loss, op, "loss", shape_of_loss(in.problem), "that of the loss");
+    const auto kept = shaped_view<float>(statistics, op, "statistics", Shape{in.probabilities ? 3 : 2, in.problem.rows},
+                                         "numbers of each row");
     const Summing summing = summing_of(op, in.problem.reduction, total, memory);
     const auto note = flag_of(op, flag);
     in.require_apart(op, out);
     in.require_apart(op, kept);
-    require_disjoint(op, kept, out);
+    require_apart(op, kept, out);
     run(op, in.describe(describe(out, kept, summing.total, summing.memory, note)), [&] {
-      return cross_entropy_fprop<T>(in.problem, in.rows(), out.data, kept.data, data_of(summing.total),
-                                    reinterpret_cast<unsigned*>(data_of(summing.memory)), data_of(note), check_loss,
-                                    reinterpret_cast<simt::Stream>(stream));
+      return cross_entropy_fprop<T>(in.problem, in.rows(), out.data, kept.data, pointer(summing.total),
+                                    reinterpret_cast<unsigned*>(pointer(summing.memory)), pointer(note), check_loss,
+                                    stream_of(stream));
     });
   });
 }
@@ -112,22 +107,19 @@ void cross_entropy_dgrad_binding(const std::string& dtype, const py::object& pro
   with_float_type(op, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const Inputs<T> in = inputs_of<T>(op, problem, logits, targets, probabilities, weight);
-    const auto above = view<const T>(dy, op, "dy");
-    require_shape(op, above, shape_of_loss(in.problem), "that of the loss");
-    const auto kept = view<const float>(statistics, op, "statistics");
-    require_shape(op, kept, Shape{in.probabilities ? 3 : 2, in.problem.rows}, "numbers of each row");
+    const auto above = shaped_view<const T>(dy, op, "dy", shape_of_loss(in.problem), "that of the loss");
+    const auto kept = shaped_view<const float>(statistics, op, "statistics",
+                                               Shape{in.probabilities ? 3 : 2, in.problem.rows}, "numbers of each row");
     const auto divisor = divisor_view(op, in.problem.reduction, total);
-    const auto out = view<T>(gradient, op, "gradient");
-    require_shape(op, out, in.scores.shape, "that of the logits");
+    const auto out = shaped_view<T>(gradient, op, "gradient", in.scores.shape, "that of the logits");
     if (by_probabilities && !in.probabilities) {
       throw py::value_error("cross_entropy: class indices have no gradient");
     }
     in.require_apart(op, out);
-    require_disjoint(op, out, above);
-    require_disjoint(op, out, kept);
+    require_apart(op, out, above, kept);
     run(op, in.describe(describe(above, kept, divisor, out)), [&] {
-      return cross_entropy_dgrad<T>(in.problem, in.rows(), above.data, kept.data, data_of(divisor), out.data,
-                                    by_probabilities, reinterpret_cast<simt::Stream>(stream));
+      return cross_entropy_dgrad<T>(in.problem, in.rows(), above.data, kept.data, pointer(divisor), out.data,
+                                    by_probabilities, stream_of(stream));
     });
   });
 }
@@ -140,15 +132,14 @@ void nll_loss_fprop_binding(const std::string& dtype, const py::object& problem,
   with_float_type(op, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const Inputs<T> in = inputs_of<T>(op, problem, log_p, targets, py::none(), weight);
-    const auto out = view<T>(loss, op, "loss");
-    require_shape(op, out, shape_of_loss(in.problem), "that of the loss");
+    const auto out = shaped_view<T>(loss, op, "loss", shape_of_loss(in.problem), "that of the loss");
     const Summing summing = summing_of(op, in.problem.reduction, total, memory);
     const auto note = flag_of(op, flag);
     in.require_apart(op, out);
     run(op, in.describe(describe(out, summing.total, summing.memory, note)), [&] {
-      return nll_loss_fprop<T>(in.problem, in.rows(), out.data, data_of(summing.total),
-                               reinterpret_cast<unsigned*>(data_of(summing.memory)), data_of(note), check_loss,
-                               reinterpret_cast<simt::Stream>(stream));
+      return nll_loss_fprop<T>(in.problem, in.rows(), out.data, pointer(summing.total),
+                               reinterpret_cast<unsigned*>(pointer(summing.memory)), pointer(note), check_loss,
+                               stream_of(stream));
     });
   });
 }
@@ -161,15 +152,13 @@ void nll_loss_dgrad_binding(const std::string& dtype, const py::object& problem,
     using T = typename decltype(type)::type;
     const auto out = view<T>(gradient, op, "gradient");
     Inputs<T> in = inputs_of<T>(op, problem, gradient, targets, py::none(), weight);
-    const auto above = view<const T>(dy, op, "dy");
-    require_shape(op, above, shape_of_loss(in.problem), "that of the loss");
+    const auto above = shaped_view<const T>(dy, op, "dy", shape_of_loss(in.problem), "that of the loss");
     const auto divisor = divisor_view(op, in.problem.reduction, total);
-    require_disjoint(op, out, above);
+    require_apart(op, out, above);
     require_disjoint(op, out, *in.targets);
     if (in.weight) require_disjoint(op, out, *in.weight);
     run(op, describe(above, in.targets, in.weight, divisor, out), [&] {
-      return nll_loss_dgrad<T>(in.problem, in.rows(), above.data, data_of(divisor), out.data,
-                               reinterpret_cast<simt::Stream>(stream));
+      return nll_loss_dgrad<T>(in.problem, in.rows(), above.data, pointer(divisor), out.data, stream_of(stream));
     });
   });
 }
@@ -181,10 +170,7 @@ constexpr const char* kCommon =
     "where it is 'none'. targets (M,) int64, or None for probabilities. statistics (2,M), with probabilities (3,M), "
     "and total () float32. memory (loss_words,) int32 of zeros, to sum in. total and memory may be None with 'none'. "
     "flag (2,) int64 of gpucnn.flags, or None; check_loss: note there a loss that is not finite. Arrays are "
-    "C-contiguous, with the array interface of the module's machine.\n"
-    "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-    "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-    "fails.";
+    "C-contiguous, with the array interface of the module's machine.\n" GPUCNN_STREAM_AND_ERRORS;
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 // Python's way to the launchers of norm.h for batch, instance and group norm: checks that a call is safe, and launches
 // without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/problem_argument.h"
 #include "common/run.h"
@@ -19,8 +20,6 @@ namespace gpucnn {
 namespace {
 
 constexpr const char* kOp = "norm";
-
-using Shape = std::vector<std::int64_t>;
 
 [[noreturn]] void refuse(const std::string& why) {
   throw py::value_error(std::string(kOp) + ": " + why);
@@ -55,44 +54,9 @@ NormProblem problem_of(const py::object& problem) {
   return p;
 }
 
-template <typename T>
-T* pointer(const std::optional<ArrayView<T>>& array) {
-  return array ? array->data : nullptr;
-}
-
-template <typename T>
-ArrayView<T> shaped(const py::object& array, const char* argument, const Shape& shape, const char* meaning) {
-  const auto found = view<T>(array, kOp, argument);
-  require_shape(kOp, found, shape, meaning);
-  return found;
-}
-
-template <typename T>
-std::optional<ArrayView<T>> maybe(const py::object& array, const char* argument, const Shape& shape,
-                                  const char* meaning) {
-  if (array.is_none()) return std::nullopt;
-  return shaped<T>(array, argument, shape, meaning);
-}
-
 constexpr const char* kImages = "(B,M,C) of the problem";
 constexpr const char* kChannels = "(C,) of the problem";
 constexpr const char* kSets = "(B,C) of the problem";
-
-template <typename T, typename U>
-void apart_from(const ArrayView<T>& out, const ArrayView<U>& other) {
-  require_disjoint(kOp, out, other);
-}
-
-template <typename T, typename U>
-void apart_from(const ArrayView<T>& out, const std::optional<ArrayView<U>>& other) {
-  if (other) require_disjoint(kOp, out, *other);
-}
-
-// An output shares no memory with any of the others.
-template <typename T, typename... Others>
-void apart(const ArrayView<T>& out, const Others&... others) {
-  (apart_from(out, others), ...);
-}
 
 void fprop_binding(const py::object& problem, const std::string& dtype, const py::object& x, const py::object& weight,
                    const py::object& bias, const py::object& running_mean, const py::object& running_var,
@@ -102,31 +66,32 @@ void fprop_binding(const py::object& problem, const std::string& dtype, const py
   with_float_type(kOp, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const Shape images{p.B, p.M, p.C}, channels{p.C}, sets{p.B, p.C};
-    const auto in = shaped<const T>(x, "x", images, kImages);
-    const auto factors = maybe<const float>(weight, "weight", channels, kChannels);
-    const auto offsets = maybe<const float>(bias, "bias", channels, kChannels);
-    const auto kept_mean = maybe<float>(running_mean, "running_mean", channels, kChannels);
-    const auto kept_var = maybe<float>(running_var, "running_var", channels, kChannels);
-    const auto added = maybe<const T>(residual, "residual", images, kImages);
-    const auto out = shaped<T>(y, "y", images, kImages);
-    const auto means = shaped<double>(mean, "mean", sets, kSets),
-               inverses = shaped<double>(inverse, "inverse", sets, kSets);
+    const auto in = shaped_view<const T>(x, kOp, "x", images, kImages);
+    const auto factors = optional_shaped_view<const float>(weight, kOp, "weight", channels, kChannels);
+    const auto offsets = optional_shaped_view<const float>(bias, kOp, "bias", channels, kChannels);
+    const auto kept_mean = optional_shaped_view<float>(running_mean, kOp, "running_mean", channels, kChannels);
+    const auto kept_var = optional_shaped_view<float>(running_var, kOp, "running_var", channels, kChannels);
+    const auto added = optional_shaped_view<const T>(residual, kOp, "residual", images, kImages);
+    const auto out = shaped_view<T>(y, kOp, "y", images, kImages);
+    const auto means = shaped_view<double>(mean, kOp, "mean", sets, kSets),
+               inverses = shaped_view<double>(inverse, kOp, "inverse", sets, kSets);
     const std::int64_t splits = norm_splits(p, sizeof(T));
-    const auto parts = maybe<float>(partial, "partial", {p.B, 2 * splits + 1, p.C}, "(B,2*splits+1,C) of the problem");
-    const auto linear = shaped<float>(coefficients, "coefficients", {3, p.B, p.C}, "(3,B,C) of the problem");
+    const auto parts = optional_shaped_view<float>(partial, kOp, "partial", {p.B, 2 * splits + 1, p.C},
+                                                   "(B,2*splits+1,C) of the problem");
+    const auto linear = shaped_view<float>(coefficients, kOp, "coefficients", {3, p.B, p.C}, "(3,B,C) of the problem");
     if (kept_mean.has_value() != kept_var.has_value()) refuse("running_mean and running_var go together");
     if (!p.own && !kept_mean) refuse("running_mean and running_var are needed where momentum is None");
     if (p.own && kept_mean && p.groups != p.C) refuse("running statistics are those of each channel");
     if (p.own && !parts) refuse("partial is needed where momentum is a number");
-    apart(out, in, factors, offsets, kept_mean, kept_var, added, means, inverses, parts, linear);
-    apart(means, in, inverses, kept_mean, kept_var, parts, linear, added, factors, offsets);
-    apart(inverses, in, kept_mean, kept_var, parts, linear, added, factors, offsets);
-    apart(linear, in, kept_mean, kept_var, parts, added, factors, offsets);
-    if (parts) apart(*parts, in, kept_mean, kept_var, added, factors, offsets);
-    if (kept_mean) apart(*kept_mean, in, kept_var, added, factors, offsets);
-    if (kept_var) apart(*kept_var, in, added, factors, offsets);
+    require_apart(kOp, out, in, factors, offsets, kept_mean, kept_var, added, means, inverses, parts, linear);
+    require_apart(kOp, means, in, inverses, kept_mean, kept_var, parts, linear, added, factors, offsets);
+    require_apart(kOp, inverses, in, kept_mean, kept_var, parts, linear, added, factors, offsets);
+    require_apart(kOp, linear, in, kept_mean, kept_var, parts, added, factors, offsets);
+    require_apart(kOp, parts, in, kept_mean, kept_var, added, factors, offsets);
+    require_apart(kOp, kept_mean, in, kept_var, added, factors, offsets);
+    require_apart(kOp, kept_var, in, added, factors, offsets);
     const NormParameters of{pointer(factors), pointer(offsets), pointer(kept_mean), pointer(kept_var)};
-    const auto queue = reinterpret_cast<simt::Stream>(stream);
+    const auto queue = stream_of(stream);
     run(kOp, describe(in, factors, offsets, kept_mean, kept_var, added, out, means, inverses, parts, linear), [&] {
       simt::Status status = simt::kSuccess;
       if (p.own) status = norm_moments<T>(p, in.data, parts->data, queue);
@@ -147,31 +112,36 @@ void bprop_binding(const py::object& problem, const std::string& dtype, const py
   with_float_type(kOp, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const Shape images{p.B, p.M, p.C}, channels{p.C}, sets{p.B, p.C};
-    const auto gradient = shaped<const T>(dy, "dy", images, kImages);
-    const auto in = maybe<const T>(x, "x", images, kImages), out = maybe<const T>(y, "y", images, kImages);
-    const auto factors = maybe<const float>(weight, "weight", channels, kChannels);
-    const auto means = shaped<const double>(mean, "mean", sets, kSets);
-    const auto inverses = shaped<const double>(inverse, "inverse", sets, kSets);
-    const auto to = maybe<T>(dx, "dx", images, kImages), through = maybe<T>(passed, "passed", images, kImages);
-    const auto to_weight = maybe<float>(dweight, "dweight", channels, kChannels);
-    const auto to_bias = maybe<float>(dbias, "dbias", channels, kChannels);
+    const auto gradient = shaped_view<const T>(dy, kOp, "dy", images, kImages);
+    const auto in = optional_shaped_view<const T>(x, kOp, "x", images, kImages),
+               out = optional_shaped_view<const T>(y, kOp, "y", images, kImages);
+    const auto factors = optional_shaped_view<const float>(weight, kOp, "weight", channels, kChannels);
+    const auto means = shaped_view<const double>(mean, kOp, "mean", sets, kSets);
+    const auto inverses = shaped_view<const double>(inverse, kOp, "inverse", sets, kSets);
+    const auto to = optional_shaped_view<T>(dx, kOp, "dx", images, kImages),
+               through = optional_shaped_view<T>(passed, kOp, "passed", images, kImages);
+    const auto to_weight = optional_shaped_view<float>(dweight, kOp, "dweight", channels, kChannels);
+    const auto to_bias = optional_shaped_view<float>(dbias, kOp, "dbias", channels, kChannels);
     const std::int64_t splits = norm_splits(p, sizeof(T));
-    const auto parts = maybe<float>(partial, "partial", {p.B, 2 * splits, p.C}, "(B,2*splits,C) of the problem");
-    const auto linear = shaped<float>(coefficients, "coefficients", {4, p.B, p.C}, "(4,B,C) of the problem");
+    const auto parts =
+        optional_shaped_view<float>(partial, kOp, "partial", {p.B, 2 * splits, p.C}, "(B,2*splits,C) of the problem");
+    const auto linear = shaped_view<float>(coefficients, kOp, "coefficients", {4, p.B, p.C}, "(4,B,C) of the problem");
     if (p.cut && !out) refuse("y is needed where limit is a number");
     if (!in && (to_weight || (to && p.own)))
       refuse("x is needed for dweight, and for dx with the sets' own statistics");
     if (!parts && (to_weight || to_bias || (to && p.own))) {
       refuse("partial is needed for dweight and dbias, and for dx with the sets' own statistics");
     }
-    const auto apart_from_inputs = [&](const auto& one) { apart(one, gradient, in, out, factors, means, inverses); };
+    const auto apart_from_inputs = [&](const auto& one) {
+      require_apart(kOp, one, gradient, in, out, factors, means, inverses);
+    };
     apart_from_inputs(linear);
-    if (parts) apart_from_inputs(*parts), apart(*parts, linear);
-    if (to) apart_from_inputs(*to), apart(*to, linear, parts, through, to_weight, to_bias);
-    if (through) apart_from_inputs(*through), apart(*through, linear, parts, to_weight, to_bias);
-    if (to_weight) apart_from_inputs(*to_weight), apart(*to_weight, linear, parts, to_bias);
-    if (to_bias) apart_from_inputs(*to_bias), apart(*to_bias, linear, parts);
-    const auto queue = reinterpret_cast<simt::Stream>(stream);
+    apart_from_inputs(parts), require_apart(kOp, parts, linear);
+    apart_from_inputs(to), require_apart(kOp, to, linear, parts, through, to_weight, to_bias);
+    apart_from_inputs(through), require_apart(kOp, through, linear, parts, to_weight, to_bias);
+    apart_from_inputs(to_weight), require_apart(kOp, to_weight, linear, parts, to_bias);
+    apart_from_inputs(to_bias), require_apart(kOp, to_bias, linear, parts);
+    const auto queue = stream_of(stream);
     const T* const cut_by = p.cut ? pointer(out) : nullptr;
     run(kOp, describe(gradient, in, out, factors, means, inverses, to, through, to_weight, to_bias, parts, linear),
         [&] {
@@ -197,10 +167,8 @@ void bprop_binding(const py::object& problem, const std::string& dtype, const py
 constexpr const char* kCommon =
     "\n\nproblem: a NormProblem. dtype: 'float32', 'float16' or 'bfloat16', that of the arrays (B,M,C); weight, bias, "
     "running_mean, running_var, dweight, dbias (C,), partial and coefficients are float32, mean and inverse (B,C) "
-    "float64. All are C-contiguous, with the array interface of the module's machine; outputs share no memory.\n"
-    "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-    "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-    "fails.";
+    "float64. All are C-contiguous, with the array interface of the module's machine; outputs share no "
+    "memory.\n" GPUCNN_STREAM_AND_ERRORS;
 
 }  // namespace
 

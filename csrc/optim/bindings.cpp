@@ -1,5 +1,6 @@
 // Python's way to the launchers of optim.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/run.h"
 #include "optim/optim.h"
@@ -71,10 +72,8 @@ void step(const char* op, const std::string& dtype, const Rule& rule, const py::
       require_shape(op, *note, std::vector<std::int64_t>{2}, "a code and a count");
       detail::add_argument(tensors.arguments, *note);
     }
-    run(op, tensors.arguments, [&] {
-      return launch(type, rule, tensors.each, note ? note->data : nullptr, advances,
-                    reinterpret_cast<simt::Stream>(stream));
-    });
+    run(op, tensors.arguments,
+        [&] { return launch(type, rule, tensors.each, note ? note->data : nullptr, advances, stream_of(stream)); });
   });
 }
 
@@ -123,10 +122,7 @@ void register_optim(py::module_& m) {
       "float32 "
       "arrays, written too. flag: int64 (2,) of gpucnn.flags, or None; while it is raised nothing is written. "
       "advances: "
-      "count the step there.\n"
-      "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-      "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-      "fails.";
+      "count the step there.\n" GPUCNN_STREAM_AND_ERRORS;
   const auto define = [&](const char* name, auto binding, const std::string& text) {
     m.def(name, binding, py::arg("dtype"), py::arg("problem"), py::arg("parameters"), py::arg("gradients"),
           py::arg("states"), py::arg("flag"), py::arg("advances"), py::arg("stream"), (text + common).c_str());

@@ -1,5 +1,6 @@
 // Python's way to the launchers of ordering.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/run.h"
 #include "ordering/ordering.h"
@@ -14,8 +15,6 @@
 
 namespace gpucnn {
 namespace {
-
-using Shape = std::vector<std::int64_t>;
 
 // The array about its axis number `axis`.
 template <typename T>
@@ -58,8 +57,7 @@ void extremum_binding(const std::string& dtype, const py::object& x, const py::o
     const auto out = view<std::int64_t>(index, op, "index");
     require_shape(op, out, with_length(in.shape, axis, 1), "that of x, 1 along the axis");
     require_disjoint(op, out, in);
-    run(op, describe(in, out),
-        [&] { return extremum<T>(along, in.data, out.data, largest, reinterpret_cast<simt::Stream>(stream)); });
+    run(op, describe(in, out), [&] { return extremum<T>(along, in.data, out.data, largest, stream_of(stream)); });
   });
 }
 
@@ -108,7 +106,7 @@ void take_binding(const std::string& dtype, const py::object& x, const py::objec
     require_disjoint(op, out, where);
     run(op, describe(in, where, out), [&] {
       return take<Bits>(along, where.shape[axis], reinterpret_cast<const Bits*>(in.data), where.data,
-                        reinterpret_cast<Bits*>(out.data), reinterpret_cast<simt::Stream>(stream));
+                        reinterpret_cast<Bits*>(out.data), stream_of(stream));
     });
   });
 }
@@ -130,7 +128,7 @@ void put_binding(const std::string& dtype, const py::object& x, const py::object
     require_disjoint(op, out, where);
     run(op, describe(in, where, out), [&] {
       return put<Bits>(along, in.shape[axis], reinterpret_cast<const Bits*>(in.data), where.data,
-                       reinterpret_cast<Bits*>(out.data), reinterpret_cast<simt::Stream>(stream));
+                       reinterpret_cast<Bits*>(out.data), stream_of(stream));
     });
   });
 }
@@ -145,8 +143,7 @@ void running_sum_binding(const std::string& dtype, const py::object& x, const py
     const auto out = view<T>(y, op, "y");
     require_same_shape(op, in, out);
     require_disjoint(op, out, in);
-    run(op, describe(in, out),
-        [&] { return running_sum<T>(along, in.data, out.data, backwards, reinterpret_cast<simt::Stream>(stream)); });
+    run(op, describe(in, out), [&] { return running_sum<T>(along, in.data, out.data, backwards, stream_of(stream)); });
   });
 }
 
@@ -156,10 +153,7 @@ void register_ordering(py::module_& m) {
   const std::string common =
       "\n\ndtype: 'float32', 'float16' or 'bfloat16', for take and put also 'uint8', 'int32' and 'int64'. Arrays are "
       "C-contiguous, with the array interface of the module's machine; outputs share no memory with inputs. axis is "
-      "counted from 0.\n"
-      "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-      "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-      "fails.";
+      "counted from 0.\n" GPUCNN_STREAM_AND_ERRORS;
   const py::arg dtype("dtype"), x("x"), index("index"), y("y"), axis("axis"), largest("largest"), stream("stream"),
       backwards("backwards");
   m.def("extremum", &extremum_binding, dtype, x, index, axis, largest, stream,

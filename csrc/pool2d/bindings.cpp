@@ -1,5 +1,6 @@
 // Python's way to the launchers of pool2d.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/problem_argument.h"
 #include "common/run.h"
@@ -21,8 +22,6 @@ constexpr const char* kMax = "max_pool2d";
 constexpr const char* kAverage = "avg_pool2d";
 constexpr const char* kLp = "lp_pool2d";
 
-using Shape = std::vector<std::int64_t>;
-
 Pool2dProblem problem_of(const py::object& problem, const char* op) {
   const Pool2dProblem p = pool2d_problem(problem, op);
   if (p.padding.vertical > p.R / 2 || p.padding.horizontal > p.S / 2) {
@@ -40,26 +39,6 @@ Pool2dProblem dense_problem_of(const py::object& problem, const char* op) {
   return p;
 }
 
-template <typename T>
-ArrayView<T> images(const py::object& array, const char* op, const char* argument, const Pool2dProblem& p) {
-  const auto found = view<T>(array, op, argument);
-  require_shape(op, found, Shape{p.N, p.H, p.W, p.C}, "(N,H,W,C) of the problem");
-  return found;
-}
-
-template <typename T>
-ArrayView<T> outputs(const py::object& array, const char* op, const char* argument, const Pool2dProblem& p) {
-  const auto found = view<T>(array, op, argument);
-  require_shape(op, found, Shape{p.N, p.P, p.Q, p.C}, "(N,P,Q,C) of the problem");
-  return found;
-}
-
-// Throws ValueError where an output shares memory with one of the other arrays.
-template <typename T, typename... Arrays>
-void require_apart(const char* op, const ArrayView<T>& output, const Arrays&... others) {
-  (require_disjoint(op, output, others), ...);
-}
-
 // Calls `body` with a value of the type that the problem's winners have.
 template <typename Body>
 void with_winner_type(const Pool2dProblem& p, Body&& body) {
@@ -68,10 +47,6 @@ void with_winner_type(const Pool2dProblem& p, Body&& body) {
   } else {
     body(std::int32_t{});
   }
-}
-
-simt::Stream as_stream(std::uintptr_t stream) {
-  return reinterpret_cast<simt::Stream>(stream);
 }
 
 // ------------------------------------------------------------------------------------------------------------ maximum
@@ -83,15 +58,14 @@ void maximum_fprop(const char* op, MaxOf of, const py::object& problem, const st
     using T = typename decltype(type)::type;
     with_winner_type(p, [&](auto number) {
       using Winner = decltype(number);
-      const auto in = images<const T>(x, op, "x", p);
-      const auto out = outputs<T>(y, op, "y", p);
+      const auto in = images_view<const T>(x, op, "x", p);
+      const auto out = outputs_view<T>(y, op, "y", p);
       std::optional<ArrayView<Winner>> who;
-      if (!winners.is_none()) who = outputs<Winner>(winners, op, "winners", p);
+      if (!winners.is_none()) who = outputs_view<Winner>(winners, op, "winners", p);
       require_apart(op, out, in);
-      if (who) require_apart(op, *who, in, out);
-      run(op, who ? describe(in, out, *who) : describe(in, out), [&] {
-        return max_pool2d_direct_fprop<T, Winner>(p, of, in.data, out.data, who ? who->data : nullptr,
-                                                  as_stream(stream));
+      require_apart(op, who, in, out);
+      run(op, describe(in, out, who), [&] {
+        return max_pool2d_direct_fprop<T, Winner>(p, of, in.data, out.data, pointer(who), stream_of(stream));
       });
     });
   });
@@ -115,16 +89,15 @@ void maximum_dgrad(const char* op, const py::object& problem, const std::string&
     using T = typename decltype(type)::type;
     with_winner_type(p, [&](auto number) {
       using Winner = decltype(number);
-      const auto gradient = outputs<const T>(dy, op, "dy", p);
-      const auto who = outputs<const Winner>(winners, op, "winners", p);
+      const auto gradient = outputs_view<const T>(dy, op, "dy", p);
+      const auto who = outputs_view<const Winner>(winners, op, "winners", p);
       std::optional<ArrayView<const T>> cells;
-      if (!x.is_none()) cells = images<const T>(x, op, "x", p);
-      const auto out = images<T>(dx, op, "dx", p);
-      require_apart(op, out, gradient, who);
-      if (cells) require_apart(op, out, *cells);
-      run(op, cells ? describe(gradient, who, *cells, out) : describe(gradient, who, out), [&] {
-        return max_pool2d_direct_dgrad<T, Winner>(p, gradient.data, who.data, cells ? cells->data : nullptr, out.data,
-                                                  as_stream(stream));
+      if (!x.is_none()) cells = images_view<const T>(x, op, "x", p);
+      const auto out = images_view<T>(dx, op, "dx", p);
+      require_apart(op, out, gradient, who, cells);
+      run(op, describe(gradient, who, cells, out), [&] {
+        return max_pool2d_direct_dgrad<T, Winner>(p, gradient.data, who.data, pointer(cells), out.data,
+                                                  stream_of(stream));
       });
     });
   });
@@ -146,11 +119,11 @@ void max_indices(const py::object& problem, const py::object& winners, const py:
   const Pool2dProblem p = problem_of(problem, kMax);
   with_winner_type(p, [&](auto number) {
     using Winner = decltype(number);
-    const auto who = outputs<const Winner>(winners, kMax, "winners", p);
-    const auto out = outputs<std::int64_t>(indices, kMax, "indices", p);
+    const auto who = outputs_view<const Winner>(winners, kMax, "winners", p);
+    const auto out = outputs_view<std::int64_t>(indices, kMax, "indices", p);
     require_apart(kMax, out, who);
     run(kMax, describe(who, out),
-        [&] { return max_pool2d_direct_indices<Winner>(p, who.data, out.data, as_stream(stream)); });
+        [&] { return max_pool2d_direct_indices<Winner>(p, who.data, out.data, stream_of(stream)); });
   });
 }
 
@@ -170,11 +143,11 @@ void average_fprop(const py::object& problem, const std::string& dtype, bool cou
   const AverageDivisor divisor = divisor_of(count_include_pad, divisor_override);
   with_float_type(kAverage, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto in = images<const T>(x, kAverage, "x", p);
-    const auto out = outputs<T>(y, kAverage, "y", p);
+    const auto in = images_view<const T>(x, kAverage, "x", p);
+    const auto out = outputs_view<T>(y, kAverage, "y", p);
     require_apart(kAverage, out, in);
     run(kAverage, describe(in, out),
-        [&] { return avg_pool2d_direct_fprop<T>(p, divisor, in.data, out.data, as_stream(stream)); });
+        [&] { return avg_pool2d_direct_fprop<T>(p, divisor, in.data, out.data, stream_of(stream)); });
   });
 }
 
@@ -185,11 +158,11 @@ void average_dgrad(const py::object& problem, const std::string& dtype, bool cou
   const AverageDivisor divisor = divisor_of(count_include_pad, divisor_override);
   with_float_type(kAverage, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto gradient = outputs<const T>(dy, kAverage, "dy", p);
-    const auto out = images<T>(dx, kAverage, "dx", p);
+    const auto gradient = outputs_view<const T>(dy, kAverage, "dy", p);
+    const auto out = images_view<T>(dx, kAverage, "dx", p);
     require_apart(kAverage, out, gradient);
     run(kAverage, describe(gradient, out),
-        [&] { return avg_pool2d_direct_dgrad<T>(p, divisor, gradient.data, out.data, as_stream(stream)); });
+        [&] { return avg_pool2d_direct_dgrad<T>(p, divisor, gradient.data, out.data, stream_of(stream)); });
   });
 }
 
@@ -209,19 +182,18 @@ void global_fprop(const py::object& problem, const std::string& dtype, std::opti
   const float divide_by = divisor.every != 0.0f ? divisor.every : static_cast<float>(p.H * p.W);
   with_float_type(kAverage, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto in = images<const T>(x, kAverage, "x", p);
-    const auto out = outputs<T>(y, kAverage, "y", p);
+    const auto in = images_view<const T>(x, kAverage, "x", p);
+    const auto out = outputs_view<T>(y, kAverage, "y", p);
     require_apart(kAverage, out, in);
     std::optional<ArrayView<float>> sums;
     const std::int64_t number = global_average_parts(p.H * p.W);
     if (number > 1) {
-      sums = view<float>(parts, kAverage, "parts");
-      require_shape(kAverage, *sums, Shape{p.N, number, p.C}, "(N,parts,C) of the problem");
+      sums = shaped_view<float>(parts, kAverage, "parts", {p.N, number, p.C}, "(N,parts,C) of the problem");
       require_apart(kAverage, *sums, in, out);
     }
-    run(kAverage, sums ? describe(in, *sums, out) : describe(in, out), [&] {
-      return avg_pool2d_global_fprop<T>(p.N, p.H * p.W, p.C, divide_by, in.data, sums ? sums->data : nullptr, out.data,
-                                        as_stream(stream));
+    run(kAverage, describe(in, sums, out), [&] {
+      return avg_pool2d_global_fprop<T>(p.N, p.H * p.W, p.C, divide_by, in.data, pointer(sums), out.data,
+                                        stream_of(stream));
     });
   });
 }
@@ -238,13 +210,13 @@ void lp_fprop(const py::object& problem, const std::string& dtype, double norm, 
   const Pool2dProblem p = lp_problem_of(problem, norm);
   with_float_type(kLp, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto in = images<const T>(x, kLp, "x", p);
-    const auto out = outputs<T>(y, kLp, "y", p);
-    const auto totals = outputs<float>(sums, kLp, "sums", p);
+    const auto in = images_view<const T>(x, kLp, "x", p);
+    const auto out = outputs_view<T>(y, kLp, "y", p);
+    const auto totals = outputs_view<float>(sums, kLp, "sums", p);
     require_apart(kLp, out, in, totals);
     require_apart(kLp, totals, in);
     run(kLp, describe(in, out, totals),
-        [&] { return lp_pool2d_direct_fprop<T>(p, norm, in.data, out.data, totals.data, as_stream(stream)); });
+        [&] { return lp_pool2d_direct_fprop<T>(p, norm, in.data, out.data, totals.data, stream_of(stream)); });
   });
 }
 
@@ -253,13 +225,13 @@ void lp_dgrad(const py::object& problem, const std::string& dtype, double norm, 
   const Pool2dProblem p = lp_problem_of(problem, norm);
   with_float_type(kLp, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto gradient = outputs<const T>(dy, kLp, "dy", p);
-    const auto in = images<const T>(x, kLp, "x", p);
-    const auto totals = outputs<const float>(sums, kLp, "sums", p);
-    const auto out = images<T>(dx, kLp, "dx", p);
+    const auto gradient = outputs_view<const T>(dy, kLp, "dy", p);
+    const auto in = images_view<const T>(x, kLp, "x", p);
+    const auto totals = outputs_view<const float>(sums, kLp, "sums", p);
+    const auto out = images_view<T>(dx, kLp, "dx", p);
     require_apart(kLp, out, gradient, in, totals);
     run(kLp, describe(gradient, in, totals, out), [&] {
-      return lp_pool2d_direct_dgrad<T>(p, norm, gradient.data, in.data, totals.data, out.data, as_stream(stream));
+      return lp_pool2d_direct_dgrad<T>(p, norm, gradient.data, in.data, totals.data, out.data, stream_of(stream));
     });
   });
 }
@@ -267,10 +239,8 @@ void lp_dgrad(const py::object& problem, const std::string& dtype, double norm, 
 constexpr const char* kCommon =
     "\n\nproblem: a gpucnn.problem.Pool2dProblem. dtype: 'float32', 'float16' or 'bfloat16', what x, dx (N,H,W,C) and "
     "y, dy (N,P,Q,C) are stored in. winners (N,P,Q,C): uint8 where a window has 256 taps or fewer, else int32; indices "
-    "(N,P,Q,C) int64; sums (N,P,Q,C) float32. All C-contiguous, with the array interface of the module's machine.\n"
-    "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-    "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-    "fails.";
+    "(N,P,Q,C) int64; sums (N,P,Q,C) float32. All C-contiguous, with the array interface of the module's "
+    "machine.\n" GPUCNN_STREAM_AND_ERRORS;
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 // Python's way to the launchers of reduction.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/narrow.h"
 #include "common/run.h"
@@ -18,8 +19,6 @@ namespace gpucnn {
 namespace {
 
 constexpr const char* kOp = "reduce";
-
-using Shape = std::vector<std::int64_t>;
 
 const ReduceFunctions& functions() {
   static const ReduceFunctions all = [] {
@@ -120,8 +119,7 @@ void reduce_typed(const ReduceFunction& function, const py::object& x, const py:
   const ReduceLauncher launcher = std::is_same_v<T, float>        ? function.float32
                                   : std::is_same_v<T, simt::half> ? function.float16
                                                                   : function.bfloat16;
-  run(kOp, describe(in, out, relative, parts),
-      [&] { return launcher(arguments, reinterpret_cast<simt::Stream>(stream)); });
+  run(kOp, describe(in, out, relative, parts), [&] { return launcher(arguments, stream_of(stream)); });
 }
 
 bool is_float32(const py::object& array) {
@@ -179,16 +177,14 @@ void spread_binding(const char* name, const char* statistic_name, const std::str
 
 void var_grad_binding(const std::string& dtype, const py::object& dy, const py::object& x, const py::object& y,
                       const py::object& mean, const py::object& dx, double divisor, bool root, std::uintptr_t stream) {
-  spread_binding("var_grad", "mean", dtype, dy, x, y, mean, dx, [&](auto... arguments) {
-    return var_grad(arguments..., narrowed(divisor), root, reinterpret_cast<simt::Stream>(stream));
-  });
+  spread_binding("var_grad", "mean", dtype, dy, x, y, mean, dx,
+                 [&](auto... arguments) { return var_grad(arguments..., narrowed(divisor), root, stream_of(stream)); });
 }
 
 void extremum_grad_binding(const std::string& dtype, const py::object& dy, const py::object& x, const py::object& y,
                            const py::object& counts, const py::object& dx, std::uintptr_t stream) {
-  spread_binding("extremum_grad", "counts", dtype, dy, x, y, counts, dx, [&](auto... arguments) {
-    return extremum_grad(arguments..., reinterpret_cast<simt::Stream>(stream));
-  });
+  spread_binding("extremum_grad", "counts", dtype, dy, x, y, counts, dx,
+                 [&](auto... arguments) { return extremum_grad(arguments..., stream_of(stream)); });
 }
 
 void prod_grad_binding(const std::string& dtype, const py::object& dy, const py::object& x, const py::object& dx,
@@ -206,28 +202,25 @@ void prod_grad_binding(const std::string& dtype, const py::object& dy, const py:
     require_disjoint(kName, out, in);
     if (in.size == 0) return;
     run(kName, describe(gradient, in, out),
-        [&] { return prod_grad<T>(gradient.data, in.data, out.data, e, reinterpret_cast<simt::Stream>(stream)); });
+        [&] { return prod_grad<T>(gradient.data, in.data, out.data, e, stream_of(stream)); });
   });
 }
 
 }  // namespace
 
 void register_reduction(py::module_& m) {
-  m.def(
-      "reduce", &reduce_binding, py::arg("name"), py::arg("dtype"), py::arg("x"), py::arg("y"), py::arg("centre"),
-      py::arg("partial"), py::arg("exponent"), py::arg("finish"), py::arg("finish_by"), py::arg("stream"),
-      "y = finish(combined terms of x over its middle axis).\n\n"
-      "name: of the reduction, such as 'sum'; of an unknown one the error lists all.\n"
-      "dtype: 'float32', 'float16' or 'bfloat16', of x.\n"
-      "x: (outer, reduced, inner), C-contiguous. y: (outer, inner), of dtype or float32.\n"
-      "centre: (outer, inner), of dtype or float32, what terms are relative to, for 'sum_of_exponentials',\n"
-      "'sum_of_squared_deviations' and 'count_of_equal'; else None.\n"
-      "partial: (outer, reduce_splits(reduced, inner), inner) float32 workspace, None for one split.\n"
-      "exponent: of 'sum_of_powers'.\n"
-      "finish, finish_by: 'none', 'divide' by finish_by, 'root' of that, 'log' plus the centre, 'power'.\n"
-      "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-      "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel\n"
-      "fails.");
+  m.def("reduce", &reduce_binding, py::arg("name"), py::arg("dtype"), py::arg("x"), py::arg("y"), py::arg("centre"),
+        py::arg("partial"), py::arg("exponent"), py::arg("finish"), py::arg("finish_by"), py::arg("stream"),
+        "y = finish(combined terms of x over its middle axis).\n\n"
+        "name: of the reduction, such as 'sum'; of an unknown one the error lists all.\n"
+        "dtype: 'float32', 'float16' or 'bfloat16', of x.\n"
+        "x: (outer, reduced, inner), C-contiguous. y: (outer, inner), of dtype or float32.\n"
+        "centre: (outer, inner), of dtype or float32, what terms are relative to, for 'sum_of_exponentials',\n"
+        "'sum_of_squared_deviations' and 'count_of_equal'; else None.\n"
+        "partial: (outer, reduce_splits(reduced, inner), inner) float32 workspace, None for one split.\n"
+        "exponent: of 'sum_of_powers'.\n"
+        "finish, finish_by: 'none', 'divide' by finish_by, 'root' of that, 'log' plus the centre, "
+        "'power'.\n" GPUCNN_STREAM_AND_ERRORS);
   m.def("reduce_splits", &reduction_splits, py::arg("reduced"), py::arg("inner"),
         "The parts that the middle axis of (outer, reduced, inner) is cut into, at least 1.");
   m.def(

@@ -1,5 +1,6 @@
 // Python's way to the launchers of regression_loss.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/run.h"
 #include "common/shares.h"
@@ -16,8 +17,6 @@
 
 namespace gpucnn {
 namespace {
-
-using Shape = std::vector<std::int64_t>;
 
 constexpr std::array<std::pair<const char*, Loss>, 7> kLosses{{{"mse", Loss::mse},
                                                                {"l1", Loss::l1},
@@ -46,13 +45,11 @@ struct Inputs {
   float delta, scale, divisor;
 
   LossOperands<T> operands() const {
-    return {x.data, t.data, w ? w->data : nullptr, x.size, w ? w->size : 0, delta, scale, divisor};
+    return {x.data, t.data, pointer(w), x.size, w ? w->size : 0, delta, scale, divisor};
   }
   template <typename Output>
   void require_apart(const char* op, const Output& output) const {
-    require_disjoint(op, output, x);
-    require_disjoint(op, output, t);
-    if (w) require_disjoint(op, output, *w);
+    gpucnn::require_apart(op, output, x, t, w);
   }
 };
 
@@ -84,20 +81,17 @@ void fprop_binding(const std::string& name, const std::string& dtype, const py::
     using T = typename decltype(type)::type;
     const Inputs<T> in = inputs_of<T>(op, which, problem, x, t, w);
     const bool reduce = problem.attr("reduce").cast<bool>();
-    const auto out = view<T>(loss, op, "loss");
-    require_shape(op, out, reduce ? Shape{} : in.x.shape, "that of the loss");
+    const auto out = shaped_view<T>(loss, op, "loss", reduce ? Shape{} : in.x.shape, "that of the loss");
     in.require_apart(op, out);
     std::optional<ArrayView<std::int32_t>> sums;
     if (reduce) {
-      sums = view<std::int32_t>(memory, op, "memory");
-      require_shape(op, *sums, Shape{kSummingWords}, "loss_words of the module");
+      sums = shaped_view<std::int32_t>(memory, op, "memory", {kSummingWords}, "loss_words of the module");
     }
-    const auto note = optional_view<std::int64_t>(flag, op, "flag");
-    if (note) require_shape(op, *note, Shape{2}, "a code and a count");
+    const auto note = optional_shaped_view<std::int64_t>(flag, op, "flag", {2}, "a code and a count");
     run(op, describe(in.x, in.t, in.w, out, sums, note), [&] {
       return regression_loss_fprop<T>(which, in.operands(), reduce, out.data,
-                                      sums ? reinterpret_cast<unsigned*>(sums->data) : nullptr,
-                                      note ? note->data : nullptr, check_loss, reinterpret_cast<simt::Stream>(stream));
+                                      sums ? reinterpret_cast<unsigned*>(sums->data) : nullptr, pointer(note),
+                                      check_loss, stream_of(stream));
     });
   });
 }
@@ -115,10 +109,10 @@ void dgrad_binding(const std::string& name, const std::string& dtype, const py::
     const auto out = view<T>(gradient, op, "gradient");
     require_same_shape(op, in.x, out);
     in.require_apart(op, out);
-    require_disjoint(op, out, above);
+    require_apart(op, out, above);
     run(op, describe(in.x, in.t, in.w, above, out), [&] {
       return regression_loss_dgrad<T>(which, in.operands(), above.data, above.size == 1, by_target, out.data,
-                                      reinterpret_cast<simt::Stream>(stream));
+                                      stream_of(stream));
     });
   });
 }
@@ -136,10 +130,7 @@ void register_regression_loss(py::module_& m) {
       "of "
       "gpucnn.flags, or None; check_loss: note there a loss that is not finite. Arrays are C-contiguous, with the "
       "array "
-      "interface of the module's machine.\n"
-      "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-      "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-      "fails.";
+      "interface of the module's machine.\n" GPUCNN_STREAM_AND_ERRORS;
   const py::arg name("name"), dtype("dtype"), problem("problem"), x("x"), t("t"), w("w"), loss("loss"),
       memory("memory"), flag("flag"), check_loss("check_loss"), dy("dy"), by_target("by_target"), gradient("gradient"),
       stream("stream");

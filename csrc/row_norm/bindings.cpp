@@ -1,5 +1,6 @@
 // Python's way to the launchers of row_norm.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/run.h"
 #include "row_norm/row_norm.h"
@@ -14,8 +15,6 @@
 
 namespace gpucnn {
 namespace {
-
-using Shape = std::vector<std::int64_t>;
 
 constexpr const char* kLayer = "layer_norm";
 constexpr const char* kLocal = "local_response_norm";
@@ -35,41 +34,6 @@ Matrix matrix_of(const char* op, const ArrayView<T>& array) {
   return {array.shape[0], array.shape[1]};
 }
 
-template <typename T>
-ArrayView<T> shaped(const char* op, const py::object& array, const char* argument, const Shape& shape,
-                    const char* meaning) {
-  const auto found = view<T>(array, op, argument);
-  require_shape(op, found, shape, meaning);
-  return found;
-}
-
-template <typename T>
-std::optional<ArrayView<T>> maybe(const char* op, const py::object& array, const char* argument, const Shape& shape,
-                                  const char* meaning) {
-  if (array.is_none()) return std::nullopt;
-  return shaped<T>(op, array, argument, shape, meaning);
-}
-
-template <typename T>
-T* pointer(const std::optional<ArrayView<T>>& array) {
-  return array ? array->data : nullptr;
-}
-
-template <typename T, typename U>
-void apart(const char* op, const ArrayView<T>& a, const std::optional<ArrayView<U>>& b) {
-  if (b) require_disjoint(op, a, *b);
-}
-
-template <typename T, typename U>
-void apart(const char* op, const std::optional<ArrayView<T>>& a, const ArrayView<U>& b) {
-  if (a) require_disjoint(op, *a, b);
-}
-
-template <typename T, typename U>
-void apart(const char* op, const std::optional<ArrayView<T>>& a, const std::optional<ArrayView<U>>& b) {
-  if (a && b) require_disjoint(op, *a, *b);
-}
-
 constexpr const char* kRowsOfX = "as x";
 constexpr const char* kARow = "a number for each row of x";
 constexpr const char* kAColumn = "a number for each column of x";
@@ -81,26 +45,19 @@ void layer_fprop_binding(double eps, const std::string& dtype, const py::object&
     using T = typename decltype(type)::type;
     const auto in = view<const T>(x, kLayer, "x");
     const Matrix m = matrix_of(kLayer, in);
-    const auto factors = maybe<const float>(kLayer, weight, "weight", {m.columns}, kAColumn);
-    const auto offsets = maybe<const float>(kLayer, bias, "bias", {m.columns}, kAColumn);
-    const auto out = shaped<T>(kLayer, y, "y", m.shape(), kRowsOfX);
-    const auto means = shaped<double>(kLayer, mean, "mean", {m.rows, 1}, kARow);
-    const auto inverses = shaped<double>(kLayer, inverse, "inverse", {m.rows, 1}, kARow);
-    require_disjoint(kLayer, out, in);
-    apart(kLayer, out, factors);
-    apart(kLayer, out, offsets);
-    require_disjoint(kLayer, out, means);
-    require_disjoint(kLayer, out, inverses);
+    const auto factors = optional_shaped_view<const float>(weight, kLayer, "weight", {m.columns}, kAColumn);
+    const auto offsets = optional_shaped_view<const float>(bias, kLayer, "bias", {m.columns}, kAColumn);
+    const auto out = shaped_view<T>(y, kLayer, "y", m.shape(), kRowsOfX);
+    const auto means = shaped_view<double>(mean, kLayer, "mean", {m.rows, 1}, kARow);
+    const auto inverses = shaped_view<double>(inverse, kLayer, "inverse", {m.rows, 1}, kARow);
+    require_apart(kLayer, out, in, factors, offsets, means, inverses);
     for (const auto* one : {&means, &inverses}) {
-      require_disjoint(kLayer, *one, in);
-      apart(kLayer, *one, factors);
-      apart(kLayer, *one, offsets);
+      require_apart(kLayer, *one, in, factors, offsets);
     }
-    require_disjoint(kLayer, means, inverses);
+    require_apart(kLayer, means, inverses);
     run(kLayer, describe(in, factors, offsets, out, means, inverses), [&] {
       return layer_norm_fprop<T>(m.rows, m.columns, static_cast<float>(eps), in.data, pointer(factors),
-                                 pointer(offsets), out.data, means.data, inverses.data,
-                                 reinterpret_cast<simt::Stream>(stream));
+                                 pointer(offsets), out.data, means.data, inverses.data, stream_of(stream));
     });
   });
 }
@@ -112,32 +69,28 @@ void layer_bprop_binding(const std::string& dtype, const py::object& dy, const p
     using T = typename decltype(type)::type;
     const auto in = view<const T>(x, kLayer, "x");
     const Matrix m = matrix_of(kLayer, in);
-    const auto gradient = shaped<const T>(kLayer, dy, "dy", m.shape(), kRowsOfX);
-    const auto factors = maybe<const float>(kLayer, weight, "weight", {m.columns}, kAColumn);
-    const auto means = shaped<const double>(kLayer, mean, "mean", {m.rows, 1}, kARow);
-    const auto inverses = shaped<const double>(kLayer, inverse, "inverse", {m.rows, 1}, kARow);
-    const auto out = maybe<T>(kLayer, dx, "dx", m.shape(), kRowsOfX);
-    const auto totals = maybe<float>(kLayer, sums, "sums", {2, m.columns}, "(2,columns) of x");
+    const auto gradient = shaped_view<const T>(dy, kLayer, "dy", m.shape(), kRowsOfX);
+    const auto factors = optional_shaped_view<const float>(weight, kLayer, "weight", {m.columns}, kAColumn);
+    const auto means = shaped_view<const double>(mean, kLayer, "mean", {m.rows, 1}, kARow);
+    const auto inverses = shaped_view<const double>(inverse, kLayer, "inverse", {m.rows, 1}, kARow);
+    const auto out = optional_shaped_view<T>(dx, kLayer, "dx", m.shape(), kRowsOfX);
+    const auto totals = optional_shaped_view<float>(sums, kLayer, "sums", {2, m.columns}, "(2,columns) of x");
     const std::int64_t splits = layer_norm_splits(m.rows, m.columns, sizeof(T));
-    const auto parts = maybe<float>(kLayer, partial, "partial", {splits, 2, m.columns}, "(splits,2,columns) of x");
+    const auto parts =
+        optional_shaped_view<float>(partial, kLayer, "partial", {splits, 2, m.columns}, "(splits,2,columns) of x");
     if (totals && splits > 1 && !parts) {
       throw py::value_error(std::string(kLayer) + ": partial is needed for the sums of " + std::to_string(splits) +
                             " splits");
     }
     const auto apart_from_inputs = [&](const auto& one) {
-      apart(kLayer, one, in);
-      apart(kLayer, one, gradient);
-      apart(kLayer, one, factors);
-      apart(kLayer, one, means);
-      apart(kLayer, one, inverses);
+      require_apart(kLayer, one, in, gradient, factors, means, inverses);
     };
     apart_from_inputs(out);
     apart_from_inputs(totals);
     apart_from_inputs(parts);
-    apart(kLayer, out, totals);
-    apart(kLayer, out, parts);
-    apart(kLayer, totals, parts);
-    const auto queue = reinterpret_cast<simt::Stream>(stream);
+    require_apart(kLayer, out, totals, parts);
+    require_apart(kLayer, totals, parts);
+    const auto queue = stream_of(stream);
     run(kLayer, describe(gradient, in, factors, means, inverses, out, totals, parts), [&] {
       simt::Status status = simt::kSuccess;
       if (out) {
@@ -180,11 +133,10 @@ void local_fprop_binding(const std::string& dtype, std::int64_t size, double alp
     using T = typename decltype(type)::type;
     const auto in = view<const T>(x, kLocal, "x");
     const Matrix m = matrix_of(kLocal, in);
-    const auto out = shaped<T>(kLocal, y, "y", m.shape(), kRowsOfX);
-    require_disjoint(kLocal, out, in);
+    const auto out = shaped_view<T>(y, kLocal, "y", m.shape(), kRowsOfX);
+    require_apart(kLocal, out, in);
     const LocalResponse p = local_response_of(m, size, alpha, beta, k);
-    run(kLocal, describe(in, out),
-        [&] { return local_response_fprop<T>(p, in.data, out.data, reinterpret_cast<simt::Stream>(stream)); });
+    run(kLocal, describe(in, out), [&] { return local_response_fprop<T>(p, in.data, out.data, stream_of(stream)); });
   });
 }
 
@@ -194,14 +146,12 @@ void local_dgrad_binding(const std::string& dtype, std::int64_t size, double alp
     using T = typename decltype(type)::type;
     const auto in = view<const T>(x, kLocal, "x");
     const Matrix m = matrix_of(kLocal, in);
-    const auto gradient = shaped<const T>(kLocal, dy, "dy", m.shape(), kRowsOfX);
-    const auto out = shaped<T>(kLocal, dx, "dx", m.shape(), kRowsOfX);
-    require_disjoint(kLocal, out, in);
-    require_disjoint(kLocal, out, gradient);
+    const auto gradient = shaped_view<const T>(dy, kLocal, "dy", m.shape(), kRowsOfX);
+    const auto out = shaped_view<T>(dx, kLocal, "dx", m.shape(), kRowsOfX);
+    require_apart(kLocal, out, in, gradient);
     const LocalResponse p = local_response_of(m, size, alpha, beta, k);
-    run(kLocal, describe(gradient, in, out), [&] {
-      return local_response_dgrad<T>(p, gradient.data, in.data, out.data, reinterpret_cast<simt::Stream>(stream));
-    });
+    run(kLocal, describe(gradient, in, out),
+        [&] { return local_response_dgrad<T>(p, gradient.data, in.data, out.data, stream_of(stream)); });
   });
 }
 
@@ -209,10 +159,7 @@ constexpr const char* kCommon =
     "\n\ndtype: 'float32', 'float16' or 'bfloat16', that of the arrays (rows,columns); weight and bias (columns,), "
     "sums "
     "and partial are float32, mean and inverse (rows,1) float64. All are C-contiguous, with the array interface of the "
-    "module's machine; outputs share no memory.\n"
-    "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-    "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-    "fails.";
+    "module's machine; outputs share no memory.\n" GPUCNN_STREAM_AND_ERRORS;
 
 }  // namespace
 

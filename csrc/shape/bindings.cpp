@@ -1,5 +1,6 @@
 // Python's way to the launchers of shape.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/operand.h"
 #include "common/run.h"
@@ -16,12 +17,6 @@
 
 namespace gpucnn {
 namespace {
-
-using Shape = std::vector<std::int64_t>;
-
-simt::Stream stream_of(std::uintptr_t handle) {
-  return reinterpret_cast<simt::Stream>(handle);
-}
 
 void require_same_type(const char* op, const StridedView& a, const StridedView& b) {
   if (a.typestr != b.typestr) {
@@ -225,12 +220,9 @@ void normalize_images_binding(const std::string& dtype, const py::object& x, con
 void register_shape(py::module_& m) {
   const py::arg x("x"), y("y"), a("a"), b("b"), dtype("dtype"), before("before"), after("after"), mode("mode"),
       stream("stream");
-  m.def(
-      "copy", &copy_binding, x, y, stream,
-      "y = x, which broadcasts to it; arrays of one type of 1, 2, 4 or 8 bytes, in any memory order.\n\n"
-      "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-      "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel\n"
-      "fails.");
+  m.def("copy", &copy_binding, x, y, stream,
+        "y = x, which broadcasts to it; arrays of one type of 1, 2, 4 or 8 bytes, in any memory "
+        "order.\n\n" GPUCNN_STREAM_AND_ERRORS);
   m.def("convert", &convert_binding, py::arg("from_dtype"), py::arg("to_dtype"), x, y, stream,
         "y = x rounded to another of float32, float16 and bfloat16. Memory orders and errors as for copy().");
   m.def("select", &select_binding, py::arg("condition"), a, b, y, stream,

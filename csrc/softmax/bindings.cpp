@@ -1,5 +1,6 @@
 // Python's way to the launchers of softmax.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/run.h"
 #include "softmax/softmax.h"
@@ -36,11 +37,10 @@ void fprop_binding(const std::string& dtype, const py::object& x, const py::obje
     const auto in = view<const T>(x, op, "x");
     const auto out = view<T>(y, op, "y");
     require_same_shape(op, in, out);
-    require_disjoint(op, out, in);
+    require_apart(op, out, in);
     const Matrix m = matrix_of(op, in);
-    run(op, describe(in, out), [&] {
-      return softmax_fprop<T>(in.data, out.data, m.rows, m.columns, logarithm, reinterpret_cast<simt::Stream>(stream));
-    });
+    run(op, describe(in, out),
+        [&] { return softmax_fprop<T>(in.data, out.data, m.rows, m.columns, logarithm, stream_of(stream)); });
   });
 }
 
@@ -54,12 +54,10 @@ void dgrad_binding(const std::string& dtype, const py::object& dy, const py::obj
     const auto out = view<T>(dx, op, "dx");
     require_same_shape(op, gradient, output);
     require_same_shape(op, gradient, out);
-    require_disjoint(op, out, gradient);
-    require_disjoint(op, out, output);
+    require_apart(op, out, gradient, output);
     const Matrix m = matrix_of(op, gradient);
     run(op, describe(gradient, output, out), [&] {
-      return softmax_dgrad<T>(gradient.data, output.data, out.data, m.rows, m.columns, logarithm,
-                              reinterpret_cast<simt::Stream>(stream));
+      return softmax_dgrad<T>(gradient.data, output.data, out.data, m.rows, m.columns, logarithm, stream_of(stream));
     });
   });
 }
@@ -70,10 +68,7 @@ void register_softmax(py::module_& m) {
   const std::string common =
       "\n\ndtype: 'float32', 'float16' or 'bfloat16', that of all arrays, which are C-contiguous, of one shape and "
       "with "
-      "the array interface of the module's machine; outputs share no memory with inputs.\n"
-      "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-      "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-      "fails.";
+      "the array interface of the module's machine; outputs share no memory with inputs.\n" GPUCNN_STREAM_AND_ERRORS;
   m.def("softmax_fprop", &fprop_binding, py::arg("dtype"), py::arg("x"), py::arg("y"), py::arg("logarithm"),
         py::arg("stream"), ("Writes y, the softmax of x over its last axis, or its logarithm." + common).c_str());
   m.def("softmax_dgrad", &dgrad_binding, py::arg("dtype"), py::arg("dy"), py::arg("y"), py::arg("dx"),

@@ -1,5 +1,6 @@
 // Python's way to the launchers of unfold.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/problem_argument.h"
 #include "common/run.h"
@@ -14,8 +15,6 @@
 namespace gpucnn {
 namespace {
 
-using Shape = std::vector<std::int64_t>;
-
 UnfoldProblem problem_of(const py::object& problem, const char* op) {
   const UnfoldProblem p{detail::windows(problem, op)};
   check(op, p);
@@ -24,16 +23,12 @@ UnfoldProblem problem_of(const py::object& problem, const char* op) {
 
 template <typename T>
 ArrayView<T> image_of(const py::object& array, const char* op, const UnfoldProblem& p) {
-  const auto found = view<T>(array, op, "x");
-  require_shape(op, found, Shape{p.N, p.H, p.W, p.C}, "(N,H,W,C) of the problem");
-  return found;
+  return images_view<T>(array, op, "x", p);
 }
 
 template <typename T>
 ArrayView<T> columns_of(const py::object& array, const char* op, const UnfoldProblem& p) {
-  const auto found = view<T>(array, op, "columns");
-  require_shape(op, found, Shape{p.N, p.C * p.R * p.S, p.P * p.Q}, "(N,C*R*S,P*Q) of the problem");
-  return found;
+  return shaped_view<T>(array, op, "columns", {p.N, p.C * p.R * p.S, p.P * p.Q}, "(N,C*R*S,P*Q) of the problem");
 }
 
 void unfold_binding(const py::object& problem, const std::string& dtype, const py::object& x, const py::object& columns,
@@ -45,8 +40,7 @@ void unfold_binding(const py::object& problem, const std::string& dtype, const p
     const auto in = image_of<const T>(x, op, p);
     const auto out = columns_of<T>(columns, op, p);
     require_disjoint(op, out, in);
-    run(op, describe(in, out),
-        [&] { return unfold(p, sizeof(T), in.data, out.data, reinterpret_cast<simt::Stream>(stream)); });
+    run(op, describe(in, out), [&] { return unfold(p, sizeof(T), in.data, out.data, stream_of(stream)); });
   });
 }
 
@@ -59,16 +53,14 @@ void fold_binding(const py::object& problem, const std::string& dtype, const py:
     const auto in = columns_of<const T>(columns, op, p);
     const auto out = image_of<T>(x, op, p);
     require_disjoint(op, out, in);
-    run(op, describe(in, out), [&] { return fold<T>(p, in.data, out.data, reinterpret_cast<simt::Stream>(stream)); });
+    run(op, describe(in, out), [&] { return fold<T>(p, in.data, out.data, stream_of(stream)); });
   });
 }
 
 constexpr const char* kCommon =
     "\n\nproblem: a gpucnn.problem.Pool2dProblem. dtype: 'float32', 'float16' or 'bfloat16', what x (N,H,W,C) and "
-    "columns (N,C*R*S,P*Q) are stored in, both C-contiguous, with the array interface of the module's machine.\n"
-    "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-    "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-    "fails.";
+    "columns (N,C*R*S,P*Q) are stored in, both C-contiguous, with the array interface of the module's "
+    "machine.\n" GPUCNN_STREAM_AND_ERRORS;
 
 }  // namespace
 

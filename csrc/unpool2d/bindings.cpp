@@ -1,5 +1,6 @@
 // Python's way to the launchers of unpool2d.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/problem_argument.h"
 #include "common/run.h"
@@ -17,27 +18,11 @@ namespace {
 
 constexpr const char* kOp = "max_unpool2d";
 
-using Shape = std::vector<std::int64_t>;
-
 Unpool2dProblem problem_of(const py::object& problem) {
   const auto of = [&](const char* field) { return detail::number(problem, kOp, field); };
   const Unpool2dProblem p{of("N"), of("P"), of("Q"), of("C"), of("H"), of("W")};
   check(kOp, p);
   return p;
-}
-
-template <typename T>
-ArrayView<T> pooled(const py::object& array, const char* argument, const Unpool2dProblem& p) {
-  const auto found = view<T>(array, kOp, argument);
-  require_shape(kOp, found, Shape{p.N, p.P, p.Q, p.C}, "(N,P,Q,C) of the problem");
-  return found;
-}
-
-template <typename T>
-ArrayView<T> images(const py::object& array, const char* argument, const Unpool2dProblem& p) {
-  const auto found = view<T>(array, kOp, argument);
-  require_shape(kOp, found, Shape{p.N, p.H, p.W, p.C}, "(N,H,W,C) of the problem");
-  return found;
 }
 
 // The elements as what they are moved as.
@@ -58,27 +43,23 @@ void fprop(const py::object& problem, const std::string& dtype, const py::object
   const Unpool2dProblem p = problem_of(problem);
   with_float_type(kOp, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto in = pooled<const T>(x, "x", p);
-    const auto places = pooled<const std::int64_t>(indices, "indices", p);
-    const auto out = images<T>(y, "y", p);
-    require_disjoint(kOp, out, in);
-    require_disjoint(kOp, out, places);
-    const auto note = optional_view<std::int64_t>(flag, kOp, "flag");
-    if (note) require_shape(kOp, *note, {2}, "a code and a count");
+    const auto in = outputs_view<const T>(x, kOp, "x", p);
+    const auto places = outputs_view<const std::int64_t>(indices, kOp, "indices", p);
+    const auto out = images_view<T>(y, kOp, "y", p);
+    require_apart(kOp, out, in, places);
+    const auto note = optional_shaped_view<std::int64_t>(flag, kOp, "flag", {2}, "a code and a count");
     const auto launch = [&](const Arguments& arguments, std::int32_t* scratch) {
       run(kOp, arguments, [&] {
-        return max_unpool2d_fprop<Bits<T>>(p, bits(in.data), places.data, scratch, bits(out.data),
-                                           note ? note->data : nullptr, reinterpret_cast<simt::Stream>(stream));
+        return max_unpool2d_fprop<Bits<T>>(p, bits(in.data), places.data, scratch, bits(out.data), pointer(note),
+                                           stream_of(stream));
       });
     };
     if (numbers.is_none() && sizeof(T) == 4) {
       launch(describe(in, places, out, note), reinterpret_cast<std::int32_t*>(out.data));
       return;
     }
-    const auto scratch = images<std::int32_t>(numbers, "numbers", p);
-    require_disjoint(kOp, scratch, out);
-    require_disjoint(kOp, scratch, in);
-    require_disjoint(kOp, scratch, places);
+    const auto scratch = images_view<std::int32_t>(numbers, kOp, "numbers", p);
+    require_apart(kOp, scratch, out, in, places);
     launch(describe(in, places, scratch, out, note), scratch.data);
   });
 }
@@ -88,14 +69,12 @@ void dgrad(const py::object& problem, const std::string& dtype, const py::object
   const Unpool2dProblem p = problem_of(problem);
   with_float_type(kOp, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto gradient = images<const T>(dy, "dy", p);
-    const auto places = pooled<const std::int64_t>(indices, "indices", p);
-    const auto out = pooled<T>(dx, "dx", p);
-    require_disjoint(kOp, out, gradient);
-    require_disjoint(kOp, out, places);
+    const auto gradient = images_view<const T>(dy, kOp, "dy", p);
+    const auto places = outputs_view<const std::int64_t>(indices, kOp, "indices", p);
+    const auto out = outputs_view<T>(dx, kOp, "dx", p);
+    require_apart(kOp, out, gradient, places);
     run(kOp, describe(gradient, places, out), [&] {
-      return max_unpool2d_dgrad<Bits<T>>(p, bits(gradient.data), places.data, bits(out.data),
-                                         reinterpret_cast<simt::Stream>(stream));
+      return max_unpool2d_dgrad<Bits<T>>(p, bits(gradient.data), places.data, bits(out.data), stream_of(stream));
     });
   });
 }
@@ -103,10 +82,7 @@ void dgrad(const py::object& problem, const std::string& dtype, const py::object
 constexpr const char* kCommon =
     "\n\nproblem: a gpucnn.reference.unpool2d.Unpool2dProblem. dtype: 'float32', 'float16' or 'bfloat16', what x, dx "
     "(N,P,Q,C) and y, dy (N,H,W,C) are stored in. indices (N,P,Q,C): int64. All C-contiguous, with the array interface "
-    "of the module's machine.\n"
-    "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-    "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-    "fails.";
+    "of the module's machine.\n" GPUCNN_STREAM_AND_ERRORS;
 
 }  // namespace
 

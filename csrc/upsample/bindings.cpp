@@ -1,5 +1,6 @@
 // Python's way to the launchers of upsample.h: checks that a call is safe, and launches without the GIL.
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/problem_argument.h"
 #include "common/run.h"
@@ -17,17 +18,9 @@ namespace {
 constexpr const char* kInterpolate = "interpolate";
 constexpr const char* kNails = "bed_of_nails";
 
-using Shape = std::vector<std::int64_t>;
-
-simt::Stream as_stream(std::uintptr_t stream) {
-  return reinterpret_cast<simt::Stream>(stream);
-}
-
 template <typename T>
 ArrayView<T> array_of(const py::object& array, const char* op, const char* argument, const Shape& shape) {
-  const auto found = view<T>(array, op, argument);
-  require_shape(op, found, shape, "what the problem says");
-  return found;
+  return shaped_view<T>(array, op, argument, shape, "what the problem says");
 }
 
 // ------------------------------------------------------------------------------------------------------ interpolation
@@ -76,8 +69,8 @@ void interpolate_fprop(const py::object& problem, const std::string& dtype, cons
     const auto out = array_of<T>(y, kInterpolate, "y", {p.N, p.P, p.Q, p.C});
     require_disjoint(kInterpolate, out, in);
     run(kInterpolate, describe(in, out), [&] {
-      if (moves) return interpolate_nearest_fprop(p, sizeof(T), in.data, out.data, as_stream(stream));
-      return interpolate_weighted_fprop<T>(p, in.data, out.data, as_stream(stream));
+      if (moves) return interpolate_nearest_fprop(p, sizeof(T), in.data, out.data, stream_of(stream));
+      return interpolate_weighted_fprop<T>(p, in.data, out.data, stream_of(stream));
     });
   });
 }
@@ -91,7 +84,7 @@ void interpolate_dgrad_binding(const py::object& problem, const std::string& dty
     const auto out = array_of<T>(dx, kInterpolate, "dx", {p.N, p.H, p.W, p.C});
     require_disjoint(kInterpolate, out, gradient);
     run(kInterpolate, describe(gradient, out),
-        [&] { return interpolate_dgrad<T>(p, gradient.data, out.data, as_stream(stream)); });
+        [&] { return interpolate_dgrad<T>(p, gradient.data, out.data, stream_of(stream)); });
   });
 }
 
@@ -115,7 +108,7 @@ void nails(bool to_nails, const py::object& problem, const std::string& dtype, c
     const auto out = array_of<T>(to, kNails, to_nails ? "y" : "dx", to_nails ? large : small);
     require_disjoint(kNails, out, in);
     run(kNails, describe(in, out), [&] {
-      return (to_nails ? bed_of_nails_fprop : bed_of_nails_dgrad)(p, sizeof(T), in.data, out.data, as_stream(stream));
+      return (to_nails ? bed_of_nails_fprop : bed_of_nails_dgrad)(p, sizeof(T), in.data, out.data, stream_of(stream));
     });
   });
 }
@@ -141,7 +134,7 @@ void shuffle_elements(const char* op, bool to_y, const ShuffleProblem& p, const 
   const auto out = array_of<T>(to, op, to_y ? "y" : "x", to_y ? y_shape : x_shape);
   require_disjoint(op, out, in);
   run(op, describe(in, out),
-      [&] { return (to_y ? pixel_shuffle : pixel_unshuffle)(p, sizeof(T), in.data, out.data, as_stream(stream)); });
+      [&] { return (to_y ? pixel_shuffle : pixel_unshuffle)(p, sizeof(T), in.data, out.data, stream_of(stream)); });
 }
 
 void shuffle(const char* op, bool to_y, const py::object& problem, int bytes, const py::object& from,
@@ -167,10 +160,7 @@ void unshuffle_binding(const py::object& problem, int bytes, const py::object& y
 }
 
 constexpr const char* kStream =
-    "All C-contiguous, with the array interface of the module's machine.\n"
-    "stream: the handle of a CUDA stream; 0 is the default stream, and all that there is on the CPU.\n"
-    "Raises TypeError and ValueError before anything is written; CudaError or SimtError where a launch or a kernel "
-    "fails.";
+    "All C-contiguous, with the array interface of the module's machine.\n" GPUCNN_STREAM_AND_ERRORS;
 
 }  // namespace
 

@@ -55,3 +55,33 @@ simt::Status launch_kernel(const float* x, float* y, int n, simt::Stream stream)
   if (const simt::Status status = simt::multiprocessors(&count); status != simt::kSuccess) return status;
   return simt::launch(kernel, dim3(static_cast<unsigned>(count)), dim3(128), 64 * 1024, stream, x, y, n);
 }
+
+// What anew() and store_global() are for, by names that the PTX shows.
+
+extern "C" __global__ void quotient_kept(unsigned* y, unsigned divisor) {
+  y[0] = blockIdx.x / divisor;
+  y[1] = blockIdx.x / divisor;
+}
+extern "C" __global__ void quotient_anew(unsigned* y, unsigned divisor) {
+  y[0] = blockIdx.x / divisor;
+  y[1] = simt::anew(blockIdx.x) / divisor;
+}
+
+extern "C" __global__ void store_2(const uint2* x, uint2* y) {
+  simt::store_global(y + threadIdx.x, x[threadIdx.x]);
+}
+extern "C" __global__ void store_4(const uint4* x, uint4* y) {
+  simt::store_global(y + threadIdx.x, x[threadIdx.x]);
+}
+
+// The other path stores the same numbers one by one, which is what the compiler could make of both.
+extern "C" __global__ void store_beside(unsigned* y, uint4 x, bool wide, int count) {
+  if (wide) {
+    simt::store_global(y, x);
+  } else {
+    if (count > 0) y[0] = x.x;
+    if (count > 1) y[1] = x.y;
+    if (count > 2) y[2] = x.z;
+    if (count > 3) y[3] = x.w;
+  }
+}

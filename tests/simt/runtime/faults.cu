@@ -102,6 +102,8 @@ const Case cases[] = {
      }},
     {"misaligned_load", [](float* results) { results[0] = simt::vload<float4>(results + 1).x; }},  // @misaligned_load
     {"misaligned_store", [](float* results) { simt::vstore(results + 1, make_float2(1, 2)); }},    // @misaligned_store
+    {"misaligned_global_store",
+     [](float* results) { simt::store_global(results + 2, uint4{}); }},  // @misaligned_global_store
     {"misaligned_guarded_load",
      [](float* results) {
        const auto p = reinterpret_cast<const float4*>(results + 2);

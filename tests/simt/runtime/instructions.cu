@@ -57,6 +57,15 @@ __global__ void mma_kernel(const std::uint32_t* a, const std::uint32_t* b, float
   for (int i = 0; i < 4; ++i) d[4 * t + i] = fd[i];
 }
 
+template <typename Word>
+__global__ void store_global_kernel(const Word* x, Word* y) {
+  simt::store_global(y + linear_thread(), x[linear_thread()]);
+}
+
+__global__ void anew_kernel(const unsigned* x, unsigned* y) {
+  y[linear_thread()] = simt::anew(x[linear_thread()]);
+}
+
 template <typename T>
 __global__ void from_float_kernel(const float* x, T* y, int n) {
   for (int i = linear_thread(); i < n; i += static_cast<int>(blockDim.x)) y[i] = simt::from_float<T>(x[i]);
@@ -73,6 +82,16 @@ TEST_FUNCTION copies(const int* steps, int count, const unsigned* source, unsign
   const char* const fault = fault_of(copies_kernel, dim3(1), dim3(3), 3 * kPlaces * 16, steps, count, source, seen);
   simt::set_eager_copies(false);
   return fault;
+}
+TEST_FUNCTION store_global(int bytes, const void* x, void* y) {
+  const dim3 one(1), warp(32);
+  if (bytes == 16) {
+    return fault_of(store_global_kernel<uint4>, one, warp, 0, static_cast<const uint4*>(x), static_cast<uint4*>(y));
+  }
+  return fault_of(store_global_kernel<uint2>, one, warp, 0, static_cast<const uint2*>(x), static_cast<uint2*>(y));
+}
+TEST_FUNCTION anew(const unsigned* x, unsigned* y) {
+  return fault_of(anew_kernel, dim3(1), dim3(32), 0, x, y);
 }
 TEST_FUNCTION ldmatrix(int matrices, int transposed, const std::uint16_t* elements, const int* rows,
                        std::uint32_t* fragments) {
