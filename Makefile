@@ -18,7 +18,7 @@ BUILD_INPUTS := pyproject.toml setup.py $(shell find _build csrc -type f -not -n
 BUILD_VARIABLES := GPUCNN_CUDA GPUCNN_ARCHS GPUCNN_NVCC GPUCNN_SIMT CUDA_HOME CUDA_PATH CXX
 BUILD_SETTINGS = $(foreach name,$(BUILD_VARIABLES),$(name)=$($(name)))
 
-FLAVOURS := plain,race,asan
+FLAVOURS := plain,race,asan,profile
 COMPILER := $(shell command -v $(CXX))
 ifneq ($(GOAL),demo)
   export GPUCNN_SIMT ?= $(if $(COMPILER),$(FLAVOURS))

@@ -117,6 +117,11 @@ def kernels() -> list[Kernel]:
     return [_kernel(*key, recorded.get(key), reported.get(key, {})) for key in sorted(there)]
 
 
+def registers() -> dict[tuple[str, str, str], int]:
+    """Of a thread, by (file, kernel, architecture), as ptxas reported them; empty where nvcc has compiled none here."""
+    return {(entry["file"], entry["kernel"], entry["target"]): entry["registers"] for entry in _read(REPORT)}
+
+
 def _in_modules() -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for flavour in extension.FLAVOURS:

@@ -30,6 +30,9 @@ identifier = csrc/_template/template.cu
 \t\tFunction : _ZN6gpucnn12scale_kernelIfLb0EEEvPKT_PS1_fl
         /*0000*/                   STL.64 [R1], R2 ;
         /*0010*/             @!PT  LDL R2, [R1+0x4] ;
+        /*0020*/                   RED.E.ADD.STRONG.GPU desc[UR4][R2.64], R5 ;
+        /*0030*/                   RED.E.ADD.F32.FTZ.RN.STRONG.GPU desc[UR4][R2.64], R5 ;
+        /*0040*/             @P0   ATOMG.E.ADD.F16x2.RN.STRONG.GPU PT, R2, desc[UR4][R2.64], R5 ;
         /*0020*/                   STG.E.128 desc[UR4][R2.64], R8 ;
 """
 
@@ -40,7 +43,7 @@ def test_a_disassembly_is_read() -> None:
     assert wide.local == 0
     assert wide.loads == {16: 2, 8: 1, 2: 1}
     assert wide.stores == {4: 1, 1: 1}
-    assert (local.local, local.stores) == (2, {16: 1})
+    assert (local.local, local.float_atomics, local.stores) == (2, 2, {16: 1})
 
 
 def test_what_is_wrong_is_said() -> None:
@@ -50,6 +53,7 @@ def test_what_is_wrong_is_said() -> None:
     assert list(wrong("a_kernel<float, false>", wide, promised)) == []
     assert list(wrong("a_kernel<float, true>", local, promised)) == [
         "2 accesses to local memory",
+        "2 floating-point atomics",
         "its widest load has 0 bytes, 16 are promised",
     ]
     (unknown,) = wrong("b_kernel", wide, promised)

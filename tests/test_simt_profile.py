@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import resource
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,10 @@ KNOWN = {
     "trips_nested": Known(4, 16, 12, 4),
     "border": Known(8, 32, 32, 8),
     "border_guarded": Known(8, 32, 32, 8),
+    "window": Known(9, 24, 24, 9),
+    "window_guarded": Known(9, 24, 24, 9),
+    "ragged_end": Known(8, 26, 26, 8),
+    "ragged_rows": Known(8, 28, 24, 12),  # rows of 84 bytes
     "if_else": Known(2, 8, 4, 2),
     "two_calls": Known(2, 8, 6, 2),
     "loop_20000": Known(20000, 80000, 80000, 20000),
@@ -119,6 +124,13 @@ def test_traffic_counts_each_sector_once() -> None:
     assert found["sectors"] == 40 * 8
     again = totals("loop_20000")
     assert again["least_l2"] == again["sectors_read"] == 4 * 32
+
+
+def test_memory_does_not_grow_with_the_length_of_a_kernel() -> None:
+    totals("loop_20000")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert totals("loop_200000")["requests"] == 200_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2_000  # KiB; its events would take 100 MB
 
 
 def test_sampled_blocks_are_said() -> None:

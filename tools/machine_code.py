@@ -5,10 +5,10 @@ python tools/machine_code.py --table [module]    also prints what each kernel lo
 python tools/machine_code.py --write [module]    also writes access_widths.json anew: look at the change
 
 For every architecture: no kernel loads or stores local memory (LDL, STL: spilled registers, arrays that are indexed by
-what only a run knows); each has global loads and stores as wide as access_widths.json, beside this file, promises (16
-bytes where the layout allows it); and the file stays below MOST_BYTES. Exits 1 with what is wrong, 2 where nothing can
-be disassembled. cuobjdump and nvdisasm come with a CUDA toolkit or as wheels: pip install nvidia-cuda-cuobjdump
-nvidia-cuda-nvdisasm.
+what only a run knows); none has a floating-point atomic, whose order would change a sum's bits; each has global loads
+and stores as wide as access_widths.json, beside this file, promises (16 bytes where the layout allows it); and the file
+stays below MOST_BYTES. Exits 1 with what is wrong, 2 where nothing can be disassembled. cuobjdump and nvdisasm come
+with a CUDA toolkit or as wheels: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ _FUNCTION = re.compile(r"^\s*Function : (\S+)")
 _SOURCE = re.compile(r"^identifier = (\S+)")
 _OPERATION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[T\d]+\s+)?([A-Z][A-Z0-9_.]*)")
 _LOCAL = ("LDL", "STL")
+_ATOMIC = ("ATOM", "ATOMG", "ATOMS", "RED", "REDG", "REDAS")
+_FLOATS = ("F16", "F16x2", "BF16", "BF16_V2", "F32", "F64")
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Code:
     file: str
     local: int = 0
     """Loads from and stores to local memory, in the code and not in a run of it."""
+    float_atomics: int = 0
     loads: Counter[int] = field(default_factory=Counter)
     """From global memory, by bytes."""
     stores: Counter[int] = field(default_factory=Counter)
@@ -71,6 +74,8 @@ def parse(lines: Iterable[str]) -> list[Code]:
             name, *modifiers = operation[1].split(".")
             if name in _LOCAL:
                 found[-1].local += 1
+            elif name in _ATOMIC and any(modifier.startswith(_FLOATS) for modifier in modifiers):
+                found[-1].float_atomics += 1
             elif name in ("LDG", "LDGSTS"):
                 found[-1].loads[_bytes(modifiers)] += 1
             elif name == "STG":
@@ -93,6 +98,8 @@ def wrong(name: str, code: Code, promised: Widths) -> Iterator[str]:
     """What a kernel does that it should not, in words."""
     if code.local:
         yield f"{code.local} accesses to local memory"
+    if code.float_atomics:
+        yield f"{code.float_atomics} floating-point atomics"
     if name not in promised.get(code.file, {}):
         yield f"{WIDTHS.name} does not say how wide its accesses are; tools/machine_code.py --write"
         return
@@ -111,23 +118,32 @@ def disassemble(module: Path, arch: str) -> list[Code]:
     Raises:
         RuntimeError: there is no cuobjdump, or it can't read the module.
     """
-    folders = [*os.environ.get("PATH", "").split(os.pathsep), *_folders()]
-    path = os.pathsep.join(map(str, folders))
-    tools = [shutil.which(tool, path=path) for tool in ("cuobjdump", "nvdisasm")]
-    if None in tools:
-        raise RuntimeError(
-            "there is no cuobjdump with nvdisasm: install a CUDA toolkit's, or pip install nvidia-cuda-cuobjdump "
-            "nvidia-cuda-nvdisasm"
-        )
-    command = [str(tools[0]), "-sass", "-arch", arch, str(module)]
+    (tool, _), environment = programs("cuobjdump", "nvdisasm")
+    command = [tool, "-sass", "-arch", arch, str(module)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "PATH": path}
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     ) as process:
         assert process.stdout is not None
         found = parse(process.stdout)
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} fails with exit status {process.returncode}")
     return found
+
+
+def programs(*names: str) -> tuple[list[str], dict[str, str]]:
+    """The paths of CUDA's programs, and the environment in which they find each other.
+
+    Raises:
+        RuntimeError: one is missing.
+    """
+    path = os.pathsep.join(map(str, [*os.environ.get("PATH", "").split(os.pathsep), *_folders()]))
+    found = [shutil.which(name, path=path) for name in names]
+    if None in found:
+        raise RuntimeError(
+            f"there is no {' with '.join(names)}: install a CUDA toolkit's, or pip install nvidia-cuda-cuobjdump "
+            "nvidia-cuda-nvdisasm"
+        )
+    return [str(each) for each in found], {**os.environ, "PATH": path}
 
 
 def _folders() -> list[Path]:

@@ -1,35 +1,47 @@
-"""How wide the memory accesses are that nvcc makes of a kernel's lines, from its PTX.
+"""How wide the memory accesses are that nvcc makes of a kernel's lines, and its matrix instructions, from its PTX.
 
     python tools/ptx_widths.py csrc/conv2d/direct_fprop.cu ...
 
-prints them. The profiler counts accesses as the source has them; tests/test_profile_widths.py compares the two, so that
-counts and machine code can't drift apart unseen.
+compiles the files and prints them. The profiler counts accesses as the source has them; tests/test_profile_widths.py
+compares the two by what is here, so that counts and machine code can't drift apart unseen.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "_build")]
+
+from machine_code import programs  # noqa: E402
 
 from cuda_toolkit import Toolkit  # noqa: E402
 from ptxas_report import kernel_names  # noqa: E402
 
 Line = tuple[str, int]
 Width = tuple[str, str, int]
-"""Space (global, shared), what is done (load, store, atomic, copy, ldmatrix), and bytes of a lane's access."""
+"""Space (global, shared, generic where nvcc does not know which; none for a matrix instruction), what is done (load,
+store, atomic, copy, ldmatrix, mma_m16n8k16_bf16 and its like), and bytes of a lane's access."""
+
+NEAR = 3
+"""Lines that the two compilers' ideas of where a statement lies may differ by."""
 
 _FILE = re.compile(r'\s*\.file\s+(\d+)\s+"([^"]+)"')
 _POSITION = re.compile(
     r"\s*\.loc\s+(\d+)\s+(\d+)\s+(\d+)(?:,\s*function_name\s+[^,]+,\s*inlined_at\s+(\d+)\s+(\d+)\s+(\d+))?"
 )
 _ENTRY = re.compile(r"\.entry\s+(\w+)")
-_ACCESS = re.compile(r"\s*(?:@!?%\w+\s+)?(ld|st|atom|red|cp\.async|ldmatrix)\b([.\w:]*)(.*)")
+_ACCESS = re.compile(r"\s*(?:@!?%\w+\s+)?(ld|st|atom|red|cp\.async|ldmatrix|mma)\b([.\w:]*)(.*)")
+_MATRIX = re.compile(r"\.(m\d+n\d+k\d+)\.row\.col\.\w+\.(\w+)\.")
+_FACTORS = {"bf16": "bf16", "f16": "fp16", "tf32": "tf32"}
 _TYPE = re.compile(r"\.(?:v([248]))?\.?[subf]?(8|16|32|64|128)$")
 
 _Place = tuple[int, int, int]
@@ -38,7 +50,8 @@ _Place = tuple[int, int, int]
 def widths(ptx: str, root: Path = ROOT) -> dict[str, dict[Line, Counter[Width]]]:
     """By kernel (its name in the binary) and source line: how often the code has each access.
 
-    A line is the innermost one outside csrc/simt/, whose functions are how kernels access memory.
+    A line is the innermost one of a kernel's source: not of csrc/simt/, whose functions are how kernels access memory,
+    and not of CUDA's headers.
     """
     files: dict[int, str] = {}
     for text in ptx.splitlines():
@@ -67,25 +80,89 @@ def widths(ptx: str, root: Path = ROOT) -> dict[str, dict[Line, Counter[Width]]]
 
 def _outside(place: _Place, callers: dict[_Place, _Place], files: dict[int, str]) -> Line:
     seen = set()
-    while "/simt/" in files.get(place[0], "") and place in callers and place not in seen:
+    while not _is_a_kernels(files.get(place[0], "")) and place in callers and place not in seen:
         seen.add(place)
         place = callers[place]
     return files.get(place[0], "?"), place[1]
 
 
+def _is_a_kernels(file: str) -> bool:
+    return file.startswith("csrc/") and not file.startswith("csrc/simt/")
+
+
 def _width(operation: str, modifiers: str, operands: str) -> Width | None:
+    if operation == "mma":
+        kind = _MATRIX.search(modifiers)
+        return ("", f"mma_{kind[1]}_{_FACTORS.get(kind[2], kind[2])}", 0) if kind else None
     if operation == "ldmatrix":
         return "shared", "ldmatrix", 16
     if operation == "cp.async":
         if "shared.global" not in modifiers:
             return None  # commit and wait
         return "global", "copy", int(operands.split(",")[2].strip(" ;"))
-    space = next((space for space in ("global", "shared") if f".{space}" in modifiers), None)
     match = _TYPE.search(modifiers)
-    if space is None or match is None:
+    if match is None or any(f".{space}" in modifiers for space in ("param", "const", "local")):
         return None  # parameters, constants, what lies on the stack
+    space = next((space for space in ("global", "shared") if f".{space}" in modifiers), "generic")
     purpose = {"ld": "load", "st": "store"}.get(operation, "atomic")
     return space, purpose, int(match[1] or 1) * int(match[2]) // 8
+
+
+def drifted(seen: Mapping[Line, Iterable[Width]], code: Mapping[Line, Iterable[Width]]) -> Iterator[str]:
+    """Where one kernel's accesses differ, by "file:line": those of a profile (`seen`) and those of its PTX (`code`).
+
+    What the profile saw has to be in the PTX within NEAR lines. What the PTX has wider than anything of its kind that
+    the profile saw within NEAR lines has been merged by nvcc: the profile counts more requests than there are.
+    """
+    for line, widths in sorted(seen.items()):
+        for space, purpose, size in sorted(widths):
+            of_kind = {width for width in _near(line, code) if _is_like(width, (space, purpose, size))}
+            if size not in {width[2] for width in of_kind}:
+                there = ", ".join(str(width[2]) for width in sorted(of_kind)) or "none"
+                yield f"{_text(line)}: the profile saw a {space} {purpose} of {size} bytes, the PTX there has: {there}"
+    for line, widths in sorted(code.items()):
+        for width in sorted(widths):
+            of_kind = {other for other in _near(line, seen) if _is_like(other, width)}
+            space, purpose, size = width
+            if of_kind and size > max(other[2] for other in of_kind):
+                there = ", ".join(str(other[2]) for other in sorted(of_kind))
+                yield f"{_text(line)}: the PTX has a {space} {purpose} of {size} bytes, the profile saw: {there}"
+
+
+def _near(line: Line, places: Mapping[Line, Iterable[Width]]) -> Iterator[Width]:
+    for number in range(line[1] - NEAR, line[1] + NEAR + 1):
+        yield from places.get((line[0], number), ())
+
+
+def _is_like(a: Width, b: Width) -> bool:
+    return a[1] == b[1] and (a[0] == b[0] or "generic" in (a[0], b[0]))
+
+
+def _text(line: Line) -> str:
+    return f"{line[0]}:{line[1]}"
+
+
+def objects(folder: Path = ROOT / "build" / "cuda", root: Path = ROOT) -> dict[str, list[Path]]:
+    """The objects of the CUDA extension's build that are up to date, by the name of their source ("gradients.cu")."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.cu.o")):
+        try:
+            inputs = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))["inputs"]
+            digests = {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in inputs}
+        except FileNotFoundError:  # not finished, or of a source that is gone
+            continue
+        if digests == inputs:
+            found.setdefault(path.name.removesuffix(".o"), []).append(path)
+    return found
+
+
+def read_ptx(built: Path) -> str:
+    """The PTX in an object. Raises RuntimeError: there is no cuobjdump, or it finds none."""
+    (tool,), environment = programs("cuobjdump")
+    done = subprocess.run([tool, "-ptx", str(built)], capture_output=True, text=True, env=environment)
+    if done.returncode != 0 or ".entry" not in done.stdout:
+        raise RuntimeError(f"{tool} finds no PTX in {built}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def compile_to_ptx(source: Path, toolkit: Toolkit, arch: str = "90a", root: Path = ROOT) -> str:
@@ -97,8 +174,6 @@ def compile_to_ptx(source: Path, toolkit: Toolkit, arch: str = "90a", root: Path
 
 
 if __name__ == "__main__":
-    import os
-
     from cuda_toolkit import find_toolkit
 
     search = find_toolkit(os.environ, sys.path)

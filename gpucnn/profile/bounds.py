@@ -35,15 +35,16 @@ class Occupancy:
 def occupancy(threads: int, registers: int, shared_bytes: int, blocks: int, device: Device) -> Occupancy:
     """Of blocks of so many threads, `registers` a thread and `shared_bytes` of shared memory, in a grid of `blocks`.
 
-    Registers are given out by warps in units of 256, and shared memory in units of 128 bytes with 1 KiB a block for the
-    system ("CUDA C++ Programming Guide", technical specifications; the occupancy calculator of Nsight Compute).
+    Registers are given out by warps in units of 256, warps to four schedulers alike, and shared memory in units of 128
+    bytes with 1 KiB a block for the system ("CUDA C++ Programming Guide", technical specifications; the occupancy
+    calculator of Nsight Compute).
     """
     warps = -(-threads // 32)
     of_warp = -(-registers * 32 // 256) * 256
     limits = {
         "blocks": device.blocks,
         "threads": device.warps // warps,
-        "registers": device.registers // (of_warp * warps) if registers else device.blocks,
+        "registers": device.registers // of_warp // 4 * 4 // warps if registers else device.blocks,
         "shared memory": device.shared_bytes // (-(-shared_bytes // 128) * 128 + 1024),
     }
     limit = min(limits, key=lambda name: limits[name])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gpucnn.profile.bounds import RESOURCES, Bounds, bounds, problem_bound
+from gpucnn import kernels
+from gpucnn.profile.bounds import RESOURCES, Bounds, Occupancy, bounds, occupancy, problem_bound
 from gpucnn.profile.devices import Device
-from gpucnn.profile.launches import Access, Launch, Run
+from gpucnn.profile.launches import SECTOR, Access, Launch, Run
 
 MODEL = "model, not calibrated: lower bounds in time are for ranking kernels, not for predicting them"
 
@@ -26,6 +28,8 @@ class Row:
         seconds: by resource, of all of them together.
         needed: seconds that the passes need at least, whichever kernel runs them; None for the further launches of a
             kernel that takes several.
+        warp_imbalance, block_imbalance: steps of the longest warp, or block, over the mean; of the worst launch.
+        waves: of blocks that the device holds at once; of the largest launch, None where registers are not known.
     """
 
     pass_: str
@@ -42,6 +46,9 @@ class Row:
     products: float
     seconds: dict[str, float]
     needed: float | None
+    warp_imbalance: float
+    block_imbalance: float
+    waves: float | None
 
     @property
     def bound(self) -> Bounds:
@@ -90,7 +97,28 @@ class Report:
             products=scale * products,
             seconds=bounds(launch, self.device).seconds,
             needed=problem_bound(run.bytes, run.products, self._rate(run), self.device) if is_first else None,
+            warp_imbalance=launch.warp_imbalance,
+            block_imbalance=launch.block_imbalance,
+            waves=held.waves if (held := self.occupancy(launch)) else None,
         )
+
+    def occupancy(self, launch: Launch) -> Occupancy | None:
+        """Of the launch on the device; None where nvcc has compiled nothing for it, so that registers are not known."""
+        major, minor = self.device.capability
+        of_kernel = {
+            arch: count
+            for (file, kernel, arch), count in self._registers.items()
+            if (file, kernel) == (launch.file, launch.kernel)
+        }
+        for older in range(minor, -1, -1):
+            for arch in (f"sm_{major}{older}a", f"sm_{major}{older}"):
+                if arch in of_kernel and (older == minor or not arch.endswith("a")):
+                    return occupancy(launch.threads, of_kernel[arch], launch.shared_bytes, launch.blocks, self.device)
+        return None
+
+    @functools.cached_property
+    def _registers(self) -> dict[tuple[str, str, str], int]:
+        return kernels.registers()
 
     def _rate(self, run: Run) -> float:
         """Products in a cycle by the unit that the run's kernels use."""
@@ -101,9 +129,11 @@ class Report:
         """By kernel: requests against the ideal, conflicts, traffic, bounds in microseconds and which of them binds."""
         from tabulate import tabulate
 
+        found = self.rows()
+        used = [name for name in RESOURCES if any(row.seconds[name] for row in found)]
         headers = [
-            *("pass", "kernel", "launches", "sectors/ideal", "conflicts", "moved/once", "products"),
-            *(f"{name} us" for name in RESOURCES),
+            *("pass", "kernel", "launches", "sectors/ideal", "conflicts", "moved/once", "products", "imbalance"),
+            *("waves", *(f"{name} us" for name in used)),
             *("bound us", "by", "x needed"),
         ]
         rows = [
@@ -115,23 +145,32 @@ class Report:
                 _count(row.conflicts),
                 _ratio(row.moved_bytes, row.compulsory_bytes),
                 _count(row.products),
-                *(f"{1e6 * row.seconds[name]:.3g}" for name in RESOURCES),
+                f"{row.warp_imbalance:.1f}, {row.block_imbalance:.1f}",
+                "" if row.waves is None else f"{row.waves:.2g}",
+                *(f"{1e6 * row.seconds[name]:.3g}" for name in used),
                 f"{1e6 * row.bound.time:.3g}",
                 row.bound.binding,
                 "" if not row.needed else f"{row.bound.time / row.needed:.2f}",
             ]
-            for row in self.rows()
+            for row in found
         ]
         lines = [tabulate(rows, headers=headers, disable_numparse=True), "", f"{self.device.name}: {MODEL}"]
         return "\n".join([*lines, *self.notes()])
 
     def notes(self) -> list[str]:
-        """What the counts leave out."""
+        """How the counts are to be read, and what they leave out."""
         sampled = [launch for _, launch, _ in self._launches() if launch.sampled_blocks < launch.blocks]
         unknown = [
             launch for _, launch, _ in self._launches() if any(access.line[0] == "?" for access in launch.accesses)
         ]
-        notes = []
+        notes = [
+            "imbalance: steps of the longest warp, and of the longest block, over the mean; x needed: over what any "
+            "kernel needs, each byte moved once and each product computed once",
+            "floating-point atomics: 0, for kernels with one do not compile",
+            "not counted: local memory, parameters and constants, instructions besides those named, latency",
+        ]
+        if not any(self.occupancy(launch) for _, launch, _ in self._launches()):
+            notes.append("waves: not known, since nvcc has compiled no kernel here (gpucnn info)")
         if sampled:
             notes.append(
                 f"sampled: {sum(launch.sampled_blocks for launch in sampled)} of "
@@ -163,7 +202,7 @@ class Report:
                 continue
             seen.add((launch.kernel, launch.grid))
             grid = " x ".join(str(size) for size in launch.grid if size > 1) or "1"
-            texts += [f"{launch.kernel} ({launch.file}), {grid} blocks of {launch.threads}", ""]
+            texts += [f"{launch.kernel} ({launch.file}), {grid} blocks of {launch.threads}", *self._facts(launch), ""]
             fma = dict(launch.fma)
             rows: list[list[Any]] = []
             for line, accesses in launch.by_line().items():
@@ -187,6 +226,25 @@ class Report:
                 rows.append([f"{line[0]}:{line[1]}", name, _count(warps), "", "", "", "", "", ""])
             texts += [tabulate(rows, headers=headers, disable_numparse=True), ""]
         return "\n".join(texts).rstrip()
+
+    def _facts(self, launch: Launch) -> Iterator[str]:
+        """Of a launch as a whole."""
+        yield (
+            f"  a block: {launch.shared_bytes} bytes of shared memory, {launch.barriers / launch.sampled_blocks:.3g} "
+            f"barriers; the longest warp is {launch.warp_imbalance:.2f} of the mean, the longest block "
+            f"{launch.block_imbalance:.2f}"
+        )
+        moved, asked = launch.scale * launch.moved_bytes, launch.scale * launch.asked_bytes
+        least = launch.scale * SECTOR * launch.least_l2_sectors
+        yield (
+            f"  global memory: {_count(asked)} bytes asked for, {_count(moved)} moved, "
+            f"{_count(launch.scale * launch.compulsory_bytes)} if each once; L2: {_count(least)} to {_count(moved)}"
+        )
+        if held := self.occupancy(launch):
+            yield (
+                f"  {self.device.name}: {held.blocks} blocks ({held.warps} warps) on a multiprocessor, as "
+                f"{held.limit} allow; {held.waves:.2f} waves"
+            )
 
     def costliest(self, line: str) -> tuple[Access, str]:
         """The access whose worst request cost most at "file:line", and its kernel.
@@ -215,31 +273,42 @@ class Report:
                     **{name: getattr(run, name) for name in ("op", "direction", "kernel", "dtype", "problem")},
                     "needed_bytes": run.bytes,
                     "needed_products": run.products,
-                    "launches": [_launch_dict(launch) for launch in run.launches],
+                    "launches": [self._launch_dict(launch) for launch in run.launches],
                 }
                 for run in self.runs
             ],
         }
+
+    def _launch_dict(self, launch: Launch) -> dict[str, Any]:
+        found = asdict(launch)
+        found["fma"] = [[*line, count] for line, count in launch.fma.items()]
+        found["operations"] = [[name, *line, warps] for (name, line), warps in launch.operations.items()]
+        found["warp_imbalance"], found["block_imbalance"] = launch.warp_imbalance, launch.block_imbalance
+        found["floating_point_atomics"] = 0  # a kernel with one does not compile (simt/host_atomic.h)
+        found["occupancy"] = asdict(held) if (held := self.occupancy(launch)) else None
+        return found
 
 
 def _sum(a: Row, b: Row) -> Row:
     both = {name: getattr(a, name) + getattr(b, name) for name in _SUMMED}
     seconds = {name: a.seconds[name] + b.seconds[name] for name in RESOURCES}
     needed = None if a.needed is None or b.needed is None else a.needed + b.needed
-    return Row(a.pass_, a.chosen, a.kernel, **both, seconds=seconds, needed=needed)
+    waves = None if a.waves is None or b.waves is None else max(a.waves, b.waves)
+    return Row(
+        *(a.pass_, a.chosen, a.kernel),
+        **both,
+        seconds=seconds,
+        needed=needed,
+        warp_imbalance=max(a.warp_imbalance, b.warp_imbalance),
+        block_imbalance=max(a.block_imbalance, b.block_imbalance),
+        waves=waves,
+    )
 
 
 _SUMMED = (
     *("times", "requests", "sectors", "ideal_sectors", "shared_requests", "conflicts", "moved_bytes"),
     *("compulsory_bytes", "products"),
 )
-
-
-def _launch_dict(launch: Launch) -> dict[str, Any]:
-    found = asdict(launch)
-    found["fma"] = [[*line, count] for line, count in launch.fma.items()]
-    found["operations"] = [[name, *line, warps] for (name, line), warps in launch.operations.items()]
-    return found
 
 
 def _ratio(value: float, of: float) -> str:

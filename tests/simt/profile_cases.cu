@@ -106,6 +106,33 @@ __global__ void guarded_in_loop(const float* __restrict__ from, float* out, int 
   }
   keep(sum, out);
 }
+// A window of 3x3 over two rows of 16, padded with zeros: lanes of the first row skip what lies above it, those at the
+// ends what lies beside.
+template <bool kGuarded>
+__global__ void window(const float* __restrict__ from, float* out, int taps) {
+  const int p = static_cast<int>(threadIdx.x) / 16, q = static_cast<int>(threadIdx.x) % 16;
+  float sum = 0.0f;
+  for (int r = 0; r < taps; ++r) {
+    for (int s = 0; s < taps; ++s) {
+      const int h = p + r - 1, w = q + s - 1;
+      const bool inside = h >= 0 && h < 2 && w >= 0 && w < 16;
+      if constexpr (kGuarded) {
+        sum += simt::load_if(inside, from + h * 16 + w);
+      } else {
+        if (inside) sum += from[h * 16 + w];
+      }
+    }
+  }
+  keep(sum, out);
+}
+__global__ void ragged_end(const float* __restrict__ from, float* __restrict__ to, int n) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i < n) to[i] = from[i];
+}
+__global__ void ragged_rows(const float* __restrict__ from, float* __restrict__ to, int width) {
+  const int x = static_cast<int>(threadIdx.x), row = static_cast<int>(blockIdx.x);
+  if (x < width) to[row * width + x] = from[row * width + x];
+}
 __global__ void branches(const float* __restrict__ a, const float* __restrict__ b, float* out) {
   float value;
   if (threadIdx.x & 1) {
@@ -208,9 +235,14 @@ PROFILED(trips_1_to_4, ONE_WARP(trips_by_lane, m.a.data(), m.b.data()))
 PROFILED(trips_nested, ONE_WARP(nested_trips, m.a.data(), m.b.data(), 2))
 PROFILED(border, ONE_WARP(border_in_loop, m.a.data(), m.b.data(), 8))
 PROFILED(border_guarded, ONE_WARP(guarded_in_loop, m.a.data(), m.b.data(), 8))
+PROFILED(window, ONE_WARP(window<false>, m.a.data(), m.b.data(), 3))
+PROFILED(window_guarded, ONE_WARP(window<true>, m.a.data(), m.b.data(), 3))
+PROFILED(ragged_end, cases::launch(ragged_end, 4, 32, 0, m.a.data(), m.b.data(), 100))
+PROFILED(ragged_rows, cases::launch(ragged_rows, 4, 32, 0, m.a.data(), m.b.data(), 21))
 PROFILED(if_else, ONE_WARP(branches, m.a.data(), m.b.data(), m.c.data()))
 PROFILED(two_calls, ONE_WARP(calls, m.a.data(), m.b.data()))
 PROFILED(loop_20000, ONE_WARP(long_loop, m.a.data(), m.b.data(), 20000))
+PROFILED(loop_200000, ONE_WARP(long_loop, m.a.data(), m.b.data(), 200000))
 PROFILED(lane_0_10000, ONE_WARP(one_lane_for_long, m.a.data(), m.b.data(), 10000))
 PROFILED(atomics_one_word, ONE_WARP(atomics, as<int>(m.a)))
 PROFILED(multiply_add_50, ONE_WARP(multiplications, m.a.data(), m.b.data(), 50))
