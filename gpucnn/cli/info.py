@@ -24,6 +24,7 @@ FLAVOURS = {
     "plain": "deadlocks, divergent barriers, wrong masks and misaligned accesses are errors",
     "race": "plain, and data races and accesses out of range are reported",
     "asan": "plain, under AddressSanitizer and UndefinedBehaviorSanitizer",
+    "profile": "exact counts of what launches ask of memories and arithmetic units: gpucnn profile",
 }
 DISTRIBUTIONS = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy")}
 
