@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -102,6 +103,11 @@ def check_threads(run: Callable[[], Sequence[Any]]) -> None:
         parallel.set_num_threads(before)
     for one, three in zip(*results, strict=True):
         assert_equal(three, one)
+
+
+def named(value: Any) -> str:
+    """For a test's id, which has to be the same in every process: its repr without the address in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def names(table: KernelTable) -> list[str]:

@@ -17,6 +17,7 @@ from op_checks import (
     compare,
     draw,
     each_kernel,
+    named,
     names,
     nhwc,
     plant,
@@ -263,7 +264,7 @@ def test_average_of_half_precision_is_summed_in_float32(size: Any) -> None:
         (nn.GlobalAvgPool2d(), lambda x: F.adaptive_avg_pool2d(x, 1)),
         (nn.AdaptiveMaxPool2d([2, 3]), lambda x: F.adaptive_max_pool2d(x, (2, 3))),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_layers(layer: nn.Module, run: Any) -> None:
     x = gpucnn.tensor(draw("normal", (2, 3, 5, 7)))

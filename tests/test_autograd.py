@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from graph_checks import grad, leaf
+from op_checks import named
 
 import gpucnn
 from gpucnn import Function, Tensor, no_grad
@@ -166,7 +167,9 @@ def test_wrong_gradients_are_refused_by_name(answer: Any, error: type[Exception]
         assert x.grad is None
 
 
-@pytest.mark.parametrize("output", [None, [np.ones(2)], "text", Tensor([1.0]), np.ones(2, complex), object()], ids=repr)
+@pytest.mark.parametrize(
+    "output", [None, [np.ones(2)], "text", Tensor([1.0]), np.ones(2, complex), object()], ids=named
+)
 def test_wrong_outputs_are_refused_by_name(output: Any) -> None:
     with pytest.raises(TypeError, match=r"Mine\.forward: "):
         function(lambda ctx, a: output).apply(leaf(1.0))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from op_checks import named
 
 import gpucnn
 from gpucnn import Tensor, nn
@@ -87,7 +88,7 @@ def test_a_given_dtype_takes_python_numbers_at_their_full_precision() -> None:
         np.zeros(2, [("a", "f4")]),
         np.array([object()]),
     ],
-    ids=repr,
+    ids=named,
 )
 @pytest.mark.parametrize("make", [Tensor, gpucnn.tensor, lambda data: gpucnn.tensor(data, dtype="float32")])
 def test_what_is_no_number_is_refused(make: Any, data: Any) -> None:

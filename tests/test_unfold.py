@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from op_checks import LAYOUTS, NCHW, SEED, compare, draw, each_kernel, frozen, names, nhwc, plant
+from op_checks import LAYOUTS, NCHW, SEED, compare, draw, each_kernel, frozen, named, names, nhwc, plant
 
 import gpucnn
 from gpucnn import backend, nn
@@ -299,7 +299,7 @@ def overlap_not_added(p: Pool2dProblem, columns: np.ndarray) -> np.ndarray:
     return np.clip(reference.fold(p, columns), -4, 4)
 
 
-@pytest.mark.parametrize(("table", "wrong"), [(ops.unfold, taps_exchanged), (ops.fold, overlap_not_added)], ids=str)
+@pytest.mark.parametrize(("table", "wrong"), [(ops.unfold, taps_exchanged), (ops.fold, overlap_not_added)], ids=named)
 def test_a_wrong_kernel_is_caught(table: Any, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(2, 3, 7, 6, (3, 3), padding=(1, 1))
     check_kernels(case, "float32", "integers")

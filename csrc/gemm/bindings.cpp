@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace gpucnn {
@@ -171,6 +172,22 @@ void register_gemm(py::module_& m) {
         return names;
       },
       "The names of the configurations of the products, rows by columns of a tile.");
+  m.def(
+      "gemm_configuration",
+      [](std::int64_t rows, std::int64_t columns, bool wide) {
+        return std::string(gemm::kConfigurations[gemm::choose(rows, columns, wide)].name);
+      },
+      py::arg("rows"), py::arg("columns"), py::arg("wide"),
+      "The name of the configuration that a product of rows x columns sums gets; wide: where packs of 16 bytes fit.");
+  m.def(
+      "gemm_cut",
+      [](std::int64_t rows, std::int64_t columns, std::int64_t depth, bool wide) {
+        const gemm::Cut cut = gemm::choose_cut(rows, columns, depth);
+        const int configuration = wide ? cut.configuration : gemm::kNarrow;
+        return std::pair(std::string(gemm::kConfigurations[configuration].name), cut.parts);
+      },
+      py::arg("rows"), py::arg("columns"), py::arg("depth"), py::arg("wide"),
+      "As gemm_configuration, of sums that may be cut in depth: the name, and the parts.");
 }
 
 }  // namespace gpucnn

@@ -29,6 +29,9 @@ class Candidate:
     can: bool
     why: str
     """Why it runs, or why it does not."""
+    configuration: str | None = None
+    """Of the one that is chosen: the tile and the parts of its sums. None where a kernel has no such choice, and where
+    there is no compiled module to ask."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,9 @@ class Explanation:
             width = max((len(c.kernel) for found in each.candidates.values() for c in found), default=0)
             for names, found in _together(each.candidates):
                 lines.append(f"  {', '.join(names)}")
-                lines += [f"    {'>' if c.runs else ' '} {c.kernel:<{width}}  {c.why}" for c in found]
+                for c in found:
+                    configuration = f"; {c.configuration}" if c.configuration else ""
+                    lines.append(f"    {'>' if c.runs else ' '} {c.kernel:<{width}}  {c.why}{configuration}")
                 if instead := each.instead.get(names[0]):
                     lines.append(f"      {instead}")
         if not self.passes:
@@ -192,13 +197,19 @@ def _candidates(
             found.append(Candidate(spec.name, False, False, f"can't: {why_not}"))
         elif kernel is not None:
             runs = spec.name == kernel
-            found.append(Candidate(spec.name, runs, True, "runs: asked for" if runs else "can, and is not asked for"))
+            why = "runs: asked for" if runs else "can, and is not asked for"
+            found.append(Candidate(spec.name, runs, True, why, _configuration(spec, problem, like) if runs else None))
         elif chosen is None:
             chosen = spec.name
-            found.append(Candidate(spec.name, True, True, "runs: the first that can" if len(specs) > 1 else "runs"))
+            why = "runs: the first that can" if len(specs) > 1 else "runs"
+            found.append(Candidate(spec.name, True, True, why, _configuration(spec, problem, like)))
         else:
             found.append(Candidate(spec.name, False, True, f"can, but {chosen} is preferred"))
     return tuple(found)
+
+
+def _configuration(spec: KernelSpec, problem: Any, like: backends.Array) -> str | None:
+    return spec.run.configuration(problem, like.dtype.name) if isinstance(spec.run, Kernel) else None
 
 
 class _Nothing:

@@ -12,6 +12,9 @@ from gpucnn.ops.registry import KernelTable, Supports, always
 COMPILED = ("cuda", "simt")
 """The backends whose kernels are compiled from csrc/."""
 
+Configuration = Callable[[Any, Any, str], str]
+"""(module, problem, dtype) -> which of a kernel's configurations runs it, in words for the user."""
+
 FLOATS = ("float32", "float16", "bfloat16")
 """What such kernels store numbers as; their arithmetic is float32's."""
 
@@ -22,6 +25,7 @@ def add(
     call: Callable[..., Any],
     supports: Supports = always,
     dtypes: tuple[str, ...] | None = None,
+    configuration: Configuration | None = None,
 ) -> None:
     """Appends a kernel to `table` for every backend of COMPILED.
 
@@ -33,9 +37,11 @@ def add(
             takes for the current stream. The first array, or the first of a list, says where all of them lie.
         supports: problem -> None, or the reason why the kernel can't run it.
         dtypes: the names of those that the kernel computes in; None is any, or what `supports` says.
+        configuration: which one runs a problem, for `gpucnn.explain`; None where there is no choice to tell of. It only
+            asks the module for plain arithmetic, the same in each, and takes the arrays for aligned.
     """
     for backend in COMPILED:
-        table.add(name, backend, Kernel(f"{table}: {name}", backend, call), supports, dtypes)
+        table.add(name, backend, Kernel(f"{table}: {name}", backend, call, configuration), supports, dtypes)
 
 
 def runs(table: KernelTable, problem: Any, like: Any) -> bool:
@@ -47,11 +53,14 @@ def runs(table: KernelTable, problem: Any, like: Any) -> bool:
 class Kernel:
     """`run(problem, *arrays)` of one kernel on one backend."""
 
-    def __init__(self, label: str, backend: str, call: Callable[..., Any]) -> None:
+    def __init__(
+        self, label: str, backend: str, call: Callable[..., Any], configuration: Configuration | None = None
+    ) -> None:
         self.label = label
         """What it is for, and its name: "conv2d fprop: direct"."""
         self._backend = backend
         self._call = call
+        self._configuration = configuration
 
     def __call__(self, problem: Any, *arrays: Any) -> Any:
         return self.on(extension.compiled(self._backend), problem, *arrays)
@@ -62,3 +71,11 @@ class Kernel:
         while isinstance(first, (list, tuple)):
             first = first[0]
         return self._call(module, problem, current_stream(first), *arrays)
+
+    def configuration(self, problem: Any, dtype: str) -> str | None:
+        """Which of its configurations runs `problem`; None where there is none to tell of, or no module to ask."""
+        if self._configuration is None:
+            return None
+        names = ("_cuda", *(f"_simt_{flavour}" for flavour in extension.FLAVOURS))
+        module = next((found for found in map(extension.load, names) if found is not None), None)
+        return None if module is None else self._configuration(module, problem, dtype)

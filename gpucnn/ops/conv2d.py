@@ -9,7 +9,7 @@ import numpy as np
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, empty, from_nhwc
-from gpucnn.ops import compiled
+from gpucnn.ops import compiled, products
 from gpucnn.ops.linear import column_sums
 from gpucnn.ops.memory import contiguous, to_nhwc
 from gpucnn.ops.rectifier import relu_grad
@@ -133,26 +133,31 @@ def _small_windows(p: Conv2dProblem) -> str | None:
     return f"needs windows of at most 1024 cells and 121 taps, got {cells} and {taps}"
 
 
+def _of_pixels(words: Callable[..., str]) -> compiled.Configuration:
+    """Of a 1x1 convolution as a product."""
+    return lambda module, p, dtype: words(module, p.N * p.P * p.Q, p.K, p.C, dtype)
+
+
 # ------------------------------------------------------------------------------------------------------------- tables
 
 fprop = KernelTable("conv2d", "fprop")
 """(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
-compiled.add(fprop, "pointwise", _fprop("pointwise"), _pointwise_only, dtypes=compiled.FLOATS)
+compiled.add(fprop, "pointwise", _fprop("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.fprop))
 compiled.add(fprop, "depthwise", _fprop("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(fprop, "grouped", _fprop("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(fprop, "stem", _fprop("stem"), _stem_only, dtypes=compiled.FLOATS)
-compiled.add(fprop, "implicit_gemm", _fprop("implicit_gemm"), _dense_only, dtypes=compiled.FLOATS)
+compiled.add(fprop, "implicit_gemm", _fprop("implicit_gemm"), _dense_only, compiled.FLOATS, products.conv2d_fprop)
 compiled.add(fprop, "direct", _fprop("direct"), dtypes=compiled.FLOATS)
 fprop.add("pointwise", "reference", reference.fprop_pointwise, reference.pointwise_only)
 fprop.add("depthwise", "reference", depthwise.fprop, depthwise.depthwise_only)
 fprop.add("im2col", "reference", reference.fprop_im2col)
 
 dgrad = KernelTable("conv2d", "dgrad")
-compiled.add(dgrad, "pointwise", _dgrad("pointwise"), _pointwise_only, dtypes=compiled.FLOATS)
+compiled.add(dgrad, "pointwise", _dgrad("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.dgrad))
 compiled.add(dgrad, "depthwise", _dgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "grouped", _dgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "stem", _dgrad("stem"), _stem_gradient_only, dtypes=compiled.FLOATS)
-compiled.add(dgrad, "implicit_gemm", _dgrad("implicit_gemm"), _dense_only, dtypes=compiled.FLOATS)
+compiled.add(dgrad, "implicit_gemm", _dgrad("implicit_gemm"), _dense_only, compiled.FLOATS, products.conv2d_dgrad)
 compiled.add(dgrad, "direct", _dgrad("direct"), dtypes=compiled.FLOATS)
 dgrad.add("pointwise", "reference", reference.dgrad_pointwise, reference.pointwise_only)
 dgrad.add("depthwise", "reference", depthwise.dgrad, depthwise.depthwise_only)
@@ -160,11 +165,11 @@ dgrad.add("taps", "reference", reference.dgrad_taps, reference.few_channels_only
 dgrad.add("im2col", "reference", reference.dgrad_im2col)
 
 wgrad = KernelTable("conv2d", "wgrad")
-compiled.add(wgrad, "pointwise", _wgrad("pointwise"), _pointwise_only, dtypes=compiled.FLOATS)
+compiled.add(wgrad, "pointwise", _wgrad("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.wgrad))
 compiled.add(wgrad, "depthwise", _wgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "grouped", _wgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "stem", _wgrad("stem"), _stem_only, dtypes=compiled.FLOATS)
-compiled.add(wgrad, "implicit_gemm", _wgrad("implicit_gemm"), _dense_only, dtypes=compiled.FLOATS)
+compiled.add(wgrad, "implicit_gemm", _wgrad("implicit_gemm"), _dense_only, compiled.FLOATS, products.conv2d_wgrad)
 compiled.add(wgrad, "direct", _wgrad("direct"), dtypes=compiled.FLOATS)
 wgrad.add("depthwise", "reference", depthwise.wgrad, depthwise.depthwise_only)
 wgrad.add("im2col", "reference", reference.wgrad_im2col, reference.narrow_only)

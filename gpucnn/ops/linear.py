@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, empty
-from gpucnn.ops import compiled
+from gpucnn.ops import compiled, products
 from gpucnn.ops.memory import contiguous
 from gpucnn.ops.rectifier import relu_grad
 from gpucnn.ops.registry import KernelTable
@@ -87,21 +88,25 @@ def why_no_split(rows: int, width: int, depth: int) -> str | None:
     return None
 
 
+def _of_sizes(words: Callable[..., str]) -> compiled.Configuration:
+    return lambda module, p, dtype: words(module, p.M, p.O, p.I, dtype)
+
+
 # ------------------------------------------------------------------------------------------------------------- tables
 
 fprop = KernelTable("linear", "fprop")
 """(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
 compiled.add(fprop, "split", split_fprop, lambda p: why_no_split(p.M, p.O, p.I), dtypes=compiled.FLOATS)
-compiled.add(fprop, "tiled", tiled_fprop, dtypes=compiled.FLOATS)
+compiled.add(fprop, "tiled", tiled_fprop, dtypes=compiled.FLOATS, configuration=_of_sizes(products.fprop))
 fprop.add("matmul", "reference", reference.fprop)
 
 dgrad = KernelTable("linear", "dgrad")
 compiled.add(dgrad, "split", split_dgrad, lambda p: why_no_split(p.M, p.I, p.O), dtypes=compiled.FLOATS)
-compiled.add(dgrad, "tiled", tiled_dgrad, dtypes=compiled.FLOATS)
+compiled.add(dgrad, "tiled", tiled_dgrad, dtypes=compiled.FLOATS, configuration=_of_sizes(products.dgrad))
 dgrad.add("matmul", "reference", reference.dgrad)
 
 wgrad = KernelTable("linear", "wgrad")
-compiled.add(wgrad, "tiled", tiled_wgrad, dtypes=compiled.FLOATS)
+compiled.add(wgrad, "tiled", tiled_wgrad, dtypes=compiled.FLOATS, configuration=_of_sizes(products.wgrad))
 wgrad.add("matmul", "reference", reference.wgrad)
 
 bgrad = KernelTable("linear", "bgrad")
