@@ -13,7 +13,19 @@ import pytest
 import gpucnn
 import gpucnn.functional as F
 from gpucnn import extension, profile
-from gpucnn.profile import DEVICES, Access, Launch, Occupancy, Run, bounds, device, occupancy, problem_bound, source
+from gpucnn.profile import (
+    DEVICES,
+    Access,
+    Launch,
+    Occupancy,
+    Report,
+    Run,
+    bounds,
+    device,
+    occupancy,
+    problem_bound,
+    source,
+)
 
 needs_profile = pytest.mark.skipif(
     extension.load("_simt_profile") is None, reason=str(extension.why_missing("_simt_profile"))
@@ -218,6 +230,51 @@ def test_the_problems_own_bound() -> None:
     assert problem_bound(3.35e12, 1, H100.fp32, H100) == pytest.approx(1.0)
     assert problem_bound(1, 132 * 128 * 1.83e9, H100.fp32, H100) == pytest.approx(1.0)
     assert problem_bound(1, 132 * 128 * 1.83e9, H100.tensor["bf16"], H100) == pytest.approx(1 / 16)
+
+
+def test_what_a_request_would_have_cost_at_best() -> None:
+    def ideal(size: int, is_shared: bool, addresses: list[int | None]) -> int:
+        each = tuple([*addresses, *[None] * (32 - len(addresses))])
+        return dataclasses.replace(ACCESS, bytes=size, worst_is_shared=is_shared, worst_addresses=each).worst_ideal
+
+    assert [ideal(size, True, [128 * lane for lane in range(32)]) for size in (1, 2, 4, 8, 16)] == [1, 1, 1, 2, 4]
+    assert ideal(16, True, [0] * 9) == 2
+    assert [ideal(size, False, [128 * lane for lane in range(32)]) for size in (1, 4, 16)] == [1, 4, 16]
+    assert ideal(4, False, [0] * 32) == 1
+
+
+def test_the_costliest_access_of_a_line_is_the_one_farthest_from_the_ideal() -> None:
+    side_by_side = tuple(range(0, 128, 4))
+    load = dataclasses.replace(ACCESS, worst_is_shared=False, worst_cost=4, worst_addresses=side_by_side)
+    store = dataclasses.replace(ACCESS, purpose="store", worst_cost=2, worst_addresses=(0, 128) * 16)
+    launch = dataclasses.replace(LAUNCH, accesses=(load, store))
+    report = Report([Run("op", "fprop", "chosen", "float32", "", 10, 0, (launch,))], H100)
+    assert report.costliest("a.cu:1") == (store, "k")
+    with pytest.raises(ValueError, match=r"a.cu:9 accesses no memory in these launches; these lines do: a.cu:1"):
+        report.costliest("a.cu:9")
+
+
+def test_a_report_tells_occupancy_where_registers_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = Report([Run("op", "fprop", "chosen", "float32", "", 10, 0, (LAUNCH,))], H100)
+    known = {("a.cu", "k", "sm_80"): 32, ("a.cu", "k", "sm_90a"): 128, ("a.cu", "other", "sm_90a"): 1}
+    monkeypatch.setattr("gpucnn.kernels.registers", lambda: known)
+    held = report.occupancy(LAUNCH)
+    assert held is not None
+    assert (held.blocks, held.limit, held.waves) == (2, "registers", 1.0)
+    assert "2 blocks (16 warps) on a multiprocessor, as registers allow; 1.00 waves" in report.lines()
+    assert "the longest warp is 1.60 of the mean, the longest block 132.00" in report.lines()
+    assert "waves: not known" not in report.table()
+    on_a100 = dataclasses.replace(report, device=device("a100"))
+    assert on_a100.occupancy(LAUNCH) == occupancy(256, 32, 1000, 264, device("a100"))
+    ada = dataclasses.replace(report, device=device("rtx4090"))  # 8.9 runs what is compiled for 8.0
+    assert ada.occupancy(LAUNCH) == occupancy(256, 32, 1000, 264, device("rtx4090"))
+    monkeypatch.setattr("gpucnn.kernels.registers", dict)
+    unknown = Report(report.runs, H100)
+    assert unknown.occupancy(LAUNCH) is None
+    assert "waves: not known, since nvcc has compiled no kernel here" in unknown.table()
+    assert "floating-point atomics: 0" in unknown.table()
+    (launch,) = unknown.to_dict()["runs"][0]["launches"]
+    assert (launch["occupancy"], launch["floating_point_atomics"], launch["warp_imbalance"]) == (None, 0, 1.6)
 
 
 def test_devices_are_described_with_sources() -> None:

@@ -62,12 +62,22 @@ def test_json_is_the_whole_profile() -> None:
 
 
 @needs_profile
-def test_pictures(tmp_path: Path) -> None:
+def test_pictures(tmp_path: Path, written: list[str]) -> None:
     gpucnn(*CONV, "--kernel", "direct", "--plot", tmp_path / "bounds.png")
     gpucnn(*CONV, "--kernel", "direct", "--plot", tmp_path / "map.png", "--line", "conv2d/tile.h:43")
     for name in ("bounds", "map"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.width >= 900
+    assert "conv2d fprop: direct" in written
+    assert any(text.endswith(" would do") for text in written)
+
+
+@needs_profile
+def test_a_training_step_with_its_picture(tmp_path: Path) -> None:
+    output = gpucnn("profile", "lenet5", "--input", "1,28,28", "--sample", 4, "--plot", tmp_path / "step.png").output
+    for text in ("conv2d wgrad", "max_pool2d dgrad", "cross_entropy backward", "sgd step", "were counted and scaled"):
+        assert text in output
+    assert (tmp_path / "step.png").exists()
 
 
 @needs_profile

@@ -31,6 +31,9 @@ Width = tuple[str, str, int]
 """Space (global, shared, generic where nvcc does not know which; none for a matrix instruction), what is done (load,
 store, atomic, copy, ldmatrix, mma_m16n8k16_bf16 and its like), and bytes of a lane's access."""
 
+LAYER = ("csrc/simt/", "csrc/common/pack.h")
+"""What kernels access memory through: the line that counts is that of their caller, as in gpucnn/profile/source.py."""
+
 NEAR = 3
 """Lines that the two compilers' ideas of where a statement lies may differ by."""
 
@@ -50,8 +53,7 @@ _Place = tuple[int, int, int]
 def widths(ptx: str, root: Path = ROOT) -> dict[str, dict[Line, Counter[Width]]]:
     """By kernel (its name in the binary) and source line: how often the code has each access.
 
-    A line is the innermost one of a kernel's source: not of csrc/simt/, whose functions are how kernels access memory,
-    and not of CUDA's headers.
+    A line is the innermost one of a kernel's source: not of LAYER, and not of CUDA's headers.
     """
     files: dict[int, str] = {}
     for text in ptx.splitlines():
@@ -87,7 +89,7 @@ def _outside(place: _Place, callers: dict[_Place, _Place], files: dict[int, str]
 
 
 def _is_a_kernels(file: str) -> bool:
-    return file.startswith("csrc/") and not file.startswith("csrc/simt/")
+    return file.startswith("csrc/") and not file.startswith(LAYER)
 
 
 def _width(operation: str, modifiers: str, operands: str) -> Width | None:

@@ -13,9 +13,12 @@ import gpucnn
 from gpucnn import calls, models, optim
 from gpucnn import functional as F
 from gpucnn.cli.arguments import named_values, sizes
-from gpucnn.profile import DEVICES, Report, capture, device
+from gpucnn.profile import DEVICES, Report, Row, capture, device
 from gpucnn.vis.files import check_target
 from gpucnn.vis.profile import KernelBars, bounds_chart, request_map
+
+MOST_BARS = 20
+"""Of kernels in a picture."""
 
 
 @click.command()
@@ -113,16 +116,33 @@ def _training_step(op: str, options: dict[str, Any]) -> list[Any]:
     return runs
 
 
+def _bars(rows: list[Row]) -> list[KernelBars]:
+    """Of the kernels with the largest bounds, and one for all others together."""
+    rows = sorted(rows, key=lambda row: -row.bound.time)
+    least = 0.01 * sum(row.bound.time for row in rows)
+    shown = [row for row in rows if row.bound.time >= least][:MOST_BARS]
+    bars = [
+        KernelBars(f"{row.pass_}: {row.chosen}" if row.chosen else row.pass_, _microseconds([row]), row.kernel)
+        for row in shown
+    ]
+    if rest := rows[len(shown) :]:
+        bars.append(KernelBars(f"{len(rest)} more, together", _microseconds(rest)))
+    return bars
+
+
+def _microseconds(rows: list[Row]) -> dict[str, float]:
+    return {name: 1e6 * sum(row.seconds[name] for row in rows) for name in rows[0].seconds}
+
+
 def _draw(report: Report, path: str, title: str, line: str | None) -> None:
-    """The bounds of all kernels or, with a line, the costliest request there."""
+    """The bounds of the kernels that take most or, with a line, the request there that is farthest from the ideal."""
     if line is None:
-        bars = [
-            KernelBars(row.text, {name: 1e6 * seconds for name, seconds in row.seconds.items()})
-            for row in report.rows()
-        ]
-        bounds_chart(bars, path, title, f"{report.device.name}: lower bounds, not calibrated")
+        text = f"{report.device.name}: lower bounds, not calibrated; the largest first"
+        bounds_chart(_bars(report.rows()), path, title, text)
         return
     access, kernel = report.costliest(line)
     unit = "wavefronts" if access.worst_is_shared else "sectors"
-    text = f"{kernel}: {access.purpose} of {access.bytes} bytes, {access.worst_cost} {unit}"
+    text = (
+        f"{kernel}: {access.purpose} of {access.bytes} bytes, {access.worst_cost} {unit}, {access.worst_ideal} would do"
+    )
     request_map(access.worst_addresses, access.bytes, access.worst_is_shared, path, line, text)

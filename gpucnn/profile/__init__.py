@@ -10,7 +10,7 @@ Needs the kernels built for counting: `GPUCNN_SIMT=profile pip install .`, g++ a
 from gpucnn.profile.bounds import Bounds, Occupancy, bounds, occupancy, problem_bound
 from gpucnn.profile.devices import DEVICES, Device, device
 from gpucnn.profile.launches import Access, Launch, Run, capture
-from gpucnn.profile.report import Report
+from gpucnn.profile.report import Report, Row
 
 __all__ = [
     "DEVICES",
@@ -20,6 +20,7 @@ __all__ = [
     "Launch",
     "Occupancy",
     "Report",
+    "Row",
     "Run",
     "bounds",
     "capture",

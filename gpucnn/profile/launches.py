@@ -58,6 +58,15 @@ class Access:
     def conflicts(self) -> int:
         return self.wavefronts - self.ideal_wavefronts
 
+    @property
+    def worst_ideal(self) -> int:
+        """What the worst request would have cost without conflicts, or with its lanes side by side."""
+        lanes = [lane for lane, address in enumerate(self.worst_addresses) if address is not None]
+        if self.worst_is_shared:
+            return len({lane * max(self.bytes, 4) // LINE for lane in lanes})
+        asked = {address + i for address in self.worst_addresses if address is not None for i in range(self.bytes)}
+        return -(-len(asked) // SECTOR)
+
 
 _OPERATIONS = {
     "mma_m16n8k16_bf16": ("bf16", 2048),

@@ -247,7 +247,7 @@ class Report:
             )
 
     def costliest(self, line: str) -> tuple[Access, str]:
-        """The access whose worst request cost most at "file:line", and its kernel.
+        """The access at "file:line" whose worst request cost most over its ideal, and its kernel.
 
         Raises:
             ValueError: nothing is accessed there; the message names the lines where something is.
@@ -259,7 +259,7 @@ class Report:
         if not found:
             known = ", ".join(f"{name}:{at}" for name, at in there)
             raise ValueError(f"{line} accesses no memory in these launches; these lines do: {known}")
-        return max(found, key=lambda each: each[0].worst_cost)
+        return max(found, key=lambda each: (each[0].worst_cost / max(each[0].worst_ideal, 1), each[0].worst_cost))
 
     def to_dict(self) -> dict[str, Any]:
         """Of plain types, for JSON: the device, rows as in the table, and every launch's counts."""

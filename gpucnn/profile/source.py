@@ -17,7 +17,7 @@ from pathlib import Path
 Line = tuple[str, int]
 """A source file, from the project's folder on, and a line of it."""
 
-_LAYER = re.compile(r"(^|/)simt/[^/]*\.h$")
+_LAYER = re.compile(r"(^|/)(simt/[^/]*|common/pack)\.h$")
 """Headers that kernels access memory through: the line that counts is that of their caller."""
 
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 RESOURCE_COLORS = {"dram": "#0069a8", "l2": "#58a6d6", "l1": "#2f8f6b", "fp32": "#c04f00", "tensor": "#8a5a9e"}
 """Of bars, by the resource's name."""
 
-_BAR, _GAP, _NAMES = 12, 16, 380
+_BAR, _GAP, _NAMES = 12, 16, 440
+_LEAST = 44
+"""Pixels for a kernel with two lines of text."""
 _CELL = 18
 _STOPS = ["#d8e6f1", "#58a6d6", "#c04f00", "#7a1f00"]
 """From one turn or lane in a cell to 32 of them."""
@@ -27,10 +29,11 @@ _STOPS = ["#d8e6f1", "#58a6d6", "#c04f00", "#7a1f00"]
 
 @dataclass(frozen=True)
 class KernelBars:
-    """A kernel's name, and microseconds that each resource needs."""
+    """A kernel's name, microseconds that each resource needs, and a quieter line below the name."""
 
     name: str
     microseconds: dict[str, float]
+    detail: str = ""
 
 
 def bounds_chart(kernels: Sequence[KernelBars], path: str | os.PathLike[str], title: str, line: str = "") -> Path:
@@ -54,7 +57,7 @@ def bounds_chart(kernels: Sequence[KernelBars], path: str | os.PathLike[str], ti
     if not kernels:
         raise ValueError("kernels: is empty; the chart needs at least one")
     used = [name for name in RESOURCE_COLORS if any(kernel.microseconds.get(name, 0) > 0 for kernel in kernels)]
-    group = _BAR * max(1, len(used)) + _GAP
+    group = max(_BAR * max(1, len(used)) + _GAP, _LEAST if any(kernel.detail for kernel in kernels) else 0)
     top, height = style.HEADER + 40, group * len(kernels)
     figure = style.new_figure(style.WIDTH, top + height + 78)
     style.write_header(figure, title, line)
@@ -69,15 +72,20 @@ def bounds_chart(kernels: Sequence[KernelBars], path: str | os.PathLike[str], ti
         longest = max(kernel.microseconds.values())
         for bar, name in enumerate(used):
             value = kernel.microseconds.get(name, 0.0)
-            centre = row * group + _GAP / 2 + _BAR * (bar + 0.5)
+            centre = row * group + group / 2 + _BAR * (bar + 0.5 - len(used) / 2)
             axes.barh(centre, value, height=_BAR - 2, color=RESOURCE_COLORS[name], linewidth=0)
             if value == longest and value > 0:
                 axes.annotate(
                     f"{value:.3g}", (value, centre), xytext=(4, 0), textcoords="offset points", va="center",
                     fontsize=style.points(12), color=style.INK, fontfamily=style.FONT,
                 )  # fmt: skip
-        text = style.fit(figure, kernel.name, _NAMES - style.MARGIN - 16, style.LABEL)
-        style.write(figure, text, _NAMES - 12, top + row * group + group / 2 + 5, style.LABEL, across="right")
+        middle = top + row * group + group / 2
+        for text, kind, y in (
+            (kernel.name, style.LABEL, middle + (-4 if kernel.detail else 5)),
+            (kernel.detail, style.NOTE, middle + 13),
+        ):
+            fitting = style.fit(figure, text, _NAMES - style.MARGIN - 16, kind)
+            style.write(figure, fitting, _NAMES - 12, y, kind, across="right")
     axes.set_ylim(height, 0)
     axes.set_xlim(0, max(max(kernel.microseconds.values()) for kernel in kernels) or 1.0)
     axes.set_yticks([])
