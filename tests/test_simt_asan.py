@@ -17,6 +17,8 @@ HERE = Path(__file__).resolve().parent
 FILES = [path.name for path in sorted(HERE.glob("test_*.py")) if "(simt: ModuleType" in path.read_text("utf-8")]
 FILES.remove(Path(__file__).name)  # which says so too
 FILES.remove("test_simt_training.py")  # too long for it: each kernel is run by its own tests
+PROCESSES = 9  # of which each takes seconds to start; neighbours, which are often alike, in different ones
+TOGETHER = [FILES[first::PROCESSES] for first in range(PROCESSES)]
 
 
 def environment() -> dict[str, str]:
@@ -27,14 +29,17 @@ def environment() -> dict[str, str]:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_kernels_do_nothing_undefined(file: str) -> None:
-    """The file's tests that take the fixture `simt`, with its asan flavour."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "asan", str(HERE / file)]
-    done = subprocess.run(command, cwd=HERE.parent, env=environment(), capture_output=True, text=True, timeout=600)
+@pytest.mark.parametrize("files", TOGETHER, ids=" ".join)
+def test_kernels_do_nothing_undefined(files: list[str]) -> None:
+    """The files' tests that take the fixture `simt`, with its asan flavour. A report ends the process: the last test
+    that is named is the one."""
+    paths = [str(HERE / file) for file in files]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-m", "asan", *paths]
+    done = subprocess.run(command, cwd=HERE.parent, env=environment(), capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\b[1-9][0-9]* passed", done.stdout), done.stdout
-    assert "skipped" not in done.stdout
+    for file in files:
+        assert re.search(rf"\b{file}::\S.*\bPASSED\b", done.stdout), f"{file}: {done.stdout}"
+    assert "SKIPPED" not in done.stdout
 
 
 def test_there_are_such_files() -> None:

@@ -188,10 +188,9 @@ class Conv2d(Function):
     def forward(
         ctx: Any, x: Array, w: Array, bias: Array | None, *, problem: Conv2dProblem, kernel: str | None = None
     ) -> Array:
-        x, w = to_nhwc(x), to_nhwc(w)
-        ctx.problem = problem
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None)
-        return from_nhwc(fprop(problem, x, w, _contiguous(bias), kernel=kernel, like=x))
+        y, *saved = _forward(ctx, x, w, bias, False, problem, kernel)
+        ctx.save_for_backward(*saved)
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
@@ -206,10 +205,8 @@ class Conv2dReLU(Function):
     def forward(
         ctx: Any, x: Array, w: Array, bias: Array | None, *, problem: Conv2dProblem, kernel: str | None = None
     ) -> Array:
-        x, w = to_nhwc(x), to_nhwc(w)
-        ctx.problem = problem
-        y = from_nhwc(fprop(problem, x, w, _contiguous(bias), True, kernel=kernel, like=x))
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None, y)
+        y, *saved = _forward(ctx, x, w, bias, True, problem, kernel)
+        ctx.save_for_backward(*saved, y)
         return y
 
     @staticmethod
@@ -219,8 +216,14 @@ class Conv2dReLU(Function):
         return _gradients(ctx, relu_grad(None, dy, to_nhwc(y), like=dy), x, w)
 
 
-def _contiguous(bias: Array | None) -> Array | None:
-    return None if bias is None else contiguous(bias)
+def _forward(
+    ctx: Any, x: Array, w: Array, bias: Array | None, relu: bool, problem: Conv2dProblem, kernel: str | None
+) -> tuple[Array, Array | None, Array | None]:
+    """y, and the x and w that backward needs, in memory order."""
+    x, w, bias = to_nhwc(x), to_nhwc(w), None if bias is None else contiguous(bias)
+    ctx.problem = problem
+    y = from_nhwc(fprop(problem, x, w, bias, relu, kernel=kernel, like=x))
+    return y, x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None
 
 
 def _gradients(ctx: Any, dy: Array, x: Array, w: Array) -> tuple[Array | None, ...]:
