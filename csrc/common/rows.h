@@ -9,11 +9,13 @@
 //   Row row;
 //   row.open(x + i * columns, columns);
 //   row.each([&](float value, int column) { ... });                       in every thread, for the values it owns
+//   row.packs([&](const Floats<Row::kWidth>& pack, int column) { ... });  the same, by accesses
 //   total = Row::sum(part);                                               over the row's threads, in each of them
 //   row.write(y + i * columns, [&](float value, int column) { return ...; });
 //
-// All threads of the owner call each of these. kWide: a whole number of 16-byte packs a row and aligned addresses; else
-// elements go one by one.
+// All threads of the owner call each of these. kWidth: elements of an access, as many as 16 bytes hold where a row is a
+// whole number of such packs and addresses are aligned, else 1; or four of 16 bits where there are float32 beside them,
+// so that a warp's accesses to either have no gaps.
 #pragma once
 
 #include "common/pack.h"
@@ -30,11 +32,11 @@ inline constexpr int kHeldColumns = 32 * kHeldOfLane;
 inline constexpr int kSlimLanes = 4;
 inline constexpr int kSlimColumns = kSlimLanes * kHeldOfLane;
 
-template <typename T_, bool kWide, int kLanes = 32>
+template <typename T_, int kWidth_, int kLanes = 32>
 struct HeldRow {
   using T = T_;
   static constexpr int kThreads = kLanes;  // of a row
-  static constexpr int kWidth = kWide ? kPack<T> : 1;
+  static constexpr int kWidth = kWidth_;
   static constexpr int kHeld = kHeldOfLane;
   static_assert(kHeld % kWidth == 0, "whole packs");
 
@@ -62,12 +64,35 @@ struct HeldRow {
     });
   }
 
+  // body(pack, its first column)
+  template <typename Body>
+  __device__ __forceinline__ void packs(Body body) const {
+    each_pack([&](int i, int column) {
+      Floats<kWidth> pack;
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) pack[j] = held[i + j];
+      body(pack, column);
+    });
+  }
+
   template <typename Body>
   __device__ __forceinline__ void each(Body body) const {
     each_pack([&](int i, int column) {
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) body(held[i + j], column + j);
     });
+  }
+
+  // The value at a column, 0 where there is none. Of several rows of a warp each has it in a sector of its own, so
+  // there it comes from registers; `at` is where it lies in memory.
+  __device__ __forceinline__ float pick(const T* at, std::int64_t column) const {
+    if constexpr (kThreads == 32) {
+      return column >= 0 && column < columns ? simt::to_float(*at) : 0.0f;
+    } else {
+      float found = 0.0f;
+      each([&](float value, int i) { found = i == column ? value : found; });
+      return sum(found);
+    }
   }
 
   // As each(), with the values of another row beside them.
@@ -117,11 +142,11 @@ struct HeldRow {
   }
 };
 
-template <typename T_, bool kWide>
+template <typename T_, int kWidth_>
 struct StreamedRow {
   using T = T_;
   static constexpr int kThreads = kRowThreads;
-  static constexpr int kWidth = kWide ? kPack<T> : 1;
+  static constexpr int kWidth = kWidth_;
 
   const T* from;
   int columns;  // [0, 2^31)
@@ -140,12 +165,20 @@ struct StreamedRow {
   }
 
   template <typename Body>
+  __device__ __forceinline__ void packs(Body body) const {
+    each_pack([&](int column) { body(load<kWidth>(from + column), column); });
+  }
+
+  template <typename Body>
   __device__ __forceinline__ void each(Body body) const {
-    each_pack([&](int column) {
-      const Floats<kWidth> pack = load<kWidth>(from + column);
+    packs([&](const Floats<kWidth>& pack, int column) {
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) body(pack[j], column + j);
     });
+  }
+
+  __device__ __forceinline__ float pick(const T* at, std::int64_t column) const {
+    return column >= 0 && column < columns ? simt::to_float(*at) : 0.0f;
   }
 
   template <typename Body>
@@ -200,9 +233,9 @@ struct Exponentials {
   float sum;      // of exp(value - largest)
 };
 
-template <typename T, bool kWide, int kLanes>
-__device__ __forceinline__ Exponentials exponentials(const HeldRow<T, kWide, kLanes>& row) {
-  using Row = HeldRow<T, kWide, kLanes>;
+template <typename T, int kWidth, int kLanes>
+__device__ __forceinline__ Exponentials exponentials(const HeldRow<T, kWidth, kLanes>& row) {
+  using Row = HeldRow<T, kWidth, kLanes>;
   float largest = -INFINITY, sum = 0.0f;
   row.each([&](float value, int) { largest = fmaxf(largest, value); });
   largest = Row::largest(largest);
@@ -211,9 +244,9 @@ __device__ __forceinline__ Exponentials exponentials(const HeldRow<T, kWide, kLa
 }
 
 // In one pass over memory ("online"): a thread's sum is scaled anew where a larger value comes.
-template <typename T, bool kWide>
-__device__ __forceinline__ Exponentials exponentials(const StreamedRow<T, kWide>& row) {
-  using Row = StreamedRow<T, kWide>;
+template <typename T, int kWidth>
+__device__ __forceinline__ Exponentials exponentials(const StreamedRow<T, kWidth>& row) {
+  using Row = StreamedRow<T, kWidth>;
   float largest = -INFINITY, sum = 0.0f;
   row.each_pack([&](int column) {
     const Floats<Row::kWidth> pack = load<Row::kWidth>(row.from + column);
@@ -240,13 +273,13 @@ struct RowType {
 };
 
 // What launch(RowType<Row>{}) returns for the kind of row that fits.   aligned: all addresses to 16 bytes
-template <typename T, typename Launch>
+template <typename T, int kWide = kPack<T>, typename Launch>
 [[nodiscard]] simt::Status with_row(bool aligned, std::int64_t columns, Launch launch) {
-  const bool wide = aligned && columns % kPack<T> == 0;
+  const bool wide = aligned && columns % kWide == 0;
   if (columns <= kHeldColumns) {
-    return wide ? launch(RowType<HeldRow<T, true>>{}) : launch(RowType<HeldRow<T, false>>{});
+    return wide ? launch(RowType<HeldRow<T, kWide>>{}) : launch(RowType<HeldRow<T, 1>>{});
   }
-  return wide ? launch(RowType<StreamedRow<T, true>>{}) : launch(RowType<StreamedRow<T, false>>{});
+  return wide ? launch(RowType<StreamedRow<T, kWide>>{}) : launch(RowType<StreamedRow<T, 1>>{});
 }
 
 // As with_row(), with four lanes for a row where that is enough: for kernels that go on with columns = 0 beyond the
@@ -254,8 +287,8 @@ template <typename T, typename Launch>
 template <typename T, typename Launch>
 [[nodiscard]] simt::Status with_slim_row(bool aligned, std::int64_t columns, Launch launch) {
   if (columns > kSlimColumns) return with_row<T>(aligned, columns, launch);
-  return aligned && columns % kPack<T> == 0 ? launch(RowType<HeldRow<T, true, kSlimLanes>>{})
-                                            : launch(RowType<HeldRow<T, false, kSlimLanes>>{});
+  return aligned && columns % kPack<T> == 0 ? launch(RowType<HeldRow<T, kPack<T>, kSlimLanes>>{})
+                                            : launch(RowType<HeldRow<T, 1, kSlimLanes>>{});
 }
 
 }  // namespace gpucnn

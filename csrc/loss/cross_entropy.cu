@@ -41,6 +41,16 @@ __device__ __forceinline__ float weight_of(const T* weight, std::int64_t c) {
   return weight == nullptr ? 1.0f : simt::to_float(weight[c]);
 }
 
+// Of kCount classes from c on.
+template <int kCount, typename T>
+__device__ __forceinline__ Floats<kCount> weights_of(const T* weight, std::int64_t c) {
+  if (weight != nullptr) return load<kCount>(weight + c);
+  Floats<kCount> ones;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) ones[i] = 1.0f;
+  return ones;
+}
+
 template <typename Row>
 __global__ void __launch_bounds__(kRowThreads, 2)
     cross_entropy_fprop_kernel(const CrossEntropy p, const Rows<typename Row::T> rows, std::int64_t rows_of_block,
@@ -64,10 +74,16 @@ __global__ void __launch_bounds__(kRowThreads, 2)
     const float of_sum = logf(found.sum), of_largest = largest;
     if (rows.probabilities != nullptr) {
       float part = 0.0f, mass = 0.0f;
-      row.each(rows.probabilities + i * columns, [&](float value, float q, int c) {
-        const float mass_of_class = (q * kept + spread) * weight_of(rows.weight, c);
-        part -= mass_of_class * (value - of_largest - of_sum);
-        mass += mass_of_class;
+      const T* const probabilities = rows.probabilities + i * columns;
+      row.packs([&](const Floats<Row::kWidth>& values, int c) {
+        const Floats<Row::kWidth> q = load<Row::kWidth>(probabilities + c);
+        const Floats<Row::kWidth> weights = weights_of<Row::kWidth>(rows.weight, c);
+#pragma unroll
+        for (int j = 0; j < Row::kWidth; ++j) {
+          const float mass_of_class = (q[j] * kept + spread) * weights[j];
+          part -= mass_of_class * (values[j] - of_largest - of_sum);
+          mass += mass_of_class;
+        }
       });
       of_row = Row::sum(part);
       mass = Row::sum(mass);
@@ -75,18 +91,23 @@ __global__ void __launch_bounds__(kRowThreads, 2)
     } else {
       const std::int64_t label = is_row ? rows.targets[i] : p.ignore_index;
       const bool counts = label != p.ignore_index, is_class = label >= 0 && label < p.classes;
+      const float score = row.pick(rows.scores + i * columns + label, label);
       if (counts && !is_class) {
         if (is_first) raise_flag(flag, Trouble::kLabel, i);
         largest = divisor = of_row = not_a_number();
       } else if (counts) {
         divisor = weight_of(rows.weight, label);
-        of_row = -divisor * (simt::to_float(rows.scores[i * columns + label]) - largest - of_sum) * kept;
+        of_row = -divisor * (score - largest - of_sum) * kept;
       } else {
         divisor = 0.0f;
       }
       if (p.label_smoothing > 0.0f) {
         float part = 0.0f;
-        row.each([&](float value, int c) { part += weight_of(rows.weight, c) * (value - of_largest - of_sum); });
+        row.packs([&](const Floats<Row::kWidth>& values, int c) {
+          const Floats<Row::kWidth> weights = weights_of<Row::kWidth>(rows.weight, c);
+#pragma unroll
+          for (int j = 0; j < Row::kWidth; ++j) part += weights[j] * (values[j] - of_largest - of_sum);
+        });
         part = Row::sum(part);
         if (counts) of_row -= spread * part;
       }
@@ -126,6 +147,8 @@ __global__ void __launch_bounds__(kThreads)
     const float largest = statistics[i], of_sum = statistics[p.rows + i];
     const float from_above = simt::to_float(dy[p.reduction == Reduction::none ? i : 0]) * share;
     Floats<kWidth> values = load<kWidth>(rows.scores + index);
+    Floats<kWidth> weights{};
+    if (rows.probabilities != nullptr || p.label_smoothing > 0.0f) weights = weights_of<kWidth>(rows.weight, first);
     if (rows.probabilities == nullptr) {
       const std::int64_t label = rows.targets[i];
       const bool counts = label != p.ignore_index, is_class = label >= 0 && label < p.classes;
@@ -135,20 +158,20 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) {
         float value = expf(values[j] - largest - of_sum) * whole;
-        if (p.label_smoothing > 0.0f) value -= row * spread * weight_of(rows.weight, first + j);
+        if (p.label_smoothing > 0.0f) value -= row * spread * weights[j];
         values[j] = first + j == label ? value - hit * row : value;
       }
     } else if (by_probabilities) {
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) {
-        values[j] = -kept * weight_of(rows.weight, first + j) * (values[j] - largest - of_sum) * from_above;
+        values[j] = -kept * weights[j] * (values[j] - largest - of_sum) * from_above;
       }
     } else {
       const Floats<kWidth> q = load<kWidth>(rows.probabilities + index);
       const float mass = statistics[2 * p.rows + i];
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) {
-        const float of_class = (q[j] * kept + spread) * weight_of(rows.weight, first + j);
+        const float of_class = (q[j] * kept + spread) * weights[j];
         values[j] = (expf(values[j] - largest - of_sum) * mass - of_class) * from_above;
       }
     }
@@ -162,7 +185,7 @@ template <typename T>
 simt::Status cross_entropy_fprop(const CrossEntropy& p, const Rows<T>& rows, T* loss, float* statistics, float* total,
                                  unsigned* memory, std::int64_t* flag, bool check_loss, simt::Stream stream) {
   if (p.rows == 0 && p.reduction == Reduction::none) return simt::kSuccess;
-  return with_slim_row<T>(are_aligned(rows.scores, rows.probabilities), p.classes, [&](auto type) {
+  return with_slim_row<T>(are_aligned(rows.scores, rows.probabilities, rows.weight), p.classes, [&](auto type) {
     const Shares shares = shares_of(p.rows, type.kTogether);
     return simt::launch(cross_entropy_fprop_kernel<typename decltype(type)::type>, dim3(shares.blocks),
                         dim3(kRowThreads), 0, stream, p, rows, shares.each, loss, statistics, total, memory, flag,
@@ -174,7 +197,7 @@ template <typename T>
 simt::Status cross_entropy_dgrad(const CrossEntropy& p, const Rows<T>& rows, const T* dy, const float* statistics,
                                  const float* total, T* gradient, bool by_probabilities, simt::Stream stream) {
   if (p.rows == 0 || p.classes == 0) return simt::kSuccess;
-  const bool wide = p.classes % kPack<T> == 0 && are_aligned(rows.scores, rows.probabilities, gradient);
+  const bool wide = p.classes % kPack<T> == 0 && are_aligned(rows.scores, rows.probabilities, rows.weight, gradient);
   const auto kernel = wide ? cross_entropy_dgrad_kernel<T, kPack<T>> : cross_entropy_dgrad_kernel<T, 1>;
   unsigned blocks = 0;
   const std::int64_t items = p.rows * p.classes / (wide ? kPack<T> : 1);

@@ -97,6 +97,16 @@ struct Place {
     end = min(begin + c.rows_of_split, c.rows);
   }
 
+  // Of the block's channels the first one, and how many there are.
+  template <int kWidth>
+  __device__ __forceinline__ int first_channel(const Columns& c) const {
+    return (tile << c.across_log2) * kWidth;
+  }
+  template <int kWidth>
+  __device__ __forceinline__ int channels(const Columns& c) const {
+    return min(c.across() * kWidth, c.channels - first_channel<kWidth>(c));
+  }
+
   // Where the thread's channels of row 0 begin in an array (B,M,C).
   template <int kWidth>
   __device__ __forceinline__ std::int64_t offset(const Columns& c) const {
@@ -113,15 +123,23 @@ struct Raw {
   __device__ __forceinline__ float operator[](int i) const { return simt::to_float(access.elements[i]); }
 };
 
-// Copies numbers of the block's channels into shared memory: to[i * kTileChannels<kWidth> + channel of the tile] =
-// value(i, channel). Ends with a barrier.
+// Floats of shared memory that stage() needs for each number. The first four channels of all packs lie together, then
+// the next four, half of the banks beyond: so neither side has bank conflicts.
+template <int kWidth>
+constexpr int kQuadLine = kWidth <= 4 ? kTileChannels<kWidth> : kColumnThreads * 4 + 16;
+template <int kWidth>
+constexpr int kStaged = kQuadLine<kWidth> * (kWidth <= 4 ? 1 : kWidth / 4);
+
+// Copies numbers of the block's channels into shared memory: number i of the tile's channel becomes value(i, channel).
+// Ends with a barrier.
 template <int kWidth, int kCount, typename Value>
 __device__ __forceinline__ void stage(const Columns& c, const Place& at, float* to, Value value) {
-  const int first = (at.tile << c.across_log2) * kWidth;
-  const int count = min(c.across() * kWidth, c.channels - first);
+  constexpr int kQuad = kWidth < 4 ? kWidth : 4;
+  const int first = at.first_channel<kWidth>(c), count = at.channels<kWidth>(c);
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kColumnThreads) {
+    const int place = i % kWidth / kQuad * kQuadLine<kWidth> + i / kWidth * kQuad + i % kQuad;
 #pragma unroll
-    for (int j = 0; j < kCount; ++j) to[j * kTileChannels<kWidth> + i] = value(j, first + i);
+    for (int j = 0; j < kCount; ++j) to[j * kStaged<kWidth> + place] = value(j, first + i);
   }
   __syncthreads();
 }
@@ -129,8 +147,33 @@ __device__ __forceinline__ void stage(const Columns& c, const Place& at, float* 
 // The thread's own of the numbers that stage() has copied, `number` of kCount. Beyond the row: any.
 template <int kWidth>
 __device__ __forceinline__ Floats<kWidth> staged(const Columns& c, const Place& at, const float* from, int number) {
+  constexpr int kQuad = kWidth < 4 ? kWidth : 4;
   const int column = at.pack - (at.tile << c.across_log2);
-  return load<kWidth>(from + number * kTileChannels<kWidth> + column * kWidth);
+  Floats<kWidth> result;
+#pragma unroll
+  for (int i = 0; i < kWidth; i += kQuad) {
+    const Floats<kQuad> quad =
+        load<kQuad>(from + number * kStaged<kWidth> + i / kQuad * kQuadLine<kWidth> + column * kQuad);
+#pragma unroll
+    for (int j = 0; j < kQuad; ++j) result[i + j] = quad[j];
+  }
+  return result;
+}
+
+// From the sums of one channel of all threads' packs in shared memory to those of the next one. So much more than a
+// multiple of the banks that write_channels() has no conflicts.
+template <int kWidth>
+constexpr int kSumsLine = kColumnThreads + (kWidth == 1 ? 0 : 32 / kWidth);
+
+// Channel number j of pack k, which lies at from[j * kSumsLine + k], to memory, for the block's channels: its threads
+// lie along them, not along packs, so that nothing is left out between what a warp writes. Begins with a barrier.
+template <int kWidth>
+__device__ __forceinline__ void write_channels(const Columns& c, const Place& at, const float* from, float* to) {
+  __syncthreads();
+  const int first = at.first_channel<kWidth>(c), count = at.channels<kWidth>(c);
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kColumnThreads) {
+    to[first + i] = from[i % kWidth * kSumsLine<kWidth> + i / kWidth];
+  }
 }
 
 // The columns of the passes that take sums: the splits depend on M and C alone, whatever the addresses allow.

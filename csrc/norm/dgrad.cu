@@ -22,7 +22,7 @@ template <typename T, int kWidth>
 __global__ void __launch_bounds__(kColumnThreads, 2)
     dgrad_kernel(const T* dy, const T* __restrict__ x, const T* __restrict__ y, const float* __restrict__ coefficients,
                  T* dx, T* __restrict__ passed, Columns c, std::int64_t sets_channels, float limit) {
-  SIMT_SHARED(float, shared, [4 * kTileChannels<kWidth>]);
+  SIMT_SHARED(float, shared, [4 * kStaged<kWidth>]);
   const Place at(c);
   stage<kWidth, 4>(c, at, shared, [&](int number, int channel) {
     return coefficients[number * sets_channels + at.set * c.channels + channel];

@@ -23,8 +23,9 @@ __global__ void __launch_bounds__(kColumnThreads, 2)
     gradient_sums_kernel(const T* __restrict__ dy, const T* __restrict__ x, const T* __restrict__ y,
                          const double* __restrict__ mean, T* __restrict__ passed, float* __restrict__ partial,
                          Columns c, float limit) {
-  SIMT_SHARED(float, shared, [2][kWidth][kColumnThreads]);
+  SIMT_SHARED(float, shared, [2][kWidth][kSumsLine<kWidth>]);
   const Place at(c);
+  static_assert(kStaged<kWidth> <= 2 * kWidth * kSumsLine<kWidth>);
   float* const flat = &shared[0][0][0];
   stage<kWidth, 1>(c, at, flat, [&](int, int channel) {
     return x ? static_cast<float>(mean[at.set * c.channels + channel]) : 0.0f;
@@ -79,16 +80,9 @@ __global__ void __launch_bounds__(kColumnThreads, 2)
       }
     }
   }
-  if (at.line == 0 && at.is_mine) {
-    float* const to = partial + (at.set * c.splits + at.split) * 2 * c.channels + std::int64_t{at.pack} * kWidth;
-    Floats<kWidth> result;
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) result[j] = total[j];
-    store(to, result);
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) result[j] = products[j];
-    store(to + c.channels, result);
-  }
+  float* const to = partial + (at.set * c.splits + at.split) * 2 * c.channels;
+  write_channels<kWidth>(c, at, &shared[0][0][0], to);
+  write_channels<kWidth>(c, at, &shared[1][0][0], to + c.channels);
 }
 
 }  // namespace
@@ -97,7 +91,7 @@ template <typename T>
 simt::Status norm_gradient_sums(const NormProblem& p, const T* dy, const T* x, const T* y, const double* mean,
                                 T* passed, float* partial, simt::Stream stream) {
   if (p.empty()) return simt::kSuccess;
-  const bool wide = width_of<T>(p, dy, x, y, passed, partial) > 1;
+  const bool wide = width_of<T>(p, dy, x, y, passed) > 1;
   const Columns c = summed_columns(p, sizeof(T), wide ? kPack<T> : 1);
   return launch_columns(p, c, stream, wide ? gradient_sums_kernel<T, kPack<T>> : gradient_sums_kernel<T, 1>, dy, x,
                         p.cut ? y : nullptr, mean, passed, partial, c, p.limit);

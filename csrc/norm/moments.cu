@@ -27,8 +27,8 @@ template <typename T, int kWidth>
 __global__ void __launch_bounds__(kColumnThreads)
     moments_kernel(const T* __restrict__ x, float* __restrict__ partial, Columns c) {
   constexpr int kRows = kWidth > 4 ? 4 : 8;  // in flight: 64 or 128 bytes a thread
-  SIMT_SHARED(float, means, [kWidth][kColumnThreads]);
-  SIMT_SHARED(float, squares, [kWidth][kColumnThreads]);
+  SIMT_SHARED(float, means, [kWidth][kSumsLine<kWidth>]);
+  SIMT_SHARED(float, squares, [kWidth][kSumsLine<kWidth>]);
   SIMT_SHARED(float, counts, [kColumnThreads]);
   const Place at(c);
   const T* const from = x + at.offset<kWidth>(c);
@@ -85,17 +85,15 @@ __global__ void __launch_bounds__(kColumnThreads)
       }
     }
   }
-  if (at.line == 0 && at.is_mine) {
-    float* const to = partial + at.set * (2 * c.splits + 1) * c.channels + std::int64_t{at.pack} * kWidth;
-    float* const mine = to + std::int64_t{2} * at.split * c.channels;
-    Floats<kWidth> result;
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) result[j] = mean[j];
-    store(mine, result);
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) result[j] = square[j];
-    store(mine + c.channels, result);
-    if (at.split == 0) store(to + std::int64_t{2} * c.splits * c.channels, first);
+  float* const to = partial + at.set * (2 * c.splits + 1) * c.channels;
+  float* const mine = to + std::int64_t{2} * at.split * c.channels;
+  write_channels<kWidth>(c, at, &means[0][0], mine);
+  write_channels<kWidth>(c, at, &squares[0][0], mine + c.channels);
+  if (at.split == 0) {
+    float* const firsts = to + std::int64_t{2} * c.splits * c.channels;
+    const T* const row = x + at.set * c.rows * c.channels;
+    const int begin = at.first_channel<kWidth>(c), end = begin + at.channels<kWidth>(c);
+    for (int i = begin + me; i < end; i += kColumnThreads) firsts[i] = simt::to_float(row[i]);
   }
 }
 
@@ -115,7 +113,7 @@ std::int64_t norm_blocks(const NormProblem& p) {
 template <typename T>
 simt::Status norm_moments(const NormProblem& p, const T* x, float* partial, simt::Stream stream) {
   if (p.empty()) return simt::kSuccess;
-  const bool wide = width_of<T>(p, x, partial) > 1;
+  const bool wide = width_of<T>(p, x) > 1;
   const Columns c = summed_columns(p, sizeof(T), wide ? kPack<T> : 1);
   return launch_columns(p, c, stream, wide ? moments_kernel<T, kPack<T>> : moments_kernel<T, 1>, x, partial, c);
 }

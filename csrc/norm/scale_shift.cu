@@ -23,7 +23,7 @@ template <typename T, int kWidth>
 __global__ void __launch_bounds__(kColumnThreads, 2)
     scale_shift_kernel(const T* __restrict__ x, const T* __restrict__ residual, const float* __restrict__ coefficients,
                        T* __restrict__ y, Columns c, std::int64_t sets_channels, bool cut, float limit) {
-  SIMT_SHARED(float, shared, [3 * kTileChannels<kWidth>]);
+  SIMT_SHARED(float, shared, [3 * kStaged<kWidth>]);
   const Place at(c);
   stage<kWidth, 3>(c, at, shared, [&](int number, int channel) {
     return coefficients[number * sets_channels + at.set * c.channels + channel];

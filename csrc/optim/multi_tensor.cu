@@ -12,7 +12,7 @@
 // are
 //          more launches. A tensor without elements takes no block.
 // Block    256 threads, 4,096 elements of one tensor, which it finds in the table by halving.
-// Thread   packs of 16 bytes of the storage type, and as much state; elements one by one where one of the tensor's
+// Thread   packs of four: 16 bytes of float32, state among it; elements one by one where one of the tensor's
 // arrays
 //          is not aligned, and at its end.
 // Limits   2^31 blocks a launch; tensors of up to 2^38 elements.
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kThreads)
       (address(tensor.parameter) | address(tensor.gradient) | address(tensor.state[0]) | address(tensor.state[1])) %
           16 ==
       0;
-  constexpr int kWidth = kPack<T>;
+  constexpr int kWidth = kPack<float>;  // of 16 bits too, whose state is float32: accesses to it leave no gaps
   const std::int64_t packed = aligned ? begin + (end - begin) / kWidth * kWidth : begin;
   for (std::int64_t at = begin + threadIdx.x * kWidth; at < packed; at += kThreads * kWidth) {
     update<T, kWidth>(rule, tensor, at);

@@ -4,9 +4,11 @@
 //
 // Layout   x, dx (N,H,W,C), y, dy, sums (N,P,Q,C); sums are float32.
 // Block    256 consecutive packs of channels of the output, whatever pixels they belong to.
-// Thread   one pack: 16 bytes of neighbouring channels where they fill a pixel and all addresses are aligned, else one
-//          channel. Powers 1, 2, 1/2 and -1/2 are a few instructions, others a call of powf (one for each channel and
-//          tap, some 40 instructions).
+// Thread   one pack: four neighbouring channels where they fill a pixel and all addresses are aligned, else one
+// channel.
+//          Four, whatever the type, since their sums are 16 bytes: with more a warp's accesses would have gaps. Powers
+//          1, 2, 1/2 and -1/2 are a few instructions, others a call of powf (one for each channel and tap, some 40
+//          instructions).
 // Limits   what check() in problem.h asks for, dilation 1, a finite norm other than 0.
 // Bound    memory with norm 1 or 2: an element of x and of y and four bytes for its sum. 2x2 with stride 2 on N32 C64
 //          112x112: float32 103 + 26 + 26 MB, 51 us at 3.0 TB/s. Other norms: the powers, 26 M of them twice over.
@@ -20,6 +22,8 @@
 
 namespace gpucnn {
 namespace {
+
+constexpr int kTogether = 4;  // channels of a pack
 
 __device__ __forceinline__ float power(float value, float exponent) {
   if (exponent == 1.0f) return value;
@@ -103,7 +107,7 @@ __global__ void __launch_bounds__(kPixelThreads)
 template <typename T>
 simt::Status lp_pool2d_direct_fprop(const Pool2dProblem& p, double norm, const T* x, T* y, float* sums,
                                     simt::Stream stream) {
-  return by_width<kPack<T>>(
+  return by_width<kTogether>(
       p.C,
       [&](auto channels) {
         constexpr int kChannels = decltype(channels)::value;
@@ -117,7 +121,7 @@ simt::Status lp_pool2d_direct_fprop(const Pool2dProblem& p, double norm, const T
 template <typename T>
 simt::Status lp_pool2d_direct_dgrad(const Pool2dProblem& p, double norm, const T* dy, const T* x, const float* sums,
                                     T* dx, simt::Stream stream) {
-  return by_width<kPack<T>>(
+  return by_width<kTogether>(
       p.C,
       [&](auto channels) {
         constexpr int kChannels = decltype(channels)::value;

@@ -6,17 +6,17 @@
 //
 // Layout   x, dx (outer, reduced, inner); all others (outer, inner).
 // Thread   the first two: one element a pass over the grid, neighbours own neighbouring ones.
-// Warp     prod_grad: one row (o,i); lanes own every 32nd of its elements, twice: to count zeros, infinities, NaN and
-//          signs and multiply all others, in float64, then to divide each out again. Neighbouring lanes read
-//          neighbouring elements where inner is 1, else elements `inner` apart.
+// Block    prod_grad: some rows (o,i), as many neighbours as fill a warp where inner is not 1, and as many threads for
+//          each as are left. They go over their elements twice: to count zeros, infinities, NaN and signs and multiply
+//          all others, in float64, which a tree in shared memory puts together, then to divide each out again.
+//          Neighbouring threads read neighbouring elements, of a row or of neighbouring ones.
 // Limits   outer * reduced * inner below 2^38.
 // Bound    memory: the first two 8 bytes an element of float32, N32 C256 56x56, 206 MB, 69 us at the 3.0 TB/s that an
 // H100
-//          copies at; prod_grad 12, each in sectors of 32 where inner is not 1.
+//          copies at; prod_grad 12, of which 4 come from the caches.
 // Measured not run on hardware yet.
 #include "common/grid.h"
 #include "common/index.h"
-#include "common/reduce.h"
 #include "reduction/reduction.h"
 #include "simt/simt.h"
 
@@ -98,35 +98,65 @@ __device__ __forceinline__ float product_of(const Factors& f) {
   return f.negatives % 2 != 0 ? -size : size;
 }
 
+// How the threads of a block share rows (o,i): `across` neighbours, a power of 2, with kThreads / across threads each.
+struct Strips {
+  std::int64_t reduced, rows;  // rows that are neighbours: outer where inner is 1, else inner
+  std::int64_t items;          // of `across` rows
+  Divisor tiles;               // items that make up the neighbours
+  int across, down;
+  bool beside;  // whether threads side by side have rows side by side, or elements of a row
+};
+
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    prod_grad_kernel(const T* __restrict__ dy, const T* __restrict__ x, T* __restrict__ dx, std::int64_t rows,
-                     std::int64_t reduced, Divisor inner) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const std::int64_t step = std::int64_t{gridDim.x} * (kThreads / 32);
-  const std::int64_t first = std::int64_t{blockIdx.x} * (kThreads / 32) + threadIdx.x / 32;
-  for (std::int64_t row = first; row < rows; row += step) {  // [0, rows), the same for a warp
-    const Quotient at = inner.divide(row);
-    const std::int64_t begin = at.whole * reduced * inner.value + at.rest;
+    prod_grad_kernel(const T* __restrict__ dy, const T* __restrict__ x, T* __restrict__ dx, const Strips p) {
+  SIMT_SHARED(double, products, [kThreads]);
+  SIMT_SHARED(int, counts, [4][kThreads]);
+  const int thread = static_cast<int>(threadIdx.x);
+  const int mine = p.beside ? thread & (p.across - 1) : thread / p.down;  // [0, across)
+  const int first = p.beside ? thread / p.across : thread & (p.down - 1);
+  const int apart = p.beside ? p.across : 1;  // threads of a row from one another
+  const std::int64_t step = p.beside ? p.rows : 1;
+  for (std::int64_t item = blockIdx.x; item < p.items; item += gridDim.x) {
+    const Quotient tile = p.tiles.divide(item);
+    const std::int64_t row = std::int64_t{tile.rest} * p.across + mine;  // of the neighbours
+    const bool is_row = row < p.rows;
+    const std::int64_t begin = tile.whole * p.reduced * p.rows + (p.beside ? row : row * p.reduced);
     Factors all{1.0, 0, 0, 0, 0};
-    for (std::int64_t r = lane; r < reduced; r += 32) {
-      const float value = simt::to_float(x[begin + r * inner.value]);
+    for (std::int64_t r = first; r < (is_row ? p.reduced : 0); r += p.down) {
+      const float value = simt::to_float(x[begin + r * step]);
       count(all, value, 1);
       if (is_factor(value)) all.product *= static_cast<double>(value);
     }
-    const auto add = [](int a, int b) { return a + b; };
-    all.product = warp_reduce(all.product, [](double a, double b) { return a * b; });
-    all.zeros = warp_reduce(all.zeros, add);
-    all.infinities = warp_reduce(all.infinities, add);
-    all.nans = warp_reduce(all.nans, add);
-    all.negatives = warp_reduce(all.negatives, add);
-    const float slope = simt::to_float(dy[row]);
-    for (std::int64_t r = lane; r < reduced; r += 32) {
-      const float value = simt::to_float(x[begin + r * inner.value]);
-      Factors others = all;
-      count(others, value, -1);
-      if (is_factor(value)) others.product /= static_cast<double>(value);
-      dx[begin + r * inner.value] = simt::from_float<T>(slope * product_of(others));
+    for (int half = p.down / 2;; half /= 2) {
+      __syncthreads();  // what was read before may be overwritten
+      products[thread] = all.product;
+      counts[0][thread] = all.zeros;
+      counts[1][thread] = all.infinities;
+      counts[2][thread] = all.nans;
+      counts[3][thread] = all.negatives;
+      __syncthreads();
+      if (half == 0) break;
+      const int other = thread + half * apart;
+      if (first < half) {
+        all.product *= products[other];
+        all.zeros += counts[0][other];
+        all.infinities += counts[1][other];
+        all.nans += counts[2][other];
+        all.negatives += counts[3][other];
+      }
+    }
+    const int leader = thread - first * apart;
+    all = {products[leader], counts[0][leader], counts[1][leader], counts[2][leader], counts[3][leader]};
+    if (is_row && p.reduced > 0) {
+      const float slope = simt::to_float(dy[tile.whole * p.rows + row]);
+      for (std::int64_t r = first; r < p.reduced; r += p.down) {
+        const float value = simt::to_float(x[begin + r * step]);
+        Factors others = all;
+        count(others, value, -1);
+        if (is_factor(value)) others.product /= static_cast<double>(value);
+        dx[begin + r * step] = simt::from_float<T>(slope * product_of(others));
+      }
     }
   }
 }
@@ -147,11 +177,16 @@ simt::Status extremum_grad(const T* dy, const T* x, const T* y, const float* cou
 
 template <typename T>
 simt::Status prod_grad(const T* dy, const T* x, T* dx, const Extents& e, simt::Stream stream) {
-  const std::int64_t rows = e.outer * e.inner;
+  const bool beside = e.inner > 1;
+  const std::int64_t rows = beside ? e.inner : e.outer;
+  int down = beside ? kThreads / 32 : 1;
+  while (down < kThreads && (beside ? kThreads / down >= 2 * rows : down < e.reduced)) down *= 2;
+  const int across = kThreads / down;
+  const std::int64_t tiles = blocks_of(across, rows), items = (beside ? e.outer : 1) * tiles;
+  const Strips strips{e.reduced, rows, items, divisor_of(tiles), across, down, beside};
   unsigned blocks = 0;
-  if (const auto status = one_wave(rows * 32, kThreads, &blocks); status != simt::kSuccess) return status;
-  return simt::launch(prod_grad_kernel<T>, dim3(blocks), dim3(kThreads), 0, stream, dy, x, dx, rows, e.reduced,
-                      divisor_of(e.inner));
+  if (const auto status = one_wave(items * kThreads, kThreads, &blocks); status != simt::kSuccess) return status;
+  return simt::launch(prod_grad_kernel<T>, dim3(blocks), dim3(kThreads), 0, stream, dy, x, dx, strips);
 }
 
 template simt::Status var_grad(const float*, const float*, const float*, const float*, float*, const Extents&, float,

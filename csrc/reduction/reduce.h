@@ -6,7 +6,8 @@
 //          split of it; lanes read neighbouring packs of 16 bytes. Combined by shuffles, then over the block's warps.
 // Columns  inner > 1: a block has up to 32 neighbouring packs of columns and 8 or more rows of threads, each of which
 //          goes down every so-many-th row: a warp reads up to 512 contiguous bytes. Combined over the rows of threads
-//          by a tree in shared memory, whose accesses are to neighbouring words.
+//          by a tree in shared memory, whose accesses are to neighbouring words. What belongs to columns is read and
+//          written by as many threads as there are columns, so that a warp's accesses have no gaps.
 // Order    fixed by `reduced`, `inner` and the type.
 // Limits   sizes: outer * splits and the tiles of columns below 2^62, reduced below 2^61; where a row, or a row of
 //          columns, is no multiple of 16 bytes or begins elsewhere, elements are read one by one.
@@ -54,26 +55,23 @@ struct Results {
     return value;
   }
 
-  // Results i, i + 1, ... as one pack, or one result.
-  template <int kCount>
-  __device__ __forceinline__ void write(std::int64_t i, Floats<kCount> values, const Floats<kCount>& centres) const {
+  // Result i.
+  __device__ __forceinline__ void write(std::int64_t i, float value, float centre_value) const {
     if (partial != nullptr) {
-      store(partial + i, values);
+      partial[i] = value;
       return;
     }
-#pragma unroll
-    for (int j = 0; j < kCount; ++j) values[j] = finished(values[j], centres[j]);
-    if (storage == Storage::float32) store(static_cast<float*>(y) + i, values);
-    if (storage == Storage::float16) store(static_cast<simt::half*>(y) + i, values);
-    if (storage == Storage::bfloat16) store(static_cast<simt::bfloat16*>(y) + i, values);
+    value = finished(value, centre_value);
+    if (storage == Storage::float32) static_cast<float*>(y)[i] = value;
+    if (storage == Storage::float16) static_cast<simt::half*>(y)[i] = simt::from_float<simt::half>(value);
+    if (storage == Storage::bfloat16) static_cast<simt::bfloat16*>(y)[i] = simt::from_float<simt::bfloat16>(value);
   }
 
-  template <int kCount>
-  __device__ __forceinline__ Floats<kCount> centres_at(std::int64_t i) const {
-    if (centre == nullptr) return {};
-    if (centre_storage == Storage::float32) return load<kCount>(static_cast<const float*>(centre) + i);
-    if (centre_storage == Storage::float16) return load<kCount>(static_cast<const simt::half*>(centre) + i);
-    return load<kCount>(static_cast<const simt::bfloat16*>(centre) + i);
+  __device__ __forceinline__ float centre_at(std::int64_t i) const {
+    if (centre == nullptr) return 0.0f;
+    if (centre_storage == Storage::float32) return static_cast<const float*>(centre)[i];
+    if (centre_storage == Storage::float16) return simt::to_float(static_cast<const simt::half*>(centre)[i]);
+    return simt::to_float(static_cast<const simt::bfloat16*>(centre)[i]);
   }
 };
 
@@ -100,7 +98,7 @@ __global__ void __launch_bounds__(kReduceThreads, 4)
       const Quotient at = p.splits.divide(item);
       const T* row = x + at.whole * p.reduced;
       const std::int64_t begin = at.rest * p.split, end = min(begin + p.split, p.reduced);
-      centre = F::centre(results.centres_at<1>(at.whole)[0]);
+      centre = F::centre(results.centre_at(at.whole));
       Floats<kPack<T>> sums;
 #pragma unroll
       for (int j = 0; j < kPack<T>; ++j) sums[j] = F::kStart;
@@ -131,7 +129,7 @@ __global__ void __launch_bounds__(kReduceThreads, 4)
         result = F::combine(result, __shfl_xor_sync(0xffffffffu, result, distance));
       }
     }
-    if (active && lane == 0) results.write<1>(item, {{result}}, {{centre}});
+    if (active && lane == 0) results.write(item, result, centre);
   }
 }
 
@@ -143,34 +141,52 @@ struct Columns {
   bool in_packs;
 };
 
+// From the column number i of all threads in shared memory to the next: so much more than a multiple of the banks that
+// neither packs side by side nor columns side by side share one.
+template <typename T>
+inline constexpr int kColumnPitch = kReduceThreads + 32 / kPack<T>;
+
 template <typename F, typename T>
 __global__ void __launch_bounds__(kReduceThreads, 4)
     reduce_columns_kernel(const T* __restrict__ x, const Columns p, float exponent, const Results results) {
   constexpr int kWidth = kPack<T>;
-  SIMT_SHARED(float, shared, [kWidth][kReduceThreads]);
+  SIMT_SHARED(float, shared, [kWidth][kColumnPitch<T>]);
   const int thread = static_cast<int>(threadIdx.x), lane = thread & (p.lanes - 1), row = thread >> p.shift;
   const int rows = kReduceThreads >> p.shift;
+  // Where a column of the tile lies in shared memory: a thread's are side by side in packs, else those of its
+  // neighbours.
+  const auto place = [&](int column) {
+    const int number = p.in_packs ? column % kWidth : column >> p.shift;
+    const int owner = p.in_packs ? column / kWidth : column & (p.lanes - 1);
+    return &shared[number][owner];
+  };
   for (std::int64_t item = blockIdx.x; item < p.items; item += gridDim.x) {
     const Quotient tile = p.tiles.divide(item);
     const Quotient part = p.splits.divide(tile.whole);  // whole: [0, outer); rest: [0, splits)
-    const std::int64_t column = (std::int64_t{tile.rest} * p.lanes + lane) * kWidth;
-    const int columns = static_cast<int>(max(std::int64_t{0}, min(std::int64_t{kWidth}, p.inner - column)));
+    const std::int64_t first = std::int64_t{tile.rest} * p.lanes * kWidth;
+    const int columns = static_cast<int>(min(std::int64_t{p.lanes} * kWidth, p.inner - first));  // of the tile
     const std::int64_t begin = part.rest * p.split, end = min(begin + p.split, p.reduced);
-    const T* const top = x + part.whole * p.reduced * p.inner + column;
+    const T* const top = x + part.whole * p.reduced * p.inner + first;
+    const auto centre_at = [&](int column) {
+      return F::centre(results.centre_at(part.whole * p.inner + first + column));
+    };
     Floats<kWidth> sums, centres{};
-    const std::int64_t result = part.whole * p.inner + column;  // of the outer row
-    if (p.in_packs && columns > 0) centres = results.centres_at<kWidth>(result);
+    if (results.centre != nullptr) {  // read along the columns, without gaps, and then taken in packs
+      __syncthreads();                // what was read for the item before may be overwritten
+      for (int i = thread; i < columns; i += kReduceThreads) *place(i) = centre_at(i);
+      __syncthreads();
+    }
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) {
+      const int column = p.in_packs ? lane * kWidth + j : j * p.lanes + lane;
+      if (results.centre != nullptr && column < columns) centres[j] = shared[j][lane];
       sums[j] = F::kStart;
-      if (!p.in_packs && j < columns) centres[j] = results.centres_at<1>(result + j)[0];
-      centres[j] = F::centre(centres[j]);
     }
     if (p.in_packs) {
-      if (columns > 0) {
+      if (lane * kWidth < columns) {
 #pragma unroll 4
         for (std::int64_t r = begin + row; r < end; r += rows) {
-          const Floats<kWidth> values = load<kWidth>(top + r * p.inner);
+          const Floats<kWidth> values = load<kWidth>(top + r * p.inner + lane * kWidth);
 #pragma unroll
           for (int j = 0; j < kWidth; ++j) sums[j] = F::combine(sums[j], F::term(values[j], centres[j], exponent));
         }
@@ -179,14 +195,15 @@ __global__ void __launch_bounds__(kReduceThreads, 4)
       for (std::int64_t r = begin + row; r < end; r += rows) {
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) {
-          if (j < columns) {
-            sums[j] = F::combine(sums[j], F::term(simt::to_float(top[r * p.inner + j]), centres[j], exponent));
+          const int column = j * p.lanes + lane;
+          if (column < columns) {
+            sums[j] = F::combine(sums[j], F::term(simt::to_float(top[r * p.inner + column]), centres[j], exponent));
           }
         }
       }
     }
     for (int half = rows / 2; half > 0; half /= 2) {
-      __syncthreads();  // what was read in the step before, or for the item before, may be overwritten
+      __syncthreads();  // what was read in the step before may be overwritten
       if (row >= half && row < 2 * half) {
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) shared[j][thread] = sums[j];
@@ -197,16 +214,14 @@ __global__ void __launch_bounds__(kReduceThreads, 4)
         for (int j = 0; j < kWidth; ++j) sums[j] = F::combine(sums[j], shared[j][thread + half * p.lanes]);
       }
     }
+    __syncthreads();
     if (row == 0) {
-      const std::int64_t place = tile.whole * p.inner + column;  // of the split
-      if (p.in_packs) {
-        if (columns > 0) results.write(place, sums, centres);
-      } else {
 #pragma unroll
-        for (int j = 0; j < kWidth; ++j) {
-          if (j < columns) results.write<1>(place + j, {{sums[j]}}, {{centres[j]}});
-        }
-      }
+      for (int j = 0; j < kWidth; ++j) shared[j][lane] = sums[j];
+    }
+    __syncthreads();
+    for (int i = thread; i < columns; i += kReduceThreads) {
+      results.write(tile.whole * p.inner + first + i, *place(i), centre_at(i));
     }
   }
 }
@@ -230,7 +245,9 @@ simt::Status reduce_once(const T* x, const ReduceArguments& a, std::int64_t spli
   const std::int64_t even = (a.reduced + splits - 1) / splits;
   const std::int64_t split = std::max<std::int64_t>(1, (even + kWidth - 1) / kWidth * kWidth);  // whole packs
   if (a.inner == 1) {
-    const int shift = a.reduced > kRowsOfABlock ? 8 : shift_of((a.reduced + 7) / 8, 5);
+    // A lane has 8 terms, but no fewer than 32 bytes are read together.
+    const std::int64_t lanes = a.reduced > kWidth ? std::max<std::int64_t>(2, blocks_of(8, a.reduced)) : 1;
+    const int shift = a.reduced > kRowsOfABlock ? 8 : shift_of(lanes, 5);
     const bool in_packs = are_aligned(x) && a.reduced % kWidth == 0;
     const Rows p{a.reduced, split, divisor_of(splits), a.outer * splits, 1 << shift, shift, in_packs};
     const auto blocks = grid_of(blocks_of(kReduceThreads >> shift, p.items));
@@ -240,9 +257,7 @@ simt::Status reduce_once(const T* x, const ReduceArguments& a, std::int64_t spli
   const std::int64_t packs = blocks_of(kWidth, a.inner);
   const int shift = shift_of(packs, 5);
   const std::int64_t tiles = blocks_of(std::int64_t{1} << shift, packs);
-  const bool in_packs =
-      are_aligned(x, static_cast<const char*>(results.centre), results.partial, static_cast<char*>(results.y)) &&
-      a.inner % kWidth == 0;
+  const bool in_packs = are_aligned(x) && a.inner % kWidth == 0;
   const Columns p{a.reduced,  a.inner, split,   divisor_of(splits), divisor_of(tiles), a.outer * splits * tiles,
                   1 << shift, shift,   in_packs};
   return simt::launch(reduce_columns_kernel<F, T>, dim3(grid_of(p.items)), dim3(kReduceThreads), 0, stream, x, p,

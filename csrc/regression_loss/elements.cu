@@ -29,18 +29,33 @@ template <typename T>
 struct Operands {
   LossOperands<T> given;
   Divisor of_weight;  // w_count, where w is repeated
+  bool in_packs;      // whether packs of w lie together and aligned
 
-  __device__ __forceinline__ loss::Constants constants(std::int64_t i) const {
-    if (given.w == nullptr) return {given.delta, given.scale, 1.0f, false};
-    const std::int64_t at = given.w_count == given.count ? i : of_weight.divide(i).rest;
-    return {given.delta, given.scale, simt::to_float(given.w[at]), true};
+  // Of elements i, i + 1, ...
+  template <int kWidth>
+  __device__ __forceinline__ Floats<kWidth> weights(std::int64_t i) const {
+    Floats<kWidth> found;
+    if (given.w == nullptr) {
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) found[j] = 1.0f;
+      return found;
+    }
+    const auto place = [&](std::int64_t at) { return given.w_count == given.count ? at : of_weight.divide(at).rest; };
+    if (kWidth == 1 || in_packs) return load<kWidth>(given.w + place(i));
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) found[j] = simt::to_float(given.w[place(i + j)]);
+    return found;
+  }
+
+  __device__ __forceinline__ loss::Constants constants(float weight) const {
+    return {given.delta, given.scale, weight, given.w != nullptr};
   }
 };
 
 template <typename T, typename Formula, int kWidth>
 __device__ __forceinline__ Floats<kWidth> values_at(const Operands<T>& operands, std::int64_t i, std::int64_t* flag) {
   Floats<kWidth> x = load<kWidth>(operands.given.x + i);
-  const Floats<kWidth> t = load<kWidth>(operands.given.t + i);
+  const Floats<kWidth> t = load<kWidth>(operands.given.t + i), weights = operands.template weights<kWidth>(i);
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) {
     if constexpr (std::is_same_v<Formula, loss::Bce>) {
@@ -48,7 +63,7 @@ __device__ __forceinline__ Floats<kWidth> values_at(const Operands<T>& operands,
         raise_flag(flag, Trouble::kProbability, i + j);
       }
     }
-    x[j] = Formula::value(x[j], t[j], operands.constants(i + j));
+    x[j] = Formula::value(x[j], t[j], operands.constants(weights[j]));
   }
   return x;
 }
@@ -91,6 +106,7 @@ template <typename T, typename Formula, int kWidth>
 __device__ __forceinline__ void slopes_at(const Operands<T>& operands, const T* dy, bool dy_is_one, bool by_target,
                                           T* gradient, std::int64_t i) {
   const Floats<kWidth> x = load<kWidth>(operands.given.x + i), t = load<kWidth>(operands.given.t + i);
+  const Floats<kWidth> weights = operands.template weights<kWidth>(i);
   Floats<kWidth> above;
   if (dy_is_one) {
     const float one = simt::to_float(*dy);
@@ -101,7 +117,7 @@ __device__ __forceinline__ void slopes_at(const Operands<T>& operands, const T* 
   }
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) {
-    const loss::Constants constants = operands.constants(i + j);
+    const loss::Constants constants = operands.constants(weights[j]);
     const float slope = by_target ? Formula::by_t(x[j], t[j], constants) : Formula::by_x(x[j], t[j], constants);
     above[j] = slope * above[j] / operands.given.divisor;
   }
@@ -152,7 +168,9 @@ simt::Status with_formula(Loss kind, Launch launch) {
 
 template <typename T>
 Operands<T> operands_of(const LossOperands<T>& given) {
-  return {given, divisor_of(given.w != nullptr && given.w_count != given.count ? given.w_count : 1)};
+  const bool repeats = given.w != nullptr && given.w_count != given.count;
+  const bool in_packs = are_aligned(given.w) && (!repeats || given.w_count % kPack<T> == 0);
+  return {given, divisor_of(repeats ? given.w_count : 1), in_packs};
 }
 
 }  // namespace

@@ -8,7 +8,8 @@
 // Block    256 threads: eight rows at a time where a row has 1,024 columns or fewer, one where it has more.
 // Warp     of a short row all columns, kept in registers: memory is read once. A long row is read twice, the second
 //          time from the caches if it fits them.
-// Thread   packs of 16 bytes, 32 lanes (256 threads) apart; single elements where a row is no whole number of packs or
+// Thread   packs of four, 16 bytes of weights and biases, 32 lanes (256 threads) apart; single elements where a row is
+// no whole number of packs or
 //          the memory is not aligned.
 // Limits   columns in [0, 2^31), rows * columns below 2^60. Few long rows leave multiprocessors without work.
 // Sums     a thread's in the order of the columns, then a butterfly: a row's bits depend on it alone.
@@ -27,23 +28,9 @@
 namespace gpucnn {
 namespace {
 
-// body(pack, column) for each pack of the row that the thread owns.
-template <typename Row, typename Body>
-__device__ __forceinline__ void packs_of(const Row& row, Body body) {
-  constexpr int kWidth = Row::kWidth;
-  if constexpr (Row::kThreads == 32) {
-    row.each_pack([&](int i, int column) {
-      Floats<kWidth> pack;
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j) pack[j] = row.held[i + j];
-      body(pack, column);
-    });
-  } else {
-    row.each_pack([&](int column) { body(load<kWidth>(row.from + column), column); });
-  }
-}
+constexpr int kOfPack = 4;  // elements, of 16 bits too: what belongs to columns is float32
 
-// As packs_of(), with the packs of another row beside them.
+// body(pack, pack of another row, column) for each pack that the thread owns.
 template <typename Row, typename Body>
 __device__ __forceinline__ void packs_of(const Row& row, const Row& other, Body body) {
   constexpr int kWidth = Row::kWidth;
@@ -92,7 +79,7 @@ __device__ __forceinline__ Moments moments_of(const Row& row, float first) {
     return {mean, Row::sum(squares) / number};
   } else {
     float count = 0.0f, mean = 0.0f, squares = 0.0f;
-    packs_of(row, [&](const Floats<kWidth>& pack, int) {
+    row.packs([&](const Floats<kWidth>& pack, int) {
       float sum = 0.0f, square = 0.0f;
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) sum += pack[j] - first;
@@ -112,15 +99,15 @@ __global__ void __launch_bounds__(kRowThreads)
     layer_fprop_kernel(const typename Row::T* __restrict__ x, const float* __restrict__ weight,
                        const float* __restrict__ bias, typename Row::T* __restrict__ y, double* __restrict__ means,
                        double* __restrict__ inverses, std::int64_t rows, int columns, float eps) {
-  constexpr int kTogether = kRowThreads / Row::kThreads, kWidth = Row::kWidth;
-  const std::int64_t step = std::int64_t{gridDim.x} * kTogether;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * kTogether + threadIdx.x / Row::kThreads; i < rows; i += step) {
+  constexpr int kRows = kRowThreads / Row::kThreads, kWidth = Row::kWidth;
+  const std::int64_t step = std::int64_t{gridDim.x} * kRows;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * kRows + threadIdx.x / Row::kThreads; i < rows; i += step) {
     Row row;
     row.open(x + i * columns, columns);
     const float first = simt::to_float(x[i * columns]);
     const Moments of = moments_of(row, first);
     const float inverse = 1.0f / sqrtf(of.var + eps);
-    packs_of(row, [&](Floats<kWidth> pack, int column) {
+    row.packs([&](Floats<kWidth> pack, int column) {
       const Floats<kWidth> factor = of_columns<kWidth>(weight, column, 1.0f);
       const Floats<kWidth> term = of_columns<kWidth>(bias, column, 0.0f);
 #pragma unroll
@@ -140,9 +127,9 @@ __global__ void __launch_bounds__(kRowThreads, 1)
                        const float* __restrict__ weight, const double* __restrict__ means,
                        const double* __restrict__ inverses, typename Row::T* __restrict__ dx, std::int64_t rows,
                        int columns) {
-  constexpr int kTogether = kRowThreads / Row::kThreads, kWidth = Row::kWidth;
-  const std::int64_t step = std::int64_t{gridDim.x} * kTogether;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * kTogether + threadIdx.x / Row::kThreads; i < rows; i += step) {
+  constexpr int kRows = kRowThreads / Row::kThreads, kWidth = Row::kWidth;
+  const std::int64_t step = std::int64_t{gridDim.x} * kRows;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * kRows + threadIdx.x / Row::kThreads; i < rows; i += step) {
     Row gradient, input;
     gradient.open(dy + i * columns, columns);
     input.open(x + i * columns, columns);
@@ -177,7 +164,7 @@ template <typename T>
 simt::Status layer_norm_fprop(std::int64_t rows, std::int64_t columns, float eps, const T* x, const float* weight,
                               const float* bias, T* y, double* mean, double* inverse, simt::Stream stream) {
   if (rows == 0 || columns == 0) return simt::kSuccess;
-  return with_row<T>(are_aligned(x, weight, bias, y), columns, [&](auto type) {
+  return with_row<T, kOfPack>(are_aligned(x, weight, bias, y), columns, [&](auto type) {
     unsigned blocks = 0;
     const simt::Status status = one_wave(rows * (kRowThreads / type.kTogether), kRowThreads, &blocks);
     if (status != simt::kSuccess) return status;
@@ -190,7 +177,7 @@ template <typename T>
 simt::Status layer_norm_dgrad(std::int64_t rows, std::int64_t columns, const T* dy, const T* x, const float* weight,
                               const double* mean, const double* inverse, T* dx, simt::Stream stream) {
   if (rows == 0 || columns == 0) return simt::kSuccess;
-  return with_row<T>(are_aligned(dy, x, weight, dx), columns, [&](auto type) {
+  return with_row<T, kOfPack>(are_aligned(dy, x, weight, dx), columns, [&](auto type) {
     unsigned blocks = 0;
     const simt::Status status = one_wave(rows * (kRowThreads / type.kTogether), kRowThreads, &blocks);
     if (status != simt::kSuccess) return status;

@@ -25,7 +25,7 @@ template <typename T, int kWidth>
 __global__ void __launch_bounds__(kColumnThreads)
     layer_wgrad_kernel(const T* __restrict__ dy, const T* __restrict__ x, const double* __restrict__ means,
                        const double* __restrict__ inverses, float* __restrict__ partial, Columns c) {
-  SIMT_SHARED(float, shared, [2][kWidth][kColumnThreads]);
+  SIMT_SHARED(float, shared, [2][kWidth][kSumsLine<kWidth>]);
   const Place at(c);
   const std::int64_t offset = at.offset<kWidth>(c);
   const int lines = c.lines(), me = static_cast<int>(threadIdx.x);
@@ -69,16 +69,9 @@ __global__ void __launch_bounds__(kColumnThreads)
       }
     }
   }
-  if (at.line == 0 && at.is_mine) {
-    float* const to = partial + std::int64_t{2} * at.split * c.channels + std::int64_t{at.pack} * kWidth;
-    Floats<kWidth> result;
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) result[j] = total[j];
-    store(to, result);
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) result[j] = products[j];
-    store(to + c.channels, result);
-  }
+  float* const to = partial + std::int64_t{2} * at.split * c.channels;
+  write_channels<kWidth>(c, at, &shared[0][0][0], to);
+  write_channels<kWidth>(c, at, &shared[1][0][0], to + c.channels);
 }
 
 // As of a batch norm whose channels are the columns.
@@ -104,7 +97,7 @@ simt::Status layer_norm_wgrad(std::int64_t rows, std::int64_t columns, const T* 
   const NormProblem p = as_columns(rows, columns);
   const bool several = layer_norm_splits(rows, columns, sizeof(T)) > 1;
   float* const parts = several ? partial : sums;
-  const bool wide = width_of<T>(p, dy, x, parts) > 1;
+  const bool wide = width_of<T>(p, dy, x) > 1;
   const Columns c = summed_columns(p, sizeof(T), wide ? kPack<T> : 1);
   const simt::Status status = launch_columns(
       p, c, stream, wide ? layer_wgrad_kernel<T, kPack<T>> : layer_wgrad_kernel<T, 1>, dy, x, mean, inverse, parts, c);

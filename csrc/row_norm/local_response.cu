@@ -8,8 +8,9 @@
 // Block    256 threads and as many whole rows as make 2,048 elements, in shared memory: memory is read once, windows
 // are
 //          added up from shared memory. Rows of more than 2,048 channels: 256 elements, windows from the caches.
-// Thread   packs of 16 bytes on the way in and out (elements where the channels are no whole number of packs or memory
-//          is not aligned); in between elements 256 apart, so that a warp's are in all banks.
+// Thread   packs of four on the way in and out, 16 bytes of float32, of shared memory always (elements where the
+//          channels are no whole number of packs or memory is not aligned); in between elements 256 apart, so that a
+//          warp's are in all banks.
 // Limits   channels in [0, 2^31). Work grows with the window; dx of rows above 2,048 channels with its square.
 // Sums     in the order of the channels: the bits of a row depend on it alone.
 // Bound    memory: forward x and y, 8 bytes an element of float32, backward 12: AlexNet's N128 C96 55x55, 149 MB, takes
@@ -28,6 +29,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kTile = 2048;  // elements of a block
+constexpr int kWide = 4;     // of an access: 16 bytes of shared memory, where all is float32
 
 // Sum over channels [first - before, first + after] of value(channel), as far as they are in [0, channels).
 template <typename Value>
@@ -174,9 +176,9 @@ simt::Status local_response_fprop(const LocalResponse& p, const T* x, T* y, simt
   const dim3 blocks = blocks_for(p, &rows), threads(kThreads);
   const Divisor channels = divisor_of(p.channels);
   if (rows == 0) return simt::launch(long_fprop_kernel<T>, blocks, threads, 0, stream, x, y, p, channels);
-  const bool wide = p.channels % kPack<T> == 0 && are_aligned(x, y);
-  return simt::launch(wide ? local_fprop_kernel<T, kPack<T>> : local_fprop_kernel<T, 1>, blocks, threads, 0, stream, x,
-                      y, p, channels, rows);
+  const bool wide = p.channels % kWide == 0 && are_aligned(x, y);
+  return simt::launch(wide ? local_fprop_kernel<T, kWide> : local_fprop_kernel<T, 1>, blocks, threads, 0, stream, x, y,
+                      p, channels, rows);
 }
 
 template <typename T>
@@ -186,9 +188,9 @@ simt::Status local_response_dgrad(const LocalResponse& p, const T* dy, const T* 
   const dim3 blocks = blocks_for(p, &rows), threads(kThreads);
   const Divisor channels = divisor_of(p.channels);
   if (rows == 0) return simt::launch(long_dgrad_kernel<T>, blocks, threads, 0, stream, dy, x, dx, p, channels);
-  const bool wide = p.channels % kPack<T> == 0 && are_aligned(dy, x, dx);
-  return simt::launch(wide ? local_dgrad_kernel<T, kPack<T>> : local_dgrad_kernel<T, 1>, blocks, threads, 0, stream, dy,
-                      x, dx, p, channels, rows);
+  const bool wide = p.channels % kWide == 0 && are_aligned(dy, x, dx);
+  return simt::launch(wide ? local_dgrad_kernel<T, kWide> : local_dgrad_kernel<T, 1>, blocks, threads, 0, stream, dy, x,
+                      dx, p, channels, rows);
 }
 
 #define GPUCNN_LOCAL(T)                                                                         \

@@ -4,12 +4,13 @@
 // Where several values go to one place, which of them a thread would write last is chance. So places first learn the
 // highest number of the values that come to them, p*Q + q + 1, by an atomic maximum of integers, which has one result
 // in any order; then each place fetches its value. Three launches: numbers to 0, maximum, fetch. The numbers may lie in
-// y itself where elements have 32 bits: a thread reads the four numbers that it then overwrites.
+// y itself where elements have 32 bits: a thread reads the numbers that it then overwrites.
 //
 // Layout   x, dx, indices (N,P,Q,C), y, dy, numbers (N,H,W,C).
-// Block    256 consecutive packs of channels, whatever pixels they belong to.
-// Thread   one pack: of x and indices two channels (16 bytes of indices), of y four (16 bytes of numbers); where packs
-//          do not fill a pixel or an address is not aligned, one channel.
+// Block    1,024 consecutive elements, whatever pixels they belong to.
+// Thread   four elements, 256 apart and all under way together, so that a warp has neighbouring channels: what it
+// fetches
+//          or marks lies together where they have their values at the same place. Numbers become 0 in packs of four.
 // Limits   P*Q below 2^31 - 1; an index outside the image is passed over and sets the flag.
 // Bound    memory: forward 12 bytes an element of x in and 12 of y (numbers written, read, and y), and a 32-byte sector
 //          for each value that lies alone; backward 16 an element of x with its sector. 2x2 on N32 C64 56x56 to
@@ -26,13 +27,33 @@
 namespace gpucnn {
 namespace {
 
+constexpr int kEach = 4;  // elements of a thread
+
 struct Unpooling {
-  PackedImages pooled, image;
+  Images pooled, image;
   std::int64_t values, cells;  // of one channel of one image: P*Q and H*W
+  std::int64_t pooled_elements, image_elements;
 };
 
-Unpooling unpooling_of(const Unpool2dProblem& p, int each) {
-  return {packed_images(p.N, p.P, p.Q, p.C, each), packed_images(p.N, p.H, p.W, p.C, each), p.P * p.Q, p.H * p.W};
+Unpooling unpooling_of(const Unpool2dProblem& p) {
+  return {images_of(p.P, p.Q, p.C), images_of(p.H, p.W, p.C), p.P * p.Q, p.H * p.W,
+          p.N * p.P * p.Q * p.C,    p.N * p.H * p.W * p.C};
+}
+
+// The pixel of element `index`, and its channel.
+struct Place {
+  Pixel pixel;
+  int channel;
+};
+
+__device__ __forceinline__ Place place_of(const Images& array, std::int64_t index) {
+  const Quotient at = array.channels.divide(index);
+  return {array.pixel(at.whole), at.rest};
+}
+
+// The first of the thread's elements; the next ones are kPixelThreads apart.
+__device__ __forceinline__ std::int64_t first_index() {
+  return std::int64_t{blockIdx.x} * (kPixelThreads * kEach) + threadIdx.x;
 }
 
 // The elements of one access as they are.
@@ -47,62 +68,82 @@ __global__ void __launch_bounds__(kPixelThreads) unpool_clear_kernel(std::int64_
   if (index < packs) simt::vstore(numbers + index * kChannels, Raw<std::int32_t, kChannels>{});
 }
 
-template <int kChannels>
 __global__ void __launch_bounds__(kPixelThreads)
     unpool_number_kernel(const Unpooling u, const std::int64_t* __restrict__ indices, std::int32_t* numbers,
                          std::int64_t* __restrict__ flag) {
-  const std::int64_t index = pack_index();
-  if (index >= u.pooled.count) return;
-  const PackPlace from = place_of<kChannels>(u.pooled, index);
-  const int number = from.pixel.row * u.pooled.images.columns.value + from.pixel.column + 1;  // [1, P*Q]
-  const auto places = simt::vload<Raw<std::int64_t, kChannels>>(indices + index * kChannels);
-  std::int32_t* const image = numbers + from.pixel.image * u.cells * u.image.images.channels.value + from.channel;
+  std::int64_t places[kEach];
 #pragma unroll
-  for (int i = 0; i < kChannels; ++i) {
-    const std::int64_t place = places.value[i];
+  for (int i = 0; i < kEach; ++i) {
+    const std::int64_t index = first_index() + i * kPixelThreads;
+    places[i] = simt::load_if(index < u.pooled_elements, indices + index, std::int64_t{0});
+  }
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const std::int64_t index = first_index() + i * kPixelThreads, place = places[i];
+    if (index >= u.pooled_elements) break;
+    const Place from = place_of(u.pooled, index);
+    const int number = from.pixel.row * u.pooled.columns.value + from.pixel.column + 1;  // [1, P*Q]
     if (place >= 0 && place < u.cells) {
-      atomicMax(image + place * u.image.images.channels.value + i, number);
+      atomicMax(numbers + (from.pixel.image * u.cells + place) * u.image.channels.value + from.channel, number);
     } else {
-      raise_flag(flag, Trouble::kIndex, index * kChannels + i);
+      raise_flag(flag, Trouble::kIndex, index);
     }
   }
 }
 
-template <typename T, int kChannels>
+template <typename T>
 __global__ void __launch_bounds__(kPixelThreads)
     unpool_fetch_kernel(const Unpooling u, const T* __restrict__ x, const std::int32_t* numbers, T* y) {
-  const std::int64_t index = pack_index();
-  if (index >= u.image.count) return;
-  const PackPlace to = place_of<kChannels>(u.image, index);
-  const auto found = simt::vload<Raw<std::int32_t, kChannels>>(numbers + index * kChannels);
-  const T* const values = x + to.pixel.image * u.values * u.image.images.channels.value + to.channel;
-  Raw<T, kChannels> result;
+  std::int32_t found[kEach];
 #pragma unroll
-  for (int i = 0; i < kChannels; ++i) {
-    const int number = found.value[i];
-    result.value[i] =
-        simt::load_if(number > 0, values + std::int64_t{number - 1} * u.image.images.channels.value + i, T{0});
+  for (int i = 0; i < kEach; ++i) {
+    const std::int64_t index = first_index() + i * kPixelThreads;
+    found[i] = simt::load_if(index < u.image_elements, numbers + index, 0);
   }
-  simt::vstore(y + index * kChannels, result);
+  T values[kEach];
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const Place to = place_of(u.image, first_index() + i * kPixelThreads);
+    const std::int64_t pixel = to.pixel.image * u.values + found[i] - 1;
+    values[i] = simt::load_if(found[i] > 0, x + pixel * u.image.channels.value + to.channel, T{0});
+  }
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const std::int64_t index = first_index() + i * kPixelThreads;
+    if (index < u.image_elements) y[index] = values[i];
+  }
 }
 
-template <typename T, int kChannels>
+template <typename T>
 __global__ void __launch_bounds__(kPixelThreads)
     unpool_gather_kernel(const Unpooling u, const T* __restrict__ dy, const std::int64_t* __restrict__ indices,
                          T* __restrict__ dx) {
-  const std::int64_t index = pack_index();
-  if (index >= u.pooled.count) return;
-  const PackPlace from = place_of<kChannels>(u.pooled, index);
-  const auto places = simt::vload<Raw<std::int64_t, kChannels>>(indices + index * kChannels);
-  const T* const image = dy + from.pixel.image * u.cells * u.image.images.channels.value + from.channel;
-  Raw<T, kChannels> result;
+  std::int64_t places[kEach];
 #pragma unroll
-  for (int i = 0; i < kChannels; ++i) {
-    const std::int64_t place = places.value[i];
-    const bool inside = place >= 0 && place < u.cells;
-    result.value[i] = simt::load_if(inside, image + (inside ? place : 0) * u.image.images.channels.value + i, T{0});
+  for (int i = 0; i < kEach; ++i) {
+    const std::int64_t index = first_index() + i * kPixelThreads;
+    places[i] = simt::load_if(index < u.pooled_elements, indices + index, std::int64_t{-1});
   }
-  simt::vstore(dx + index * kChannels, result);
+  T values[kEach];
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const Place to = place_of(u.pooled, first_index() + i * kPixelThreads);
+    const bool inside = places[i] >= 0 && places[i] < u.cells;
+    const std::int64_t pixel = to.pixel.image * u.cells + (inside ? places[i] : 0);
+    values[i] = simt::load_if(inside, dy + pixel * u.image.channels.value + to.channel, T{0});
+  }
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const std::int64_t index = first_index() + i * kPixelThreads;
+    if (index < u.pooled_elements) dx[index] = values[i];
+  }
+}
+
+// Runs the kernel with a thread for each kEach of `count` elements.
+template <typename... Parameters, typename... Arguments>
+[[nodiscard]] simt::Status launch_elements(void (*kernel)(Parameters...), std::int64_t count, simt::Stream stream,
+                                           const Arguments&... arguments) {
+  return launch_packs(kernel, blocks_of(kEach, count), stream, arguments...);
 }
 
 }  // namespace
@@ -119,37 +160,18 @@ simt::Status max_unpool2d_fprop(const Unpool2dProblem& p, const T* x, const std:
       },
       numbers);
   if (status != simt::kSuccess) return status;
-  status = by_width<2>(
-      p.C,
-      [&](auto channels) {
-        constexpr int kChannels = decltype(channels)::value;
-        const Unpooling u = unpooling_of(p, kChannels);
-        return launch_packs(unpool_number_kernel<kChannels>, u.pooled.count, stream, u, indices, numbers, flag);
-      },
-      indices);
+  const Unpooling u = unpooling_of(p);
+  status = launch_elements(unpool_number_kernel, u.pooled_elements, stream, u, indices, numbers, flag);
   if (status != simt::kSuccess) return status;
-  return by_width<4>(
-      p.C,
-      [&](auto channels) {
-        constexpr int kChannels = decltype(channels)::value;
-        const Unpooling u = unpooling_of(p, kChannels);
-        return launch_packs(unpool_fetch_kernel<T, kChannels>, u.image.count, stream, u, x,
-                            static_cast<const std::int32_t*>(numbers), y);
-      },
-      numbers, y);
+  return launch_elements(unpool_fetch_kernel<T>, u.image_elements, stream, u, x,
+                         static_cast<const std::int32_t*>(numbers), y);
 }
 
 template <typename T>
 simt::Status max_unpool2d_dgrad(const Unpool2dProblem& p, const T* dy, const std::int64_t* indices, T* dx,
                                 simt::Stream stream) {
-  return by_width<2>(
-      p.C,
-      [&](auto channels) {
-        constexpr int kChannels = decltype(channels)::value;
-        const Unpooling u = unpooling_of(p, kChannels);
-        return launch_packs(unpool_gather_kernel<T, kChannels>, u.pooled.count, stream, u, dy, indices, dx);
-      },
-      indices, dx);
+  const Unpooling u = unpooling_of(p);
+  return launch_elements(unpool_gather_kernel<T>, u.pooled_elements, stream, u, dy, indices, dx);
 }
 
 #define GPUCNN_INSTANTIATE(T)                                                                                        \

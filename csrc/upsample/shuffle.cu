@@ -8,8 +8,8 @@
 // Block    256 threads, and a tile of at most 16 KiB: some neighbouring pixels of a line of x with all of their
 //          channels, or one pixel with some of them.
 // Thread   packs of 16 bytes of either side, or one element where they do not fill it or an address is not aligned. In
-//          shared memory words of a line are permuted: with f = 2 and 4 neither side has bank conflicts, with others
-//          few.
+//          shared memory words of a line are permuted: with f = 2 and 4 neither side has bank conflicts, with an odd f
+//          and 4 bytes none where a pixel of y has 128, else few.
 // Limits   f in [1, 32].
 // Bound    memory: each element read and written once. C64 f2 at 56x56 N32, 103 + 103 MB of float32: 69 us at 3.0 TB/s.
 // Measured not run on hardware yet.
@@ -20,6 +20,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 namespace gpucnn {
 namespace {
@@ -28,15 +29,42 @@ constexpr int kThreads = 256;
 constexpr int kTileBytes = 16 * 1024;
 static_assert(kMostShuffled * kMostShuffled * 16 <= kTileBytes, "16 bytes of y's channels fit for every factor");
 
-// Where element `place` of a tile lies in shared memory: its word (of 4 bytes, or one of 8) has the lowest bits, those
-// of its bank, mixed with the higher ones. Lanes that read or write the tile differ in bits 2 to 6 of their words along
-// a run of x; along y, with f = 2, in bits 4 to 7 and 0, and with f = 4 in bits 6 to 10. All of these become 32 banks.
+template <typename Word>
+constexpr int kInBank =
+    sizeof(Word) < 4 ? 4 / static_cast<int>(sizeof(Word)) : 1;  // elements; banks are words of 4 or 8
+
+// Where element `place` of a tile lies in shared memory: that of a word has the lowest bits, those of its bank, mixed
+// with the higher ones. Lanes that read or write the tile differ in bits 2 to 6 of their words along a run of x; along
+// y, with f = 2, in bits 4 to 8 or, where runs are shorter, in 0 too, and with f = 4 in bits 6 to 10, or 0 and 1 too:
+// all of these become 32 banks. Of words of 8 bytes the 16 lanes that go together differ in bits 1 to 4, 3 to 6 or 0, 5
+// to 8 or 0: these become 16.
 template <typename Word>
 __device__ __forceinline__ int mixed(int place) {
-  constexpr int kInWord = sizeof(Word) < 4 ? 4 / static_cast<int>(sizeof(Word)) : 1;
-  const int word = place / kInWord, line = word >> 5;
-  const int mix = (line & 1) << 1 ^ (line & 2) >> 1 ^ (line & 14) << 1 ^ (line & 16) >> 3 ^ (line & 32) >> 5;
-  return (word ^ mix) * kInWord + place % kInWord;
+  const int word = place / kInBank<Word>;
+  int mix = 0;
+  if constexpr (sizeof(Word) == 8) {
+    const int line = word >> 4;
+    mix = (line & 1) * 3 ^ (line & 2) << 1 ^ (line & 4) >> 1 ^ (line & 8) ^ (line & 16) >> 4;
+  } else {
+    const int line = word >> 5;
+    mix = (line & 1) << 1 ^ (line & 2) >> 1 ^ (line & 14) << 1 ^ (line & 8) >> 3 ^ (line & 16) >> 3 ^ (line & 32) >> 5;
+  }
+  return (word ^ mix) * kInBank<Word> + place % kInBank<Word>;
+}
+
+// With an odd f elements lie in their order, and each lane begins with another element of its pack: so that eight
+// lanes, whose words are multiples of four apart (of two, where they have 8 bytes), leave the others' banks to the next
+// eight. How many words on a lane begins that has a pack from `place` on.
+template <typename Word>
+__device__ __forceinline__ int turn_of(int place) {
+  constexpr int kTurns = sizeof(Word) == 8 ? 2 : 4;
+  return (static_cast<int>(threadIdx.x) / 8 - place / kInBank<Word>)&(kTurns - 1);
+}
+
+// The words of a pack from number `turn` on, around.
+__device__ __forceinline__ uint4 turned(const uint4& pack, int turn) {
+  const uint4 by_one = turn & 1 ? uint4{pack.y, pack.z, pack.w, pack.x} : pack;
+  return turn & 2 ? uint4{by_one.z, by_one.w, by_one.x, by_one.y} : by_one;
 }
 
 template <typename Word>
@@ -69,8 +97,10 @@ __device__ __forceinline__ Tile tile_of(const Shuffle& s) {
           channels < s.channels ? static_cast<int>(channels) : s.channels};
 }
 
+// Elements of one access.
 template <typename Word, int kPacked>
-struct alignas(sizeof(Word) * kPacked) Pack {
+union Pack {
+  std::conditional_t<kPacked == 1, Word, uint4> whole;
   Word word[kPacked];
 };
 
@@ -105,16 +135,35 @@ __global__ void __launch_bounds__(kThreads)
            (pixel * mine.channels + channel) * square + i * f + by_j.rest, square);
     }
   };
+  // Elements of a pack lie at place, place + step, ...
+  using Access = Pack<Word, kPacked>;
+  constexpr bool kTurns = kPacked > 1;
+  constexpr int kWords = sizeof(Word) == 8 ? 2 : 1;  // of 4 bytes, in a bank
+  const bool is_odd = square % 2 != 0;
+  const auto at = [&](int place) { return is_odd ? place : mixed<Word>(place); };
   const auto read = [&](std::int64_t offset, int place, int step) {
-    const auto pack = simt::vload<Pack<Word, kPacked>>(from + offset);
+    Access pack;
+    pack.whole = simt::vload<decltype(pack.whole)>(from + offset);
+    int turn = 0;
+    if constexpr (kTurns) {
+      turn = is_odd ? turn_of<Word>(place) : 0;
+      pack.whole = turned(pack.whole, turn * kWords);
+    }
 #pragma unroll
-    for (int e = 0; e < kPacked; ++e) tile[mixed<Word>(place + e * step)] = pack.word[e];
+    for (int e = 0; e < kPacked; ++e) {
+      tile[at(place + (e + turn * kInBank<Word>) % kPacked * step)] = pack.word[e];
+    }
   };
   const auto write = [&](std::int64_t offset, int place, int step) {
-    Pack<Word, kPacked> pack;
+    Access pack;
+    int turn = 0;
+    if constexpr (kTurns) turn = is_odd ? turn_of<Word>(place) : 0;
 #pragma unroll
-    for (int e = 0; e < kPacked; ++e) pack.word[e] = tile[mixed<Word>(place + e * step)];
-    simt::vstore(to + offset, pack);
+    for (int e = 0; e < kPacked; ++e) {
+      pack.word[e] = tile[at(place + (e + turn * kInBank<Word>) % kPacked * step)];
+    }
+    if constexpr (kTurns) pack.whole = turned(pack.whole, (4 - turn * kWords) & 3);
+    simt::vstore(to + offset, pack.whole);
   };
   if constexpr (kTo) {
     x_side(read);
