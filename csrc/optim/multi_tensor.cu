@@ -8,13 +8,11 @@
 // code (gpucnn/reference/optim.py). It is not slower: memory is what is waited for.
 //
 // Layout   flat memory; parameter, gradient and state of a tensor in one order.
-// Launch   a table of up to kTensors tensors by value, in the 4 KB that a kernel's parameters may take; more tensors
-// are
-//          more launches. A tensor without elements takes no block.
+// Launch   a table of up to kTensors tensors by value, in the 4 KB that a kernel's parameters may take; more
+//          tensors are more launches. A tensor without elements takes no block.
 // Block    256 threads, 4,096 elements of one tensor, which it finds in the table by halving.
-// Thread   packs of four: 16 bytes of float32, state among it; elements one by one where one of the tensor's
-// arrays
-//          is not aligned, and at its end.
+// Thread   packs of four: 16 bytes of float32, state among it; elements one by one where one of the
+//          tensor's arrays is not aligned, and at its end.
 // Limits   2^31 blocks a launch; tensors of up to 2^38 elements.
 // Bound    memory, in float32: SGD with momentum 20 bytes an element (reads p, g, v; writes p, v), Adam 28. On an H100
 //          (copy 3.0 TB/s) ResNet-50, 25.6 M parameters in 161 tensors, takes 170 us, and 239 us, in 3 launches.

@@ -12,8 +12,7 @@
 //          Neighbouring threads read neighbouring elements, of a row or of neighbouring ones.
 // Limits   outer * reduced * inner below 2^38.
 // Bound    memory: the first two 8 bytes an element of float32, N32 C256 56x56, 206 MB, 69 us at the 3.0 TB/s that an
-// H100
-//          copies at; prod_grad 12, of which 4 come from the caches.
+//          H100 copies at; prod_grad 12, of which 4 come from the caches.
 // Measured not run on hardware yet.
 #include "common/grid.h"
 #include "common/index.h"

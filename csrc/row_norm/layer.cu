@@ -9,13 +9,11 @@
 // Warp     of a short row all columns, kept in registers: memory is read once. A long row is read twice, the second
 //          time from the caches if it fits them.
 // Thread   packs of four, 16 bytes of weights and biases, 32 lanes (256 threads) apart; single elements where a row is
-// no whole number of packs or
-//          the memory is not aligned.
+//          no whole number of packs or the memory is not aligned.
 // Limits   columns in [0, 2^31), rows * columns below 2^60. Few long rows leave multiprocessors without work.
 // Sums     a thread's in the order of the columns, then a butterfly: a row's bits depend on it alone.
 // Bound    memory: forward x and y, 8 bytes an element of float32, backward dy, x and dx, 12. On an H100 (copy 3.0
-// TB/s)
-//          N32 C256 56x56 in rows of 256, 103 MB, take 69 us forward and 103 us backward; half of it in 16 bits.
+//          TB/s) N32 C256 56x56 in rows of 256, 103 MB, take 69 us forward and 103 us backward; half of it in 16 bits.
 // Measured not run on hardware yet.
 #include "common/grid.h"
 #include "common/rows.h"

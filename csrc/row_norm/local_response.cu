@@ -5,9 +5,9 @@
 //             hold c
 //
 // Layout   x, y, dy, dx (rows,channels); the window of c is [c - before, c + after], as far as these are channels.
-// Block    256 threads and as many whole rows as make 2,048 elements, in shared memory: memory is read once, windows
-// are
-//          added up from shared memory. Rows of more than 2,048 channels: 256 elements, windows from the caches.
+// Block    256 threads and as many whole rows as make 2,048 elements, in shared memory: memory is read once,
+//          windows are added up from shared memory. Rows of more than 2,048 channels: 256 elements, windows from the
+//          caches.
 // Thread   packs of four on the way in and out, 16 bytes of float32, of shared memory always (elements where the
 //          channels are no whole number of packs or memory is not aligned); in between elements 256 apart, so that a
 //          warp's are in all banks.

@@ -1,8 +1,8 @@
 // y = x where both lie in any order: the kernels of copies and conversions. For .cu files.
 //
-// Walked   each thread one word a pass over the grid, neighbours own neighbouring words of y. Where rows lie together
-// in
-//          both arrays a word is the largest of 16, 8, 4 ... bytes that rows, gaps and addresses are multiples of.
+// Walked   each thread one word a pass over the grid, neighbours own neighbouring words of y. Where rows lie
+//          together in both arrays a word is the largest of 16, 8, 4 ... bytes that rows, gaps and addresses are
+//          multiples of.
 // Tiled    where neighbours in y are not neighbours in x, but others are, as between N,C,H,W and N,H,W,C: a block of
 //          256 threads brings a tile through shared memory, so that both sides move neighbouring elements. It has 32 x
 //          32 of them or, of matrices that are narrower, as the 3 channels of pictures, all of the narrow side and 32,
