@@ -24,7 +24,10 @@ EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("planar", [False, True])
 def test_images_of_bytes(simt: ModuleType, planar: bool, dtype: str) -> None:
-    shapes = [(2, 5, 7, 3), (1, 32, 33, 3), (3, 4, 4, 1), (2, 3, 5, 4), (1, 9, 1, 33), (0, 4, 4, 3), (2, 16, 16, 3)]
+    shapes = [
+        *((2, 5, 7, 3), (1, 32, 33, 3), (3, 4, 4, 1), (2, 3, 5, 4), (1, 9, 1, 33), (0, 4, 4, 3), (2, 16, 16, 3)),
+        *((2, 40, 40, 3), (1, 43, 31, 3), (1, 16, 10, 32), (2, 10, 13, 31), (1, 64, 35, 2)),  # tiles of 4,096 bytes
+    ]
     for number, (shape, start) in enumerate(itertools.product(sample(simt.flavour, shapes), (0, 1))):
         simt.set_order(ORDERS[number % len(ORDERS)])
         held, channels = supported_dtype(dtype), shape[3]

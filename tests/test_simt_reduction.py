@@ -237,6 +237,27 @@ def test_ops_over_any_axes(simt: ModuleType, name: str, axes: tuple[int, ...]) -
             assert_close(dx, rounded, rtol=allowed, atol=allowed, name=f"{name} gradient {dtype}")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_of_products_of_every_shape(simt: ModuleType, dtype: str) -> None:
+    """However a block's threads are shared among rows and their elements; the same bits in every order."""
+    shapes = [(5, n, 1) for n in (1, 2, 3, 31, 32, 33, 257, 600)] + [(300, 4, 1), (2, 40, 2)]
+    shapes += [(3, 9, n) for n in (3, 8, 31, 32, 33, 70)] + [(1, 300, 64)]
+    held = supported_dtype(dtype)
+    for number, shape in enumerate(sample(simt.flavour, shapes)):
+        x = np.random.default_rng([SEED, *shape]).choice([1.0, -1.0, 2.0, 0.5], shape, p=[0.8, 0.1, 0.05, 0.05])
+        dy = draw("integers", (shape[0], shape[2])).astype(held)
+        found = []
+        for order in (ORDERS[number % len(ORDERS)], ""):
+            simt.set_order(order)
+            dx = np.empty(shape, held)
+            simt.prod_grad(dtype, dy, x.astype(held), dx, 0)
+            found.append(dx)
+        truth = dy.astype(np.float64)[:, None] * x.prod(1, keepdims=True) / x
+        allowed = 4 * {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}[dtype]
+        assert_close(found[0], truth, rtol=allowed, atol=1e-6, name=f"{shape} {dtype}")
+        assert found[0].tobytes() == found[1].tobytes(), shape
+
+
 def test_gradients_of_products_with_zeros_and_infinities(simt: ModuleType) -> None:
     inf, nan = math.inf, math.nan
     rows = np.array(

@@ -109,6 +109,19 @@ def test_copies_between_addresses_of_every_kind(simt: ModuleType) -> None:
         assert (guard.array == before).all(), (start, size)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8", "float64"])
+def test_narrow_matrices_are_turned_in_tiles_of_their_own(simt: ModuleType, dtype: str) -> None:
+    """Every width of a tile, with as many on the other side as fill several and one more."""
+    for narrow in sample(simt.flavour, list(range(2, 34))):
+        length = 1024 // min(narrow, 32) // 32 * 32
+        for more in (-1, 0, length + 1):
+            x = numbers((2, narrow, length + more), dtype)
+            for turned in (x.transpose(0, 2, 1), np.ascontiguousarray(x.transpose(0, 2, 1)).transpose(0, 2, 1)):
+                y = np.empty(turned.shape, x.dtype)
+                simt.copy(turned, y, 0)
+                same(y, np.ascontiguousarray(turned), f"{turned.shape} {dtype}")
+
+
 @pytest.mark.parametrize("into", DTYPES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_conversions(simt: ModuleType, dtype: str, into: str) -> None:
