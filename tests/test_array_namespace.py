@@ -79,10 +79,11 @@ def test_every_public_function_has_a_call() -> None:
     assert public - {name.partition(" ")[0] for name in CALLS} == set()
 
 
-def test_every_kernel_ran(request: pytest.FixtureRequest) -> None:
-    items = [item for item in request.session.items if item.name.startswith("test_results_are_numpys[")]
-    if len(items) < 2 * len(CALLS):
-        pytest.skip("only part of the calls was asked for")
+def test_every_kernel_runs(cupy: Any) -> None:
+    """In one of these calls at least."""
+    for name in CALLS:
+        for dtype in ("float32", "float16"):
+            run_call(name, "cuda:0", dtype)
     every = {(op, way, spec.name) for (op, way), table in TABLES.items() for spec in table.specs("reference")}
     assert every - RAN == {("dropout", "mask", "philox")}  # which its tests alone ask for by itself
 

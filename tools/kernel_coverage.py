@@ -4,7 +4,7 @@ python tools/kernel_coverage.py            after `make test`: exits 1 and names 
                                            what gpucnn/kernels_compared.json lacks or has too much
 python tools/kernel_coverage.py --write    writes that file anew, from the run (build/kernels_compared.json)
 python tools/kernel_coverage.py --counts   prints how many comparisons followed launches, by op and pass
-python tools/kernel_coverage.py --fixed    after `pytest --fixed-cases -k plain tests/test_simt_*.py`: exits 1 and names
+python tools/kernel_coverage.py --fixed    after `pytest --fixed-cases -k plain`: exits 1 and names
                                            each kernel that only cases compare which are sampled anew every day
 """
 
