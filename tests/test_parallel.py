@@ -30,9 +30,13 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every pass here is shared out, however small; the number of threads, and BLAS's, are left as they were found."""
     monkeypatch.setattr("gpucnn.reference.common.LARGE_BYTES", -1)
     threads, blas = parallel.get_num_threads(), blas_threads()
+    set_blas_threads(2)
     yield
+    left = blas_threads()
     parallel.set_num_threads(threads)
-    assert blas_threads() == blas
+    for library, count in zip(parallel._blas._libraries, blas, strict=True):
+        library.set_num_threads(count)
+    assert left == [2] * len(blas)
 
 
 def blas_threads() -> list[int]:
