@@ -37,7 +37,7 @@ EXCEPTIONS: dict[str, str] = {
     "long_dgrad_kernel": "as long_fprop_kernel",
     "nll_loss_fprop_kernel": "of each row one element is read, that of its label: each lies in a sector of its own",
     "pick_kernel": "elements lie where the positions say",
-    "unpool_number_kernel": "where a channel's value lies is the data's: neighbouring channels have it at different pixels",
+    "unpool_number_kernel": "where a channel's value lies is the data's: neighbours have theirs at different pixels",
     "unpool_fetch_kernel": "which of neighbouring channels have a value at a pixel is the data's",
     "unpool_gather_kernel": "as unpool_number_kernel",
 }
