@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +34,9 @@ store, atomic, copy, ldmatrix, mma_m16n8k16_bf16 and its like), and bytes of a l
 LAYER = ("csrc/simt/", "csrc/common/pack.h")
 """What kernels access memory through: the line that counts is that of their caller, as in gpucnn/profile/source.py."""
 
+Lines = Mapping[Line, Collection[Width]]
+"""A kernel's accesses by source line."""
+
 NEAR = 3
 """Lines that the two compilers' ideas of where a statement lies may differ by."""
 
@@ -51,9 +54,9 @@ _Place = tuple[int, int, int]
 
 
 def widths(ptx: str, root: Path = ROOT) -> dict[str, dict[Line, Counter[Width]]]:
-    """By kernel (its name in the binary) and source line: how often the code has each access.
+    """How often the code has each access, by kernel (its name in the binary) and source line.
 
-    A line is the innermost one of a kernel's source: not of LAYER, and not of CUDA's headers.
+    A line is the innermost one of a kernel's source: not of LAYER, nor of CUDA's headers.
     """
     files: dict[int, str] = {}
     for text in ptx.splitlines():
@@ -81,6 +84,7 @@ def widths(ptx: str, root: Path = ROOT) -> dict[str, dict[Line, Counter[Width]]]
 
 
 def _outside(place: _Place, callers: dict[_Place, _Place], files: dict[int, str]) -> Line:
+    """The innermost line of a kernel's source that the place is in or inlined into."""
     seen = set()
     while not _is_a_kernels(files.get(place[0], "")) and place in callers and place not in seen:
         seen.add(place)
@@ -110,38 +114,46 @@ def _width(operation: str, modifiers: str, operands: str) -> Width | None:
     return space, purpose, int(match[1] or 1) * int(match[2]) // 8
 
 
-def drifted(seen: Mapping[Line, Iterable[Width]], code: Mapping[Line, Iterable[Width]]) -> Iterator[str]:
+def drifted(seen: Lines, code: Lines) -> Iterator[str]:
     """Where one kernel's accesses differ, by "file:line": those of a profile (`seen`) and those of its PTX (`code`).
 
-    What the profile saw has to be in the PTX within NEAR lines. What the PTX has wider than anything of its kind that
-    the profile saw within NEAR lines has been merged by nvcc: the profile counts more requests than there are.
+    What the profile saw has to be in the PTX within NEAR lines. The compilers may differ about the line: a value is
+    loaded where it is passed, or where it is used. So it may also be where the profile saw nothing of its kind or, if
+    the PTX has nothing of its kind within NEAR lines, anywhere in the kernel. Where the PTX has something wider than
+    all that the profile saw of its kind, nvcc has merged what the profile counts one by one.
     """
+    elsewhere = {width for line, widths in code.items() for width in widths if not _of_kind(width, _near(line, seen))}
+    everywhere = {width for widths in code.values() for width in widths}
     for line, widths in sorted(seen.items()):
-        for space, purpose, size in sorted(widths):
-            of_kind = {width for width in _near(line, code) if _is_like(width, (space, purpose, size))}
-            if size not in {width[2] for width in of_kind}:
-                there = ", ".join(str(width[2]) for width in sorted(of_kind)) or "none"
-                yield f"{_text(line)}: the profile saw a {space} {purpose} of {size} bytes, the PTX there has: {there}"
+        for width in sorted(widths):
+            here = _of_kind(width, _near(line, code))
+            if width[2] not in here | _of_kind(width, elsewhere if here else everywhere):
+                yield f"{_text(line, 'profile saw', width)}, the PTX has {_sizes(here)}"
     for line, widths in sorted(code.items()):
         for width in sorted(widths):
-            of_kind = {other for other in _near(line, seen) if _is_like(other, width)}
-            space, purpose, size = width
-            if of_kind and size > max(other[2] for other in of_kind):
-                there = ", ".join(str(other[2]) for other in sorted(of_kind))
-                yield f"{_text(line)}: the PTX has a {space} {purpose} of {size} bytes, the profile saw: {there}"
+            there = _of_kind(width, seen.get(line, ()))
+            if there and width[2] > max(there) and width[2] not in _of_kind(width, _near(line, seen)):
+                yield f"{_text(line, 'PTX has', width)}, the profile saw {_sizes(there)}"
 
 
-def _near(line: Line, places: Mapping[Line, Iterable[Width]]) -> Iterator[Width]:
+def _near(line: Line, lines: Lines) -> Iterator[Width]:
     for number in range(line[1] - NEAR, line[1] + NEAR + 1):
-        yield from places.get((line[0], number), ())
+        yield from lines.get((line[0], number), ())
 
 
-def _is_like(a: Width, b: Width) -> bool:
-    return a[1] == b[1] and (a[0] == b[0] or "generic" in (a[0], b[0]))
+def _of_kind(like: Width, several: Iterable[Width]) -> set[int]:
+    """The sizes of those that do the same in the same space, or may."""
+    space, purpose, _ = like
+    return {size for of, what, size in several if what == purpose and (of == space or "generic" in (of, space))}
 
 
-def _text(line: Line) -> str:
-    return f"{line[0]}:{line[1]}"
+def _text(line: Line, who: str, width: Width) -> str:
+    space, purpose, size = width
+    return f"{line[0]}:{line[1]}: the {who} a {space} {purpose} of {size} bytes".replace("a  ", "a ")
+
+
+def _sizes(several: Iterable[int]) -> str:
+    return " and ".join(map(str, sorted(several))) or "none"
 
 
 def objects(folder: Path = ROOT / "build" / "cuda", root: Path = ROOT) -> dict[str, list[Path]]:
@@ -182,8 +194,8 @@ if __name__ == "__main__":
     if search.toolkit is None:
         sys.exit(search.failure)
     for argument in sys.argv[1:]:
-        for kernel, by_line in widths(compile_to_ptx(Path(argument).resolve(), search.toolkit)).items():
+        for kernel, code in widths(compile_to_ptx(Path(argument).resolve(), search.toolkit)).items():
             print(kernel)
-            for (file, number), counts in sorted(by_line.items()):
+            for (file, number), counts in sorted(code.items()):
                 for (space, purpose, size), times in sorted(counts.items()):
                     print(f"  {file}:{number}  {space} {purpose} {size} x{times}")

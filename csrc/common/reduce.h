@@ -32,6 +32,19 @@ __device__ __forceinline__ float warp_sum(float value) {
   return warp_reduce(value, [](float a, float b) { return a + b; });
 }
 
+// Neighbours of shared memory in one access.
+template <typename T, int kCount>
+struct alignas(sizeof(T) * kCount) Together {
+  T of[kCount];
+};
+
+// Of kCount neighbours of type T, those that go together, in 16 bytes at most.
+template <typename T, int kCount>
+inline constexpr int kOfTogether = (sizeof(T) & (sizeof(T) - 1)) != 0 || sizeof(T) >= 16 ? 1
+                                   : kCount % (16 / sizeof(T)) == 0                      ? 16 / sizeof(T)
+                                   : kCount == 2                                         ? 2
+                                                                                         : 1;
+
 // As warp_reduce() over a block of kThreads threads, a multiple of 32, in every thread. All threads of the block call
 // it; it begins and ends with a barrier's order, so calls may follow one another.
 template <int kThreads, typename T, typename Combine>
@@ -44,8 +57,13 @@ __device__ __forceinline__ T block_reduce(T value, Combine combine) {
     __syncthreads();  // an earlier call's readers are done
     if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
     __syncthreads();
-    value = partial[0];
-    for (int warp = 1; warp < kWarps; ++warp) value = combine(value, partial[warp]);
+    constexpr int kTogether = kOfTogether<T, kWarps>;
+#pragma unroll
+    for (int warp = 0; warp < kWarps; warp += kTogether) {
+      const auto several = simt::vload<Together<T, kTogether>>(partial + warp);
+#pragma unroll
+      for (int j = 0; j < kTogether; ++j) value = warp + j == 0 ? several.of[0] : combine(value, several.of[j]);
+    }
   }
   return value;
 }

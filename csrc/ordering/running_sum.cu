@@ -15,6 +15,8 @@
 #include "common/grid.h"
 #include "common/index.h"
 #include "common/pack.h"
+#include "common/reduce.h"
+#include "common/whole_store.h"
 #include "ordering/ordering.h"
 #include "simt/simt.h"
 
@@ -71,9 +73,13 @@ __global__ void __launch_bounds__(kThreads)
       __syncthreads();
       double of_tile = 0.0, before_warp = 0.0;
 #pragma unroll
-      for (int i = 0; i < kWarps; ++i) {
-        if (i == warp) before_warp = of_tile;
-        of_tile += of_warp[i];
+      for (int i = 0; i < kWarps; i += 2) {
+        const auto two = simt::vload<Together<double, 2>>(of_warp + i);
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          if (i + j == warp) before_warp = of_tile;
+          of_tile += two.of[j];
+        }
       }
       __syncthreads();  // of_warp is written again
       running = carried + (before_warp + running);
@@ -91,7 +97,7 @@ __global__ void __launch_bounds__(kThreads)
           values[2] = b;
           values[3] = a;
         }
-        if (first < size) store(to + pack, values);
+        if (first < size) store_whole(to + pack, values);
       } else {
 #pragma unroll
         for (int j = 0; j < kEach; ++j) {
