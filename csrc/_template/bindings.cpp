@@ -1,6 +1,7 @@
 // Python's way to the launchers of template.h: checks that a call is safe, and launches without the GIL.
 #include "_template/template.h"
 #include "common/array_view.h"
+#include "common/binding.h"
 #include "common/dispatch.h"
 #include "common/run.h"
 
@@ -26,25 +27,19 @@ void scale_binding(const std::string& dtype, const py::object& x, const py::obje
     const auto out = view<T>(y, "scale", "y");
     require_same_shape("scale", in, out);
     require_same_or_disjoint("scale", in, out);
-    run("scale", describe(in, out), [&] {
-      return scale(in.data, out.data, static_cast<float>(alpha), in.size, reinterpret_cast<simt::Stream>(stream));
-    });
+    run("scale", describe(in, out),
+        [&] { return scale(in.data, out.data, static_cast<float>(alpha), in.size, stream_of(stream)); });
   });
 }
 
 }  // namespace
 
 void register_template(py::module_& m) {
-  m.def(
-      "scale", &scale_binding, py::arg("dtype"), py::arg("x"), py::arg("y"), py::arg("alpha"), py::arg("stream"),
-      "y = alpha * x, elementwise.\n\n"
-      "dtype: 'float32', 'float16' or 'bfloat16', which both arrays are stored in.\n"
-      "x, y: arrays of one shape, C-contiguous, with the array interface of the module's machine; y is written and\n"
-      "may be x.\n"
-      "stream: the handle of a CUDA stream (cupy.cuda.get_current_stream().ptr); 0 is the default stream, and all\n"
-      "that there is on the CPU.\n"
-      "Returns once the kernel is queued, on the CPU once it has run. Raises TypeError and ValueError before anything\n"
-      "is written; CudaError or SimtError where a launch or a kernel fails.");
+  m.def("scale", &scale_binding, py::arg("dtype"), py::arg("x"), py::arg("y"), py::arg("alpha"), py::arg("stream"),
+        "y = alpha * x, elementwise.\n\n"
+        "dtype: 'float32', 'float16' or 'bfloat16', which both arrays are stored in.\n"
+        "x, y: arrays of one shape, C-contiguous, with the array interface of the module's machine; y is written and\n"
+        "may be x.\n" GPUCNN_STREAM_AND_ERRORS);
 }
 
 }  // namespace gpucnn
