@@ -6,7 +6,6 @@ import copy
 import difflib
 import functools
 import inspect
-import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +23,14 @@ from gpucnn.optim import Optimizer
 from gpucnn.tensor import Tensor
 
 _SIGNS: dict[str, Callable[..., Any]] = {
-    **{"add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv},
-    **{"negative": operator.neg, "power": operator.pow, "matmul": operator.matmul},
+    **{"add": Operators.__add__, "subtract": Operators.__sub__, "multiply": Operators.__mul__},
+    **{"divide": Operators.__truediv__, "negative": Operators.__neg__, "power": Operators.pow},
 }
 _NO_FLOATS = {"indices": "int64", "index": "int64", "mask": "bool", "condition": "bool"}
+_OF_BYTES = {"normalize_images"}
+"""Functions whose input is uint8 and that are told the dtype of what they return."""
+_TENSORS = {"self", "target", "other", *_NO_FLOATS}
+"""Names of arguments for which a tuple of sizes stands for a tensor, whatever their annotation says."""
 _NO_GRADIENTS = {"running_mean", "running_var"}
 
 
@@ -76,9 +79,14 @@ class Call:
 
         Raises:
             ValueError: no such op or dtype.
+            TypeError: an argument that the op can't do without is missing.
         """
         function, name = _resolve(op)
-        arguments, options = _arguments(function, inputs, parameters, backends.supported_dtype(dtype), fill)
+        held = backends.supported_dtype(dtype)
+        if name in _OF_BYTES:
+            parameters = {"dtype": held.name, **parameters}
+            held = np.dtype(np.uint8)
+        arguments, options = _arguments(function, name, inputs, parameters, held, fill)
         return Call(_in_words(name, inputs, parameters), function, tuple(arguments), options)
 
     def run(self, backward: bool = True) -> None:
@@ -88,6 +96,14 @@ class Call:
             for result in (results if isinstance(results, tuple) else (results,)) if backward else ():
                 if isinstance(result, Tensor) and result.requires_grad:
                     result.backward(creation.zeros_like(result), retain_graph=True)
+
+
+def first_argument(op: str) -> str:
+    """What the op calls the tensor that it is a function of: "input", or "self" for a tensor's method.
+
+    Raises ValueError for an op that there is not.
+    """
+    return next(iter(inspect.signature(_resolve(op)[0]).parameters))
 
 
 def _resolve(op: str | Callable[..., Any]) -> tuple[Callable[..., Any], str]:
@@ -118,7 +134,7 @@ def _step(kind: type[Optimizer], param: Tensor, **options: Any) -> None:
 
 
 def _arguments(
-    run: Callable[..., Any], inputs: tuple[Any, ...], parameters: dict[str, Any], dtype: np.dtype[Any], fill: Fill
+    run: Callable[..., Any], op: str, inputs: tuple[Any, ...], parameters: dict[str, Any], dtype: np.dtype[Any], fill: Fill
 ) -> tuple[list[Any], dict[str, Any]]:
     """What `run` is called with: tensors where shapes stand for them."""
     try:
@@ -126,13 +142,25 @@ def _arguments(
         bound = signature.bind_partial(*inputs, **parameters)
     except (ValueError, TypeError):  # no signature, or one that these do not fit, as the call itself will say
         return [_tensor(value, dtype, True, fill) if _is_shape(value) else value for value in inputs], parameters
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    missing = [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.default is inspect.Parameter.empty
+        and parameter.kind not in optional
+        and name not in bound.arguments
+    ]
+    if missing:
+        raise TypeError(f"{op} needs {' and '.join(missing)}")
     takes = {name: str(parameter.annotation) for name, parameter in signature.parameters.items()}
     is_loss = "target" in takes
     given = dict(bound.arguments)
 
     def made(name: str, value: Any, annotation: str) -> Any:
+        if "Sequence[Tensor]" in annotation and isinstance(value, (tuple, list)) and all(map(_is_shape, value)):
+            return [made(name, each, "Tensor") for each in value]
         untold = annotation in ("Any", str(inspect.Parameter.empty)) and any(value is each for each in inputs)
-        if not (_is_shape(value) and ("Tensor" in annotation or name in ("self", "target") or untold)):
+        if not (_is_shape(value) and ("Tensor" in annotation or name in _TENSORS or untold)):
             return value
         of_input = given.get("input", ())
         labels = name == "target" and _is_shape(of_input) and len(value) < len(of_input)

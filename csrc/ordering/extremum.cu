@@ -41,8 +41,9 @@ __device__ __forceinline__ std::int64_t position_of(Ranked best) {
 }
 
 template <typename T, int kTogether>
-__global__ void __launch_bounds__(kThreads) rows_kernel(const T* __restrict__ x, std::int64_t* __restrict__ index,
-                                                        std::int64_t rows, int size, bool wide, bool largest) {
+__global__ void __launch_bounds__(kThreads)
+    extremum_rows_kernel(const T* __restrict__ x, std::int64_t* __restrict__ index, std::int64_t rows, int size,
+                         bool wide, bool largest) {
   constexpr int kWidth = kPack<T>;
   const auto larger = [](Ranked a, Ranked b) { return a < b ? b : a; };
   const int lane = static_cast<int>(threadIdx.x) % kTogether;
@@ -71,8 +72,8 @@ __global__ void __launch_bounds__(kThreads) rows_kernel(const T* __restrict__ x,
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    columns_kernel(const T* __restrict__ x, std::int64_t* __restrict__ index, std::int64_t columns, int size,
-                   const Divisor inner, bool largest) {
+    extremum_columns_kernel(const T* __restrict__ x, std::int64_t* __restrict__ index, std::int64_t columns, int size,
+                            const Divisor inner, bool largest) {
   for (std::int64_t column = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; column < columns;
        column += std::int64_t{gridDim.x} * kThreads) {
     const auto [outer, i] = inner.divide(column);
@@ -98,11 +99,11 @@ simt::Status extremum(const Along& along, const T* x, std::int64_t* index, bool 
   unsigned blocks = 0;
   if (const simt::Status status = one_wave(threads, kThreads, &blocks); status != simt::kSuccess) return status;
   if (!in_rows) {
-    return simt::launch(columns_kernel<T>, dim3(blocks), dim3(kThreads), 0, stream, x, index, results, size,
+    return simt::launch(extremum_columns_kernel<T>, dim3(blocks), dim3(kThreads), 0, stream, x, index, results, size,
                         divisor_of(along.inner), largest);
   }
   const bool wide = are_aligned(x) && along.size % kPack<T> == 0;
-  const auto kernel = is_short ? rows_kernel<T, 32> : rows_kernel<T, kThreads>;
+  const auto kernel = is_short ? extremum_rows_kernel<T, 32> : extremum_rows_kernel<T, kThreads>;
   return simt::launch(kernel, dim3(blocks), dim3(kThreads), 0, stream, x, index, results, size, wide, largest);
 }
 

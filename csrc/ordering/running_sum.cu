@@ -31,7 +31,8 @@ constexpr int kEach = 4;  // elements of a thread
 
 template <typename T, bool kWide>
 __global__ void __launch_bounds__(kThreads)
-    rows_kernel(const T* __restrict__ x, T* __restrict__ y, std::int64_t rows, std::int64_t size, bool backwards) {
+    running_sum_rows_kernel(const T* __restrict__ x, T* __restrict__ y, std::int64_t rows, std::int64_t size,
+                            bool backwards) {
   SIMT_SHARED(double, of_warp, [kWarps]);
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   for (std::int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
@@ -110,8 +111,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    columns_kernel(const T* __restrict__ x, T* __restrict__ y, std::int64_t columns, std::int64_t size,
-                   const Divisor inner, bool backwards) {
+    running_sum_columns_kernel(const T* __restrict__ x, T* __restrict__ y, std::int64_t columns, std::int64_t size,
+                               const Divisor inner, bool backwards) {
   for (std::int64_t column = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; column < columns;
        column += std::int64_t{gridDim.x} * kThreads) {
     const auto [outer, i] = inner.divide(column);
@@ -135,11 +136,11 @@ simt::Status running_sum(const Along& along, const T* x, T* y, bool backwards, s
   const std::int64_t threads = in_rows ? along.outer * kThreads : along.outer * along.inner;
   if (const simt::Status status = one_wave(threads, kThreads, &blocks); status != simt::kSuccess) return status;
   if (!in_rows) {
-    return simt::launch(columns_kernel<T>, dim3(blocks), dim3(kThreads), 0, stream, x, y, along.outer * along.inner,
-                        along.size, divisor_of(along.inner), backwards);
+    return simt::launch(running_sum_columns_kernel<T>, dim3(blocks), dim3(kThreads), 0, stream, x, y,
+                        along.outer * along.inner, along.size, divisor_of(along.inner), backwards);
   }
   const bool wide = are_aligned(x, y) && along.size % kPack<T> == 0;
-  const auto kernel = wide ? rows_kernel<T, true> : rows_kernel<T, false>;
+  const auto kernel = wide ? running_sum_rows_kernel<T, true> : running_sum_rows_kernel<T, false>;
   return simt::launch(kernel, dim3(blocks), dim3(kThreads), 0, stream, x, y, along.outer, along.size, backwards);
 }
 

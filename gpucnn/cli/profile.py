@@ -24,7 +24,7 @@ MOST_BARS = 20
 @click.command()
 @click.argument("op")
 @click.argument("arguments", metavar="[NAME=VALUE]...", nargs=-1)
-@click.option("--shape", callback=sizes(), metavar="N,C,H,W", help="Of the input: the same as input=N,C,H,W.")
+@click.option("--shape", callback=sizes(), metavar="N,C,H,W", help="Of the first tensor: the same as input=N,C,H,W.")
 @click.option("--filters", callback=sizes(3), metavar="K,R,S", help="Of a convolution: their number, height, width.")
 @click.option(
     "--input", "image", callback=sizes(3), metavar="C,H,W", help="One image of a network.  [default: 3,32,32]"
@@ -87,17 +87,31 @@ def _runs(op: str, arguments: tuple[str, ...], options: dict[str, Any]) -> list[
         if given or options["shape"] or options["filters"]:
             raise click.UsageError(f"{op} is a network: it takes --input and --batch")
         return _training_step(op, options)
+    if "dtype" in given:
+        raise click.UsageError("dtype=... is given as --dtype")
     if options["shape"]:
-        given["input"] = options["shape"]
+        given[calls.first_argument(op)] = options["shape"]
     if options["filters"]:
-        if "input" not in given:
-            raise click.UsageError("--filters needs --shape")
-        count, height, width = options["filters"]
-        given["weight"] = (count, given["input"][1] // given.get("groups", 1), height, width)
+        given["weight"] = _filters(op, given, options["filters"])
     call = calls.Call.of(op, dtype=options["dtype"], fill=calls.normals, **given)
     with capture(options["sample"], options["kernel"]) as runs:
         call.run(not options["forward"])
     return runs
+
+
+def _filters(op: str, given: dict[str, Any], filters: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of filters (K,R,S) for the input that is given."""
+    image, groups, (count, height, width) = given.get("input"), given.get("groups", 1), filters
+    if image is None:
+        raise click.UsageError("--filters needs --shape")
+    if not isinstance(image, tuple) or len(image) not in (3, 4):
+        raise click.UsageError(f"--filters needs images (N,C,H,W) or (C,H,W), got {image}")
+    if not isinstance(groups, int) or groups < 1:
+        raise click.UsageError(f"groups must be a number of at least 1, got {groups!r}")
+    channels = image[-3]
+    if op == "conv_transpose2d":
+        return channels, count // groups, height, width
+    return count, channels // groups, height, width
 
 
 def _training_step(op: str, options: dict[str, Any]) -> list[Any]:
