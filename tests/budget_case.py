@@ -51,8 +51,10 @@ def _short(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def conv(n: int, c: int, h: int, k: int, r: int, kernel: str, sample: int = 1, **options: Any) -> Case:
+def conv(
+    n: int, c: int, h: int, k: int, r: int, kernel: str, sample: int = 1, aligned: bool = True, **options: Any
+) -> Case:
     """A convolution with a bias of square images, whose windows lie on all of them."""
     groups = options.get("groups", 1)
     arguments = {"input": (n, c, h, h), "weight": (k, c // groups, r, r), "bias": (k,), "padding": r // 2, **options}
-    return Case("conv2d", arguments, kernel, sample)
+    return Case("conv2d", arguments, kernel, sample, aligned=aligned)

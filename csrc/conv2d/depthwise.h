@@ -43,26 +43,63 @@ __device__ __forceinline__ void add_product(Floats<kCount>& sums, const Floats<k
   for (int i = 0; i < kCount; ++i) sums[i] += values[i] * weights[i];
 }
 
-// Floats from one tap to the next in shared memory: so that 8 taps of a quad of channels lie on all 32 banks.
-__host__ __device__ constexpr int taps_line(int slab_channels) {
-  return slab_channels + (36 - slab_channels % 32) % 32;
+// A slab's weights in shared memory: (taps, channels) as float32, the channels by quads (slabs.h), and behind them room
+// for some as they lie in memory.
+template <int kVector>
+struct TapLines {
+  static constexpr int kTogether = 32;  // channels that lie there at a time
+  int vectors;                          // of the slab
+
+  // From the first quads of all vectors to the second ones: 16 banks further on.
+  __host__ __device__ constexpr int quads() const { return kVector > 4 ? vectors + 4 : vectors; }
+  // From a tap to the next.
+  __host__ __device__ constexpr int floats() const { return kVector * quads(); }
+  // From a channel to the next as they lie in memory: odd, so that 32 channels have a tap in as many banks.
+  static __host__ __device__ constexpr int pitch(int taps) { return taps | 1; }
+
+  std::size_t bytes(int taps) const { return sizeof(float) * (taps * floats() + kTogether * pitch(taps)); }
+};
+
+// Taps [first, first + taps) of w (channels,all) into `lines`; `flipped`, in the other order. A warp reads neighbours
+// in memory and, of what it has then, takes a tap of 32 channels at a time. All threads of a block call it, and may use
+// the lines then.
+template <int kThreads, int kVector, typename T>
+__device__ __forceinline__ void fill_taps(const TapLines<kVector>& shape, const T* __restrict__ w, float* lines,
+                                          int channels, int first, int taps, int all, bool flipped) {
+  constexpr int kTogether = TapLines<kVector>::kTogether;
+  float* const raw = lines + taps * shape.floats();
+  const int pitch = shape.pitch(taps);
+  for (int begin = 0; begin < channels; begin += kTogether) {
+    const int some = min(kTogether, channels - begin);
+    for (int i = static_cast<int>(threadIdx.x); i < some * taps; i += kThreads) {
+      const int channel = i / taps, tap = i % taps;
+      raw[channel * pitch + tap] = simt::to_float(w[std::int64_t{begin + channel} * all + first + tap]);
+    }
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < kTogether * taps; i += kThreads) {
+      const int tap = i / kTogether, channel = i % kTogether;
+      if (channel >= some) continue;
+      float* const line = lines + (flipped ? taps - 1 - tap : tap) * shape.floats();
+      line[place_in_quads<kVector>(begin + channel, shape.quads())] = raw[channel * pitch + tap];
+    }
+    __syncthreads();
+  }
 }
 
-// The weights of a slab's channels, w (channels,R,S), into shared memory as (R*S, taps_line()), the channels by quads
-// (slabs.h); `flipped`, turned by 180 degrees. A warp takes 8 taps of 4 channels at a time. All threads of a block call
-// it; a barrier has to follow.
-template <int kThreads, typename T>
-__device__ __forceinline__ void fill_taps(const T* __restrict__ w, float* taps, int channels, int slab_vectors,
-                                          int count, bool flipped) {
-  constexpr int kVector = kPack<T>, kTaps = 8, kChannels = 4;
-  static_assert(kTaps * kChannels == 32 && kVector % kChannels == 0);
-  const int lane = static_cast<int>(threadIdx.x) % 32, across = (count - 1) / kTaps + 1;
-  for (int tile = static_cast<int>(threadIdx.x) / 32; tile < channels / kChannels * across; tile += kThreads / 32) {
-    const int tap = tile % across * kTaps + lane % kTaps, channel = tile / across * kChannels + lane / kTaps;
-    if (tap >= count) continue;
-    float* const line = taps + (flipped ? count - 1 - tap : tap) * taps_line(slab_vectors * kVector);
-    line[place_in_quads<kVector>(channel, slab_vectors)] = simt::to_float(w[channel * count + tap]);
-  }
+// How blocks of the kernels for any filter share the work: a slab of channels, so many pixels, and taps by taps.
+struct AnyTaps {
+  static constexpr int kThreads = 256, kOwn = 4;  // pixels of a thread
+  static constexpr int kResident = 2;             // blocks of a multiprocessor: left alone, ptxas spills
+  static constexpr int kMostTaps = 64;            // that a block has in shared memory
+  Slabs slabs;
+  int together;  // taps
+
+  __host__ __device__ constexpr int pixels() const { return (kThreads >> slabs.shift) * kOwn; }
+};
+
+template <int kVector>
+AnyTaps any_taps(int channels, int taps) {
+  return {slabs_of(channels / kVector), taps < AnyTaps::kMostTaps ? taps : AnyTaps::kMostTaps};
 }
 
 // One pass over images with a filter a channel: out[n,p,q,c] = epilogue(sum over r, s of

@@ -14,7 +14,8 @@
 //          window on its rows it loads the 2 + (S-1)/2 elements of dy that meet the strip once, and adds each to the
 //          columns under its taps.
 // Generic  the rest: any filter, stride and dilation; channels that are no multiple of a vector or arrays that are not
-//          aligned take vectors of one channel. A thread owns one vector of dx; neighbours own neighbouring ones.
+//          aligned take vectors of one channel. A block owns a slab of at most 16 vectors and 4 * 256 / (vectors of it)
+//          pixels; its weights lie in shared memory likewise, 64 taps at a time. A thread owns a vector of 4 pixels.
 // Limits   groups = C = K. Beyond the windows the strips multiply a 0, the generic kernel nothing.
 // Bound    memory: dy once and dx once. N32 C144 56x56 3x3 stride 1, float: 116 MB, 39 us at an H100's 3.0 TB/s; with
 //          stride 2 (dy 28x28) 72 MB, 24 us.
@@ -28,7 +29,7 @@
 namespace gpucnn {
 namespace {
 
-constexpr int kStripThreads = 128, kGenericThreads = 256;
+constexpr int kStripThreads = 128;
 constexpr int kBlocksPerMultiprocessor = 2;  // at least: 255 registers a thread
 constexpr int kRows = 2, kPairs = 2;         // of a strip: rows, and pairs of columns
 
@@ -44,19 +45,18 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
                  T* __restrict__ dx) {
   constexpr int kVector = kPack<T>, kColumns = 2 * kPairs;
   constexpr int kBefore = (kTaps - 1) / 2;  // windows that begin left of a pair and reach it
-  SIMT_DYNAMIC_SHARED(float, taps);         // (R, kTaps, taps_line(slab_channels))
+  SIMT_DYNAMIC_SHARED(float, taps);         // TapLines of R * kTaps
 
   const int thread = static_cast<int>(threadIdx.x), shift = grid.slabs.shift;
   const int slab_channels = kVector << shift, all_channels = g.x.channels.value;
   const int slab = static_cast<int>(blockIdx.x % static_cast<unsigned>(grid.slabs.count));
   const int first_channel = slab * slab_channels;
   const int channels = min(slab_channels, all_channels - first_channel);
-  fill_taps<kStripThreads>(w + std::int64_t{first_channel} * g.weights.value, taps, channels, 1 << shift,
-                           g.weights.value, false);
-  __syncthreads();
+  const int count = g.weights.value;
+  const TapLines<kVector> lines{1 << shift};
+  fill_taps<kStripThreads>(lines, w + std::int64_t{first_channel} * count, taps, channels, 0, count, count, false);
 
   const int vector = thread & ((1 << shift) - 1);  // of the slab
-  const int line_of_taps = taps_line(slab_channels);
   const std::int64_t strip =
       std::int64_t{blockIdx.x / static_cast<unsigned>(grid.slabs.count)} * (kStripThreads >> shift) + (thread >> shift);
   if (vector * kVector >= channels || strip >= grid.strips) return;
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
     Floats<kVector> weights[kTaps];
 #pragma unroll
     for (int s = 0; s < kTaps; ++s) {
-      weights[s] = load_quads<kVector>(taps + (r * kTaps + s) * line_of_taps, vector, 1 << shift);
+      weights[s] = load_quads<kVector>(taps + (r * kTaps + s) * lines.floats(), vector, lines.quads());
     }
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
@@ -117,31 +117,48 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
 }
 
 template <typename T, int kVector>
-__global__ void __launch_bounds__(kGenericThreads)
-    gather_kernel(const Geometry g, Divisor vectors, const T* __restrict__ dy, const T* __restrict__ w,
+__global__ void __launch_bounds__(AnyTaps::kThreads, AnyTaps::kResident)
+    gather_kernel(const Geometry g, const AnyTaps share, const T* __restrict__ dy, const T* __restrict__ w,
                   T* __restrict__ dx) {
-  const std::int64_t index = std::int64_t{blockIdx.x} * kGenericThreads + threadIdx.x;  // of a vector of dx
-  if (index >= g.pixels * vectors.value) return;
-  const auto [pixel, vector] = vectors.divide(index);
-  const Pixel cell = g.x.pixel(pixel);
-  const int channel = vector * kVector, count = g.weights.value;
+  SIMT_DYNAMIC_SHARED(float, taps);  // TapLines of share.together
+  const int thread = static_cast<int>(threadIdx.x), shift = share.slabs.shift, count = g.weights.value;
+  const int slab = static_cast<int>(blockIdx.x % static_cast<unsigned>(share.slabs.count));
+  const int first_channel = slab * kVector << shift, all_channels = g.x.channels.value;
+  const int channels = min(kVector << shift, all_channels - first_channel);
+  const int vector = thread & ((1 << shift) - 1), channel = first_channel + vector * kVector;
+  const TapLines<kVector> lines{1 << shift};
+  const std::int64_t first =
+      std::int64_t{blockIdx.x / static_cast<unsigned>(share.slabs.count)} * share.pixels() + (thread >> shift);
 
-  Floats<kVector> sums;
+  Floats<kVector> sums[AnyTaps::kOwn] = {};
+  for (int begin = 0; begin < count; begin += share.together) {
+    const int some = min(share.together, count - begin);
+    fill_taps<AnyTaps::kThreads>(lines, w + std::int64_t{first_channel} * count, taps, channels, begin, some, count,
+                                 false);
 #pragma unroll
-  for (int c = 0; c < kVector; ++c) sums[c] = 0.0f;
-  for (int r = 0; r < g.vertical.kernel; ++r) {
-    const int p = g.vertical.window_at(cell.row, r);
-    if (p < 0) continue;
-    for (int s = 0; s < g.horizontal.kernel; ++s) {
-      const int q = g.horizontal.window_at(cell.column, s);
-      if (q < 0) continue;
-      const Floats<kVector> values = load<kVector>(dy + g.y.offset({cell.image, p, q}) + channel);
-      const T* const weights = w + std::int64_t{channel} * count + r * g.horizontal.kernel + s;
-#pragma unroll
-      for (int c = 0; c < kVector; ++c) sums[c] += values[c] * simt::to_float(weights[std::int64_t{c} * count]);
+    for (int i = 0; i < AnyTaps::kOwn; ++i) {
+      const std::int64_t pixel = first + i * (AnyTaps::kThreads >> shift);
+      if (vector * kVector >= channels || pixel >= g.pixels) continue;
+      const Pixel cell = g.x.pixel(pixel);
+      int r = begin / g.horizontal.kernel, s = begin % g.horizontal.kernel, p = g.vertical.window_at(cell.row, r);
+      for (int tap = 0; tap < some; ++tap) {
+        const int q = p < 0 ? -1 : g.horizontal.window_at(cell.column, s);
+        if (q >= 0) {
+          add_product(sums[i], load<kVector>(dy + g.y.offset({cell.image, p, q}) + channel),
+                      load_quads<kVector>(taps + tap * lines.floats(), vector, lines.quads()));
+        }
+        if (++s == g.horizontal.kernel) s = 0, p = g.vertical.window_at(cell.row, ++r);
+      }
     }
+    __syncthreads();
   }
-  store(dx + index * kVector, sums);
+
+  if (vector * kVector >= channels) return;
+#pragma unroll
+  for (int i = 0; i < AnyTaps::kOwn; ++i) {
+    const std::int64_t pixel = first + i * (AnyTaps::kThreads >> shift);
+    if (pixel < g.pixels) store(dx + (pixel * all_channels + channel), sums[i]);
+  }
 }
 
 template <typename T, int kTaps>
@@ -152,17 +169,18 @@ simt::Status launch_pairs(const Geometry& g, const T* dy, const T* w, T* dx, std
   const std::int64_t columns = blocks_of(kPairs, last / 2 - padding / 2 + 1);
   const PairGrid grid{slabs, divisor_of(rows), divisor_of(columns), images * rows * columns};
   const std::int64_t blocks = slabs.count * blocks_of(kStripThreads >> slabs.shift, grid.strips);
-  const std::size_t shared = sizeof(float) * g.weights.value * taps_line(kPack<T> << slabs.shift);
+  const std::size_t shared = TapLines<kPack<T>>{1 << slabs.shift}.bytes(g.weights.value);
   return simt::launch(pairs_kernel<T, kTaps>, dim3(static_cast<unsigned>(blocks)), dim3(kStripThreads), shared, stream,
                       g, grid, dy, w, dx);
 }
 
 template <typename T, int kVector>
 simt::Status launch_gather(const Geometry& g, const T* dy, const T* w, T* dx, simt::Stream stream) {
-  const Divisor vectors = divisor_of(g.x.channels.value / kVector);
-  const std::int64_t blocks = blocks_of(kGenericThreads, g.pixels * vectors.value);
-  return simt::launch(gather_kernel<T, kVector>, dim3(static_cast<unsigned>(blocks)), dim3(kGenericThreads), 0, stream,
-                      g, vectors, dy, w, dx);
+  const AnyTaps share = any_taps<kVector>(g.x.channels.value, g.weights.value);
+  const std::int64_t blocks = share.slabs.count * blocks_of(share.pixels(), g.pixels);
+  const std::size_t shared = TapLines<kVector>{1 << share.slabs.shift}.bytes(share.together);
+  return simt::launch(gather_kernel<T, kVector>, dim3(static_cast<unsigned>(blocks)), dim3(AnyTaps::kThreads), shared,
+                      stream, g, share, dy, w, dx);
 }
 
 // The axis along which dy is read for dx at stride 1: windows begin as far before a cell as taps reach beyond padding.

@@ -9,7 +9,8 @@
 //          registers and slides them along the strip's cells, of which it loads each once. So a block asks for a cell R
 //          times, once a row of taps, and the first-level cache has it all but the first time.
 // Generic  the rest: any filter, stride and dilation; channels that are no multiple of a vector or arrays that are not
-//          aligned take vectors of one channel. A thread owns one vector of outputs; neighbours own neighbouring ones.
+//          aligned take vectors of one channel. A block owns a slab of at most 16 vectors and 4 * 256 / (vectors of it)
+//          outputs; its weights lie in shared memory likewise, 64 taps at a time. A thread owns a vector of 4 outputs.
 // Limits   groups = C = K. Of what is outside an image the strips multiply a 0, the generic kernel nothing.
 // Bound    memory: x once and y once. N32 C144 56x56 3x3 stride 1, float: 116 MB, 39 us at an H100's 3.0 TB/s; 0.26
 //          GFLOP are 4 us. Loads from the first-level cache and shared memory: (R*(3+S) + R*S/2) / 4 vectors an output
@@ -25,7 +26,7 @@
 namespace gpucnn {
 namespace {
 
-constexpr int kStripThreads = 128, kGenericThreads = 256;
+constexpr int kStripThreads = 128;
 constexpr int kBlocksPerMultiprocessor = 2;  // at least: 255 registers a thread
 
 template <typename T, int kTaps>
@@ -46,7 +47,7 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
                   const Epilogue<T> epilogue, T* __restrict__ out) {
   constexpr int kVector = kPack<T>, kRows = Strip<T, kTaps>::kRows, kColumns = Strip<T, kTaps>::kColumns;
   constexpr int kCells = (kColumns - 1) * kStride + kTaps;  // that a row of a strip meets
-  SIMT_DYNAMIC_SHARED(float, taps);                         // (R, kTaps, taps_line(slab_channels))
+  SIMT_DYNAMIC_SHARED(float, taps);                         // TapLines of R * kTaps
 
   const int thread = static_cast<int>(threadIdx.x), shift = grid.slabs.shift;
   const int slab_channels = kVector << shift;
@@ -54,11 +55,10 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
   const int first_channel = slab * slab_channels;
   const int channels = min(slab_channels, g.channels - first_channel);
   const int count = g.vertical.kernel * kTaps;
-  fill_taps<kStripThreads>(w + std::int64_t{first_channel} * count, taps, channels, 1 << shift, count, g.flipped);
-  __syncthreads();
+  const TapLines<kVector> lines{1 << shift};
+  fill_taps<kStripThreads>(lines, w + std::int64_t{first_channel} * count, taps, channels, 0, count, count, g.flipped);
 
   const int vector = thread & ((1 << shift) - 1);  // of the slab
-  const int line_of_taps = taps_line(slab_channels);
   const std::int64_t strip =
       std::int64_t{blockIdx.x / static_cast<unsigned>(grid.slabs.count)} * (kStripThreads >> shift) + (thread >> shift);
   if (vector * kVector >= channels || strip >= grid.strips) return;
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
     Floats<kVector> weights[kTaps];
 #pragma unroll
     for (int s = 0; s < kTaps; ++s) {
-      weights[s] = load_quads<kVector>(taps + (r * kTaps + s) * line_of_taps, vector, 1 << shift);
+      weights[s] = load_quads<kVector>(taps + (r * kTaps + s) * lines.floats(), vector, lines.quads());
     }
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
@@ -120,31 +120,52 @@ __global__ void __launch_bounds__(kStripThreads, kBlocksPerMultiprocessor)
 }
 
 template <typename T, int kVector>
-__global__ void __launch_bounds__(kGenericThreads)
-    generic_kernel(const Geometry g, Divisor vectors, const T* __restrict__ x, const T* __restrict__ w,
+__global__ void __launch_bounds__(AnyTaps::kThreads, AnyTaps::kResident)
+    generic_kernel(const Geometry g, const AnyTaps share, const T* __restrict__ x, const T* __restrict__ w,
                    const Epilogue<T> epilogue, T* __restrict__ y) {
-  const std::int64_t index = std::int64_t{blockIdx.x} * kGenericThreads + threadIdx.x;  // of a vector of y
-  if (index >= g.positions * vectors.value) return;
-  const auto [position, vector] = vectors.divide(index);
-  const Corner corner = corner_of(g, position);
-  const int channel = vector * kVector, count = g.weights.value;
+  SIMT_DYNAMIC_SHARED(float, taps);  // TapLines of share.together
+  const int thread = static_cast<int>(threadIdx.x), shift = share.slabs.shift, count = g.weights.value;
+  const int slab = static_cast<int>(blockIdx.x % static_cast<unsigned>(share.slabs.count));
+  const int first_channel = slab * kVector << shift, all_channels = g.x.channels.value;
+  const int channels = min(kVector << shift, all_channels - first_channel);
+  const int vector = thread & ((1 << shift) - 1), channel = first_channel + vector * kVector;
+  const TapLines<kVector> lines{1 << shift};
+  const std::int64_t first =
+      std::int64_t{blockIdx.x / static_cast<unsigned>(share.slabs.count)} * share.pixels() + (thread >> shift);
 
-  Floats<kVector> sums;
+  Floats<kVector> sums[AnyTaps::kOwn] = {};
+  for (int begin = 0; begin < count; begin += share.together) {
+    const int some = min(share.together, count - begin);
+    fill_taps<AnyTaps::kThreads>(lines, w + std::int64_t{first_channel} * count, taps, channels, begin, some, count,
+                                 false);
 #pragma unroll
-  for (int c = 0; c < kVector; ++c) sums[c] = 0.0f;
-  for (int r = 0; r < g.vertical.kernel; ++r) {
-    for (int s = 0; s < g.horizontal.kernel; ++s) {
-      const Pixel step{0, r * g.vertical.dilation, s * g.horizontal.dilation};
-      if (!g.vertical.contains(corner.row + step.row) || !g.horizontal.contains(corner.column + step.column)) continue;
-      const Floats<kVector> values = load<kVector>(x + corner.offset + g.x.offset(step) + channel);
-      const T* const weights = w + std::int64_t{channel} * count + r * g.horizontal.kernel + s;
-#pragma unroll
-      for (int c = 0; c < kVector; ++c) sums[c] += values[c] * simt::to_float(weights[std::int64_t{c} * count]);
+    for (int i = 0; i < AnyTaps::kOwn; ++i) {
+      const std::int64_t position = first + i * (AnyTaps::kThreads >> shift);
+      if (vector * kVector >= channels || position >= g.positions) continue;
+      const Corner corner = corner_of(g, position);
+      int r = begin / g.horizontal.kernel, s = begin % g.horizontal.kernel;
+      for (int tap = 0; tap < some; ++tap) {
+        const Pixel step{0, r * g.vertical.dilation, s * g.horizontal.dilation};
+        if (g.vertical.contains(corner.row + step.row) && g.horizontal.contains(corner.column + step.column)) {
+          add_product(sums[i], load<kVector>(x + corner.offset + g.x.offset(step) + channel),
+                      load_quads<kVector>(taps + tap * lines.floats(), vector, lines.quads()));
+        }
+        if (++s == g.horizontal.kernel) s = 0, ++r;
+      }
     }
+    __syncthreads();
   }
+
+  if (vector * kVector >= channels) return;
+  const Floats<kVector> offsets = load_where<kVector>(epilogue.bias != nullptr, epilogue.bias + channel);
 #pragma unroll
-  for (int c = 0; c < kVector; ++c) sums[c] = epilogue(sums[c], channel + c);
-  store(y + index * kVector, sums);
+  for (int i = 0; i < AnyTaps::kOwn; ++i) {
+    const std::int64_t position = first + i * (AnyTaps::kThreads >> shift);
+    if (position >= g.positions) continue;
+#pragma unroll
+    for (int c = 0; c < kVector; ++c) sums[i][c] = epilogue.clip(sums[i][c] + offsets[c]);
+    store(y + (position * all_channels + channel), sums[i]);
+  }
 }
 
 template <typename T, int kTaps, int kStride>
@@ -155,7 +176,7 @@ simt::Status launch_strips(const Correlation& g, const T* source, const T* w, co
   const std::int64_t columns = blocks_of(Strip<T, kTaps>::kColumns, g.horizontal.outputs);
   const StripGrid grid{slabs, divisor_of(rows), divisor_of(columns), g.images * rows * columns};
   const std::int64_t blocks = slabs.count * blocks_of(kStripThreads >> slabs.shift, grid.strips);
-  const std::size_t shared = sizeof(float) * g.vertical.kernel * kTaps * taps_line(kPack<T> << slabs.shift);
+  const std::size_t shared = TapLines<kPack<T>>{1 << slabs.shift}.bytes(g.vertical.kernel * kTaps);
   return simt::launch(strips_kernel<T, kTaps, kStride>, dim3(static_cast<unsigned>(blocks)), dim3(kStripThreads),
                       shared, stream, g, grid, source, w, epilogue, out);
 }
@@ -163,10 +184,11 @@ simt::Status launch_strips(const Correlation& g, const T* source, const T* w, co
 template <typename T, int kVector>
 simt::Status launch_generic(const Geometry& g, const T* x, const T* w, const Epilogue<T>& epilogue, T* y,
                             simt::Stream stream) {
-  const Divisor vectors = divisor_of(g.x.channels.value / kVector);
-  const std::int64_t blocks = blocks_of(kGenericThreads, g.positions * vectors.value);
-  return simt::launch(generic_kernel<T, kVector>, dim3(static_cast<unsigned>(blocks)), dim3(kGenericThreads), 0, stream,
-                      g, vectors, x, w, epilogue, y);
+  const AnyTaps share = any_taps<kVector>(g.x.channels.value, g.weights.value);
+  const std::int64_t blocks = share.slabs.count * blocks_of(share.pixels(), g.positions);
+  const std::size_t shared = TapLines<kVector>{1 << share.slabs.shift}.bytes(share.together);
+  return simt::launch(generic_kernel<T, kVector>, dim3(static_cast<unsigned>(blocks)), dim3(AnyTaps::kThreads), shared,
+                      stream, g, share, x, w, epilogue, y);
 }
 
 }  // namespace

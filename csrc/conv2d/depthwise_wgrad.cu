@@ -10,7 +10,9 @@
 //          dilation. A block owns a slab of at most 16 vectors, all taps, and one split. A thread owns a vector and a
 //          row of taps: it goes along rows of windows, each of the block's lanes (threads with the same vector and
 //          taps) along every so-many-th row, with the cells under the taps in registers; each step loads one vector of
-//          dy and as many of x as the stride. At the end the lanes' sums are added in order, through shared memory.
+//          dy and as many of x as the stride. At the end the lanes' sums are added in order, through shared memory, a
+//          thread for each channel and row of taps; and leave from there (channels,taps), as in dw: a block writes one
+//          run of it.
 // Generic  the rest, any filter, stride and dilation: the same, for one tap a thread, and as many blocks as the taps
 //          take; channels that are no multiple of a vector or arrays that are not aligned take vectors of one channel.
 // Limits   groups = C = K. partial takes less than 16 MiB. Of what is outside an image a 0 is multiplied, which differs
@@ -44,8 +46,17 @@ struct RowGrid {
   Slabs slabs;
   int rows, rows_of_block;
   int row_blocks;  // that one slab takes
+  int tap_pitch;   // of a block's sums in shared memory, (taps,channels): floats of a tap
   std::int64_t lines, lines_of_split;
 };
+
+// The fewest floats for which `taps` times as many lead to the next bank: sums (channels,taps) that are side by side in
+// dw are then in banks side by side. Of an even number of taps there is none; an odd pitch will do.
+int tap_pitch_of(int channels, int taps) {
+  int pitch = channels | 1;
+  while (taps % 2 != 0 && pitch * taps % 32 != 1) pitch += 2;
+  return pitch;
+}
 
 template <typename T, int kVector, int kTaps, int kStride>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
@@ -54,7 +65,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   static_assert(kTaps == 1 || (kTaps > kStride && kStride != kAnyStride));
   constexpr int kAhead = kTaps == 1 ? 0 : kTaps - kStride;  // cells under the taps before the first step
   constexpr int kNew = kTaps == 1 ? 1 : kStride;            // cells that a step loads
-  SIMT_SHARED(float, exchange, [kThreads * kVector]);
+  constexpr int kQuads = kThreads + 4;                      // a vector's quads are 16 banks apart
+  SIMT_SHARED(float, exchange, [kQuads * kVector]);
+  SIMT_DYNAMIC_SHARED(float, block_sums);  // (rows_of_block * kTaps, tap_pitch)
 
   const int thread = static_cast<int>(threadIdx.x), shift = grid.slabs.shift, vectors = 1 << shift;
   const int block = static_cast<int>(blockIdx.x), rest = block / grid.slabs.count;
@@ -111,23 +124,30 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     }
   }
 
+  const int slab_channels = kVector << shift, rows = min(grid.rows_of_block, grid.rows - first_row);  // of the block
+  const int channels = min(slab_channels, all_channels - first_channel);
 #pragma unroll
   for (int s = 0; s < kTaps; ++s) {
     __syncthreads();
-    store_quads(exchange, thread, kThreads, sums[s]);
+    store_quads(exchange, thread, kQuads, sums[s]);
     __syncthreads();
-    if (!works || lane != 0) continue;
-    Floats<kVector> total = sums[s];
-    for (int other = 1; other < lanes; ++other) {
-      const int neighbour = thread + other * (grid.rows_of_block << shift);
-      const Floats<kVector> more = load_quads<kVector>(exchange, neighbour, kThreads);
-#pragma unroll
-      for (int c = 0; c < kVector; ++c) total[c] += more[c];
+    for (int i = thread; i < rows * slab_channels; i += kThreads) {
+      const int own_row = i / slab_channels, own = i % slab_channels;  // channel of the slab
+      const auto of_lane = [&](int number) {
+        const int first = (number * grid.rows_of_block + own_row) * slab_channels;
+        return exchange[place_in_quads<kVector>(first + own, kQuads)];
+      };
+      float sum = of_lane(0);
+      for (int other = 1; other < lanes; ++other) sum += of_lane(other);
+      block_sums[(own_row * kTaps + s) * grid.tap_pitch + own] = sum;
     }
-#pragma unroll
-    for (int c = 0; c < kVector; ++c) {
-      parts.store(split, std::int64_t{channel + c} * g.weights.value + row * kTaps + s, total[c]);
-    }
+  }
+  __syncthreads();
+  const int taps = rows * kTaps;
+  for (int i = thread; i < channels * taps; i += kThreads) {
+    const int own = i / taps, tap = i % taps;
+    parts.store(split, std::int64_t{first_channel + own} * g.weights.value + first_row * kTaps + tap,
+                block_sums[tap * grid.tap_pitch + own]);
   }
 }
 
@@ -138,10 +158,12 @@ simt::Status launch_rows(const Geometry& g, std::int64_t splits, const T* x, con
   const int rows = g.weights.value / kTaps, rows_of_block = std::min(rows, kThreads >> slabs.shift);
   const int row_blocks = static_cast<int>(blocks_of(rows_of_block, rows));
   const std::int64_t lines = g.positions / g.horizontal.outputs;
-  const RowGrid grid{slabs, rows, rows_of_block, row_blocks, lines, blocks_of(splits, lines)};
+  const int tap_pitch = tap_pitch_of(kVector << slabs.shift, rows_of_block * kTaps);
+  const RowGrid grid{slabs, rows, rows_of_block, row_blocks, tap_pitch, lines, blocks_of(splits, lines)};
   const std::int64_t blocks = splits * slabs.count * row_blocks;
-  return simt::launch(rows_kernel<T, kVector, kTaps, kStride>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0,
-                      stream, g, grid, x, dy, parts);
+  const std::size_t shared = sizeof(float) * rows_of_block * kTaps * tap_pitch;
+  return simt::launch(rows_kernel<T, kVector, kTaps, kStride>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads),
+                      shared, stream, g, grid, x, dy, parts);
 }
 
 template <typename T>

@@ -5,7 +5,8 @@
 //
 // Layout   dy (N,P,Q,K), db (K,), partial (splits,K). A vector is 16 bytes of filters: 4 of float, 8 of half.
 // Block    a slab of at most 16 vectors and one split; 256 / (vectors of it) lanes take positions in turn, and then add
-//          up their sums, half of them to the other half, through shared memory.
+//          up their sums, half of them to the other half, through shared memory, from where they are written one by
+//          one.
 // Thread   a vector and one lane; a warp reads 256 contiguous bytes of a position, or several shorter ones.
 // Sum      a block owns 32 filters and adds their parts (common/sum_parts.cu).
 // Limits   what check() in problem.h asks for. Where filters are no multiple of a vector or dy is not aligned to 16
@@ -34,7 +35,8 @@ template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     bgrad_kernel(const T* __restrict__ dy, const Parts<T> parts, const Slabs slabs, int filters, std::int64_t positions,
                  std::int64_t positions_of_split) {
-  SIMT_SHARED(float, exchange, [kThreads * kVector]);
+  constexpr int kQuads = kThreads + 4;  // a vector's quads are 16 banks apart
+  SIMT_SHARED(float, exchange, [kQuads * kVector]);
   const int thread = static_cast<int>(threadIdx.x), lane = thread >> slabs.shift, lanes = kThreads >> slabs.shift;
   const int slab = static_cast<int>(blockIdx.x % static_cast<unsigned>(slabs.count));
   const std::int64_t split = blockIdx.x / static_cast<unsigned>(slabs.count);
@@ -54,16 +56,21 @@ __global__ void __launch_bounds__(kThreads)
   }
   for (int half = lanes / 2; half > 0; half /= 2) {
     __syncthreads();  // what was there has been read
-    if (lane >= half && lane < 2 * half) store_quads(exchange, thread - (half << slabs.shift), kThreads, sums);
+    if (lane >= half && lane < 2 * half) store_quads(exchange, thread - (half << slabs.shift), kQuads, sums);
     __syncthreads();
     if (lane >= half) continue;
-    const Floats<kVector> more = load_quads<kVector>(exchange, thread, kThreads);
+    const Floats<kVector> more = load_quads<kVector>(exchange, thread, kQuads);
 #pragma unroll
     for (int c = 0; c < kVector; ++c) sums[c] += more[c];
   }
-  if (lane != 0 || k >= filters) return;
-#pragma unroll
-  for (int c = 0; c < kVector; ++c) parts.store(split, k + c, sums[c]);
+  __syncthreads();
+  if (lane == 0) store_quads(exchange, thread, kQuads, sums);
+  __syncthreads();
+  const int width = kVector << slabs.shift;
+  for (int i = thread; i < width; i += kThreads) {
+    const std::int64_t mine = std::int64_t{slab} * width + i;
+    if (mine < filters) parts.store(split, mine, exchange[place_in_quads<kVector>(i, kQuads)]);
+  }
 }
 
 template <typename T, int kVector>

@@ -8,7 +8,8 @@
 //          threads side by side read 16 consecutive weights: 64 contiguous bytes of w and, where C/groups allows, of x.
 // Narrow   groups of fewer filters, depthwise ones among them. A thread owns one output; neighbours own neighbouring
 //          filters of a window, so a warp writes 128 contiguous bytes of y.
-// Limits   what check() in problem.h asks for; nothing needs to be aligned. A sum is in the order of the weights: an
+// Limits   what check() in problem.h asks for; nothing needs to be aligned. Of aligned arrays, and groups of a multiple
+//          of 4 filters, the wide kernel writes 4 filters at a time. A sum is in the order of the weights: an
 //          image has the same bits in any batch.
 // Bound    FFMA: 2*N*P*Q*K*R*S*C/groups flops; N32 C64 56x56 K64 3x3 pad 1, 7.4 GFLOP, takes 0.11 ms at an H100's
 //          67 TFLOP/s. Gathering costs index arithmetic beside the products: half of that rate is the aim here.
@@ -30,7 +31,7 @@ constexpr int kNarrowThreads = 256;
 template <typename T>
 __global__ void __launch_bounds__(FpropTile::kThreads)
     fprop_wide_kernel(const Geometry g, const T* __restrict__ x, const T* __restrict__ w, const Epilogue<T> epilogue,
-                      T* __restrict__ y) {
+                      T* __restrict__ y, bool wide_y) {
   constexpr int kTogether = FpropTile::kThreads / FpropTile::kDepth;  // rows that one pass of a fill covers
   constexpr int kPasses = FpropTile::kRows / kTogether;
   static_assert(FpropTile::kRows % kTogether == 0 && FpropTile::kColumns % kTogether == 0);
@@ -58,32 +59,38 @@ __global__ void __launch_bounds__(FpropTile::kThreads)
     for (int i = 0; i < kPasses; ++i) {
       const bool inside = exists && meets(g, corners[i], tap);
       const std::int64_t offset = corners[i].offset + tap.offset + first_channel;
-      cells[lane][first + i * kTogether] = simt::to_float(simt::load_if(inside, x + (inside ? offset : 0)));
+      cells[lane][FpropTile::place(lane, first + i * kTogether)] =
+          simt::to_float(simt::load_if(inside, x + (inside ? offset : 0)));
     }
 #pragma unroll
     for (int j = 0; j < FpropTile::kColumns; j += kTogether) {
       const int filter = place.column + first + j;  // of the group
       const bool inside = exists && filter < g.filters;
       const std::int64_t offset = std::int64_t{first_filter + filter} * g.weights.value + weight;
-      filters[lane][first + j] = simt::to_float(simt::load_if(inside, w + (inside ? offset : 0)));
+      filters[lane][FpropTile::place(lane, first + j)] =
+          simt::to_float(simt::load_if(inside, w + (inside ? offset : 0)));
     }
     __syncthreads();
     tile.add(cells, filters);
     __syncthreads();
   }
 
+  const int filter = place.column + FpropTile::column(), k = first_filter + filter;
+  Floats<4> offsets = {};
+  if (wide_y && epilogue.bias != nullptr) {
+    if (filter < g.filters) offsets = load<4>(epilogue.bias + k);
+  } else {
 #pragma unroll
-  for (int j = 0; j < FpropTile::kOwn; ++j) {
-    const int filter = place.column + FpropTile::column() + j;
-    if (filter >= g.filters) continue;
-    const int k = first_filter + filter;
-    const float offset = epilogue.offset(k);
+    for (int j = 0; j < FpropTile::kOwn; ++j) offsets[j] = filter + j < g.filters ? epilogue.offset(k + j) : 0.0f;
+  }
 #pragma unroll
-    for (int i = 0; i < FpropTile::kOwn; ++i) {
-      const std::int64_t position = place.row + FpropTile::row() + i;
-      if (position >= g.positions) continue;
-      y[position * g.y.channels.value + k] = simt::from_float<T>(epilogue.clip(tile.sums[i][j] + offset));
-    }
+  for (int i = 0; i < FpropTile::kOwn; ++i) {
+    const std::int64_t position = place.row + FpropTile::row() + i;
+    if (position >= g.positions) continue;
+    Floats<4> values;
+#pragma unroll
+    for (int j = 0; j < FpropTile::kOwn; ++j) values[j] = epilogue.clip(tile.sums[i][j] + offsets[j]);
+    store_quad(y + (position * g.y.channels.value + k), values, g.filters - filter, wide_y);
   }
 }
 
@@ -120,8 +127,9 @@ simt::Status conv2d_direct_fprop(const Conv2dProblem& p, const T* x, const T* w,
   if (g.positions == 0) return simt::kSuccess;
   if (g.filters >= kFewestFilters) {
     const std::int64_t blocks = tile_count<FpropTile>(g.positions, g.groups, g.filters);
+    const bool wide_y = are_aligned(bias, y) && g.filters % 4 == 0;
     return simt::launch(fprop_wide_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(FpropTile::kThreads), 0, stream,
-                        g, x, w, epilogue, y);
+                        g, x, w, epilogue, y, wide_y);
   }
   const std::int64_t blocks = blocks_of(kNarrowThreads, g.positions * g.y.channels.value);
   return simt::launch(fprop_narrow_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(kNarrowThreads), 0, stream, g,

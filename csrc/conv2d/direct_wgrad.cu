@@ -14,7 +14,8 @@
 // Narrow   the rest, depthwise filters among them. A thread owns one weight and one split; neighbours own neighbouring
 //          weights.
 // Sum      a thread owns one weight and adds its parts (common/sum_parts.cu).
-// Limits   what check() in problem.h asks for; nothing needs to be aligned. partial takes less than 16 MiB: there are
+// Limits   what check() in problem.h asks for; nothing needs to be aligned. Of filters of a multiple of 4 weights the
+//          wide kernel writes 4 at a time. partial takes less than 16 MiB: there are
 //          several splits only where one takes fewer than 1,024 blocks, of at most 8 KiB of sums each, and then all of
 //          them together take fewer than 2,048.
 // Bound    FFMA: 2*N*P*Q*K*R*S*C/groups flops; N32 C64 56x56 K64 3x3 pad 1, 7.4 GFLOP, takes 0.11 ms at an H100's
@@ -54,7 +55,7 @@ std::int64_t blocks_of_split(const Geometry& g) {
 template <typename T>
 __global__ void __launch_bounds__(WgradTile::kThreads, kBlocksPerMultiprocessor)
     wgrad_wide_kernel(const Geometry g, const T* __restrict__ x, const T* __restrict__ dy, const Parts<T> parts,
-                      std::int64_t positions_of_split, int blocks_per_split) {
+                      std::int64_t positions_of_split, int blocks_per_split, bool wide_parts) {
   constexpr int kRowLines = WgradTile::kThreads / WgradTile::kRows;        // of a strip of dy in one pass of a fill
   constexpr int kColumnLines = WgradTile::kThreads / WgradTile::kColumns;  // of a strip of x
   static_assert(WgradTile::kDepth % kRowLines == 0 && WgradTile::kDepth % kColumnLines == 0);
@@ -83,14 +84,14 @@ __global__ void __launch_bounds__(WgradTile::kThreads, kBlocksPerMultiprocessor)
     for (int line = thread / WgradTile::kRows; line < WgradTile::kDepth; line += kRowLines) {
       const bool inside = first + line < end && filter < g.filters;
       const T* const gradient = dy + (inside ? (first + line) * g.y.channels.value + k : 0);
-      gradients[line][row] = simt::to_float(simt::load_if(inside, gradient));
+      gradients[line][WgradTile::place(line, row)] = simt::to_float(simt::load_if(inside, gradient));
     }
 #pragma unroll
     for (int line = thread / WgradTile::kColumns; line < WgradTile::kDepth; line += kColumnLines) {
       const Corner corner = corners[line];
       const bool inside = first + line < end && has_weight && meets(g, corner, tap);
       const T* const cell = source + (inside ? corner.offset + tap.offset : 0);
-      cells[line][column] = simt::to_float(simt::load_if(inside, cell));
+      cells[line][WgradTile::place(line, column)] = simt::to_float(simt::load_if(inside, cell));
     }
     __syncthreads();
     tile.add(gradients, cells);
@@ -99,12 +100,16 @@ __global__ void __launch_bounds__(WgradTile::kThreads, kBlocksPerMultiprocessor)
 #pragma unroll
   for (int i = 0; i < WgradTile::kOwn; ++i) {
     const int mine = static_cast<int>(place.row) + WgradTile::row() + i;  // filter of the group
+    if (mine >= g.filters) continue;
+    const int weight = place.column + WgradTile::column(), there = g.weights.value - weight;
+    const std::int64_t index = std::int64_t{place.group * g.filters + mine} * g.weights.value + weight;
+    Floats<4> values;
 #pragma unroll
-    for (int j = 0; j < WgradTile::kOwn; ++j) {
-      const int weight = place.column + WgradTile::column() + j;
-      if (mine >= g.filters || weight >= g.weights.value) continue;
-      const std::int64_t index = std::int64_t{place.group * g.filters + mine} * g.weights.value + weight;
-      parts.store(split, index, tile.sums[i][j]);
+    for (int j = 0; j < WgradTile::kOwn; ++j) values[j] = tile.sums[i][j];
+    if (parts.parts != nullptr) {
+      store_quad(parts.parts + (split * parts.count + index), values, there, wide_parts);
+    } else {
+      store_quad(parts.sums + index, values, there, wide_parts);
     }
   }
 }
@@ -146,13 +151,16 @@ simt::Status conv2d_direct_wgrad(const Conv2dProblem& p, const T* x, const T* dy
                                  simt::Stream stream) {
   const Geometry g = geometry_of(p);
   const std::int64_t splits = conv2d_direct_wgrad_splits(p), each = blocks_of_split(g);
-  const bool wide = is_wide(g);
+  const std::int64_t positions = blocks_of(splits, g.positions);
   const std::int64_t weights = std::int64_t{g.y.channels.value} * g.weights.value;
   const Parts<T> parts{splits > 1 ? partial : nullptr, dw, weights};
-  const simt::Status status =
-      simt::launch(wide ? wgrad_wide_kernel<T> : wgrad_narrow_kernel<T>, dim3(static_cast<unsigned>(splits * each)),
-                   dim3(wide ? WgradTile::kThreads : kNarrowThreads), 0, stream, g, x, dy, parts,
-                   blocks_of(splits, g.positions), static_cast<int>(each));
+  const dim3 grid(static_cast<unsigned>(splits * each));
+  const bool wide_parts = (parts.parts ? are_aligned(partial) : are_aligned(dw)) && g.weights.value % 4 == 0;
+  const simt::Status status = is_wide(g)
+                                  ? simt::launch(wgrad_wide_kernel<T>, grid, dim3(WgradTile::kThreads), 0, stream, g, x,
+                                                 dy, parts, positions, static_cast<int>(each), wide_parts)
+                                  : simt::launch(wgrad_narrow_kernel<T>, grid, dim3(kNarrowThreads), 0, stream, g, x,
+                                                 dy, parts, positions, static_cast<int>(each));
   if (status != simt::kSuccess || splits == 1) return status;
   return sum_parts(partial, dw, splits, weights, stream);
 }

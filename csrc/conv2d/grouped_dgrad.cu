@@ -17,7 +17,7 @@ namespace {
 template <typename T, bool kPacks, bool kSlides>
 __global__ void __launch_bounds__(kGatherThreads, 2)
     grouped_dgrad_kernel(const GatherPlan plan, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
-  gather<T, true, kPacks, kSlides>(plan, dy, w, dx, [](float sum, int) { return sum; });
+  gather<T, true, kPacks, kSlides>(plan, dy, w, dx, Epilogue<T>{nullptr, false});
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kGatherThreads, 2)
 template <typename T>
 simt::Status conv2d_grouped_fprop(const Conv2dProblem& p, const T* x, const T* w, const T* bias, T* y, bool relu,
                                   simt::Stream stream) {
-  const GatherPlan plan = plan_for<false, T>(p, x, w, y);
+  const GatherPlan plan = plan_for<false, T>(p, x, w, bias, y);
   if (plan.blocks == 0) return simt::kSuccess;
   const auto kernel = plan.slides  ? grouped_fprop_kernel<T, true, true>
                       : plan.packs ? grouped_fprop_kernel<T, true, false>

@@ -21,6 +21,7 @@
 //          it reads their 10 cells once for all three taps, and 22 loads feed 384 multiplications.
 #pragma once
 
+#include "common/epilogue.h"
 #include "conv2d/grouped_plan.h"
 #include "conv2d/staged.h"
 #include "simt/simt.h"
@@ -48,17 +49,19 @@ __device__ __forceinline__ Taps backward_taps(const GatherAxis& axis, int phase)
   return {first, count, window - (count - 1) * axis.tap_step, (count - 1) * axis.tap_step, -axis.tap_step};
 }
 
-// Fills `lines` with the weights of `cut`'s groups and strip, of the taps that are met.
+// Fills `lines` with the weights of `cut`'s groups and strip, of the taps that are met. 8 lanes side by side, whose 16
+// bytes each are one pass of shared memory, are on one line: lines are padded.
 template <typename T, bool kBackward>
 __device__ __forceinline__ void stage_weights(const GatherPlan& plan, const Cut& cut, int first_out, const Taps& rows,
                                               const Taps& columns, const T* __restrict__ w, float* lines) {
   const int bundle = plan.staged.bundle, strip = plan.staged.strip, depth = plan.source.depth;
   const int wide = kBackward ? 4 * plan.quads_each : strip;  // floats of a tap in a line
-  const int units = rows.count * columns.count * (wide / 4);
-  const int all = weight_lines<kBackward>(bundle, strip, plan.quads) * units;
+  const int units = rows.count * columns.count * (wide / 4), of_line = round_up(units, 8);
+  const int all = weight_lines<kBackward>(bundle, strip, plan.quads) * of_line;
   const int channels = kBackward ? plan.outs : depth, filters = kBackward ? depth : plan.outs;  // of a group
   for (int unit = static_cast<int>(threadIdx.x); unit < all; unit += static_cast<int>(blockDim.x)) {
-    const int line = unit / units, place = unit % units, tap = place / (wide / 4);
+    const int line = unit / of_line, place = unit % of_line, tap = place / (wide / 4);
+    if (place >= units) continue;
     const int r = rows.first + tap / columns.count * plan.vertical.period;
     const int s = columns.first + tap % columns.count * plan.horizontal.period;
     const int within = place % (wide / 4) * 4;
@@ -133,10 +136,9 @@ __device__ __forceinline__ void add_taps(Floats<4> (&sums)[kGatherOwn], const in
   }
 }
 
-// `finish(value, k)` makes a sum what is stored in channel k of the result.
-template <typename T, bool kBackward, bool kPacks, bool kSlides, typename Finish>
+template <typename T, bool kBackward, bool kPacks, bool kSlides>
 __device__ __forceinline__ void gather(const GatherPlan& plan, const T* __restrict__ source, const T* __restrict__ w,
-                                       T* __restrict__ result, Finish&& finish) {
+                                       T* __restrict__ result, const Epilogue<T>& epilogue) {
   SIMT_DYNAMIC_SHARED(float, staged);
   float* const weights = staged + plan.weights_at;
   const int thread = static_cast<int>(threadIdx.x);
@@ -199,6 +201,15 @@ __device__ __forceinline__ void gather(const GatherPlan& plan, const T* __restri
     const int out = first_out + quad_of_group * 4;  // of the group
     const bool has_quad = slot < plan.slots && first_group + group < plan.source.groups && out < plan.outs;
     const int channel = (first_group + group) * plan.outs + out;
+    Floats<4> offsets = {};
+    if (has_quad && epilogue.bias != nullptr) {
+      if (plan.quads_together) {
+        offsets = load<4>(epilogue.bias + channel);
+      } else {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) offsets[j] = out + j < plan.outs ? epilogue.offset(channel + j) : 0.0f;
+      }
+    }
 #pragma unroll
     for (int i = 0; i < kGatherOwn; ++i) {
       const int index = slot + i * apart;
@@ -214,9 +225,7 @@ __device__ __forceinline__ void gather(const GatherPlan& plan, const T* __restri
       const std::int64_t pixel = ((cut.image + image) * plan.vertical.results + row) * plan.horizontal.results + column;
       T* const to = result + pixel * plan.results + channel;
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        if (out + j < plan.outs) sums[i][j] = finish(sums[i][j], channel + j);
-      }
+      for (int j = 0; j < 4; ++j) sums[i][j] = epilogue.clip(sums[i][j] + offsets[j]);
       if (plan.quads_together) {
         store(to, sums[i]);
       } else {

@@ -67,9 +67,10 @@ constexpr int weight_pitch_of(int taps, int strip, int quads_each) {
 }
 
 // The plan that costs least of those that fit, of ever fewer groups a bundle, then of ever narrower strips, unless
-// `only_strip` says which. Throws std::invalid_argument where none does.
+// `only_strip` says which; of those that have fewer than `narrow` channels of a pixel only where none else fits. Throws
+// std::invalid_argument where none does.
 template <bool kBackward>
-GatherPlan cheapest_gather(const Conv2dProblem& p, bool may_slide, int only_strip) {
+GatherPlan cheapest_gather(const Conv2dProblem& p, bool may_slide, int only_strip, int narrow) {
   const auto axis = [](std::int64_t images, std::int64_t windows, std::int64_t kernel, std::int64_t stride,
                        std::int64_t padding, std::int64_t dilation) {
     const std::int64_t common = std::gcd(stride, dilation), size = kBackward ? windows : images;
@@ -107,6 +108,7 @@ GatherPlan cheapest_gather(const Conv2dProblem& p, bool may_slide, int only_stri
   bundle = static_cast<int>(std::min<std::int64_t>(bundle, p.groups));
   int strip = depth <= kGatherChannels ? round_up(depth, 4) : kGatherChannels;
   for (bool last = false; !last;) {
+    if (shape.found() && bundle * strip < narrow) break;
     const int quads = bundle * best.quads_each;
     const int slots = std::min(kGatherThreads / quads, kGatherSlots), threads = round_up(quads * slots, 32);
     const int pitch = weight_pitch_of<kBackward>(taps, strip, best.quads_each);
@@ -128,7 +130,9 @@ GatherPlan cheapest_gather(const Conv2dProblem& p, bool may_slide, int only_stri
         found.cost *= static_cast<double>(blocks_of(bundle, p.groups)) * phases;
         if (shape.found() && found.cost >= shape.cost) break;
         shape = found;
-        best.slides = slides, best.quads = quads, best.slots = slots, best.threads = threads;
+        // No more threads than the tile has work for.
+        best.slots = static_cast<int>(blocks_of(slides ? 1 : kGatherOwn, found.positions()));
+        best.slides = slides, best.quads = quads, best.threads = round_up(quads * best.slots, 32);
         best.weight_pitch = pitch;
         best.staged = {0, 0, 0, bundle, strip, pixel_pitch, {}, {}, {}};
         break;
@@ -164,19 +168,22 @@ GatherPlan cheapest_gather(const Conv2dProblem& p, bool may_slide, int only_stri
   return best;
 }
 
-// In which strips a sum is added up decides its bits, and so must not depend on the number of images.
-template <bool kBackward>
+// In which strips a sum is added up decides its bits, and so must not depend on the number of images. Pieces of pixels of
+// less than a sector, or a pack, are read for more than they are worth.
+template <bool kBackward, typename T>
 GatherPlan plan_gather(const Conv2dProblem& p, bool may_slide) {
+  constexpr int kSector = 2 * kPack<T>;
   Conv2dProblem usual = p;
   usual.N = 32;
-  return cheapest_gather<kBackward>(p, may_slide, cheapest_gather<kBackward>(usual, false, 0).staged.strip);
+  const int strip = cheapest_gather<kBackward>(usual, false, 0, kSector).staged.strip;
+  return cheapest_gather<kBackward>(p, may_slide, strip, kSector);
 }
 
 // The plan for arrays of T at these addresses, on which it depends whether there may be packs, and so whether to slide.
 template <bool kBackward, typename T, typename... Pointers>
 GatherPlan plan_for(const Conv2dProblem& p, const Pointers*... pointers) {
   for (const bool may_slide : {true, false}) {
-    GatherPlan plan = plan_gather<kBackward>(p, may_slide);
+    GatherPlan plan = plan_gather<kBackward, T>(p, may_slide);
     plan.packs = are_aligned(pointers...) && may_stage_packs<T>(plan.source, plan.staged);
     plan.quads_together = plan.packs && plan.outs % 4 == 0;
     set_unit(plan.staged, plan.packs ? kPack<T> : 1);

@@ -80,8 +80,7 @@ Plan plan_of(const Conv2dProblem& p) {
               threads = round_up(of_block * slots, 32);
     const int reduction = slots > 1 ? of_block * slots * 16 : 0;
     const auto floats = [&](int pixels, int positions) {
-      return std::max(reduction,
-                      pixels * pitch_of(bundle, 4 * quads) + positions * (pitch_of(bundle, 4 * best.filter_quads) + 2));
+      return std::max(reduction, pixels * 4 * bundle * quads + positions * (4 * bundle * best.filter_quads + 2));
     };
     const double shares = static_cast<double>(blocks_of(of_block, units) * blocks_of(quads, channel_quads) *
                                               blocks_of(best.filter_quads, filter_quads) * blocks_of(bundle, groups));
@@ -114,9 +113,9 @@ Plan plan_of(const Conv2dProblem& p) {
   best.images = shape.images, best.rows = shape.rows, best.columns = shape.columns;
   best.cells =
       staged_of(shape.images, static_cast<int>(rows.cells(shape.rows)), static_cast<int>(columns.cells(shape.columns)),
-                bundle, 4 * best.channel_quads, pitch_of(bundle, 4 * best.channel_quads));
-  best.gradients = staged_of(shape.images, shape.rows, shape.columns, bundle, 4 * best.filter_quads,
-                             pitch_of(bundle, 4 * best.filter_quads));
+                bundle, 4 * best.channel_quads, 4 * bundle * best.channel_quads);
+  best.gradients =
+      staged_of(shape.images, shape.rows, shape.columns, bundle, 4 * best.filter_quads, 4 * bundle * best.filter_quads);
   best.gradients_at = best.cells.floats();
   best.table_at = best.gradients_at + best.gradients.floats();
   best.column_tiles = divisor_of(blocks_of(shape.columns, p.Q)),

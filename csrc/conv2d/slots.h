@@ -14,7 +14,9 @@ __device__ __forceinline__ void add_slots(Floats<4> (&sums)[4], float* shared, i
   float* const line = shared + (slot * units + unit) * 16;
   if (slot < slots) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) store(line + (i + unit / 2) % 4 * 4, sums[i]);  // turned: other lanes, other banks
+    for (int i = 0; i < 4; ++i) {  // turned: other lanes, other banks
+      store(line + (i + (slot * units + unit) / 2) % 4 * 4, sums[i]);
+    }
   }
   __syncthreads();
   if (slot > 0) return;
@@ -22,7 +24,7 @@ __device__ __forceinline__ void add_slots(Floats<4> (&sums)[4], float* shared, i
     const float* const theirs = line + other * units * 16;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const Floats<4> value = load<4>(theirs + (i + unit / 2) % 4 * 4);
+      const Floats<4> value = load<4>(theirs + (i + (other * units + unit) / 2) % 4 * 4);
 #pragma unroll
       for (int j = 0; j < 4; ++j) sums[i][j] += value[j];
     }

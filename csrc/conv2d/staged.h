@@ -44,15 +44,11 @@ struct Source {
 struct Staged {
   int images, rows, columns, bundle, strip, pitch;
   SmallDivisor by_rows, by_columns, by_units;
+  bool turns;  // of packs of 8 elements: see store_halves()
 
   __host__ __device__ constexpr int pixels() const { return images * rows * columns; }
   __host__ __device__ constexpr int floats() const { return pixels() * pitch; }
 };
-
-// Floats of a pixel, where neighbouring lanes read the same pixels: four more than are used.
-constexpr int pitch_of(int bundle, int strip) {
-  return bundle * strip + 4;
-}
 
 // Floats of a pixel, where 8 lanes side by side, which one pass of shared memory serves 16 bytes each, are `lanes` to a
 // pixel, of each of its groups, and pixels are `step` apart: the fewest for which they read different banks.
@@ -83,7 +79,37 @@ constexpr Staged staged_of(int images, int rows, int columns, int bundle, int st
           pitch,
           small_divisor_of(rows),
           small_divisor_of(columns),
-          small_divisor_of(bundle * strip)};
+          small_divisor_of(bundle * strip),
+          false};
+}
+
+// 8 floats to `to`, where lanes side by side have neighbours: 16 bytes at a time, in the other order if `turned`.
+__device__ __forceinline__ void store_halves(float* to, const Floats<8>& values, bool turned) {
+  Floats<4> first, second;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    first[i] = turned ? values[4 + i] : values[i];
+    second[i] = turned ? values[i] : values[4 + i];
+  }
+  store(to + (turned ? 4 : 0), first);
+  store(to + (turned ? 0 : 4), second);
+}
+
+// Of pixels of `units` packs of 8 floats, `pitch` floats apart: whether 8 lanes side by side, which one pass of shared
+// memory serves 16 bytes each, share banks less where every other 4 of them begin with the second half.
+constexpr bool better_turned(int units, int pitch) {
+  int most[2] = {};
+  for (int turned = 0; turned < 2; ++turned) {
+    for (int first = 0; first < 8 * units; first += 8) {
+      int of_quad[8] = {};
+      for (int lane = 0; lane < 8; ++lane) {
+        const int unit = first + lane, quad = unit / units * (pitch / 4) + unit % units * 2 + turned * (lane / 4);
+        const int count = ++of_quad[quad % 8];
+        most[turned] = count > most[turned] ? count : most[turned];
+      }
+    }
+  }
+  return most[1] < most[0];
 }
 
 // Where a tile is cut: its first image, row and column (which may lie in the padding), first group, and first channel
@@ -103,7 +129,9 @@ bool may_stage_packs(const Source& array, const Staged& tile) {
 }
 
 inline void set_unit(Staged& tile, int elements) {
-  tile.by_units = small_divisor_of(tile.bundle * tile.strip / elements);
+  const int units = tile.bundle * tile.strip / elements;
+  tile.by_units = small_divisor_of(units);
+  tile.turns = elements == 8 && better_turned(units, tile.pitch);
 }
 
 // Fills `floats` with a tile of `array`. All threads of a block call it; cp_async_wait_all() and a barrier have to
@@ -143,7 +171,7 @@ __device__ __forceinline__ void stage(const Staged& tile, const Source& source, 
     } else {
       Floats<kUnit> values = {};
       if (inside) values = load<kUnit>(from);
-      store(to, values);
+      store_halves(to, values, tile.turns && threadIdx.x / 4 % 2 != 0);
     }
   }
 }
@@ -172,7 +200,7 @@ constexpr double cycles_of_pixel(int floats) {
   return floats / 8.0 * (1.0 + 8.0 / floats);
 }
 
-constexpr int round_up(int value, int multiple) {
+__host__ __device__ constexpr int round_up(int value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 

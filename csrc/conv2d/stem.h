@@ -42,11 +42,11 @@ struct Stem {
   __host__ __device__ constexpr std::int64_t line_elements() const { return std::int64_t{horizontal.size} * channels; }
 };
 
-// Floats of a line that holds `cells` cells. The start may lie up to a pack into it, and it ends with a pack; and lines
-// follow one another in the banks as filter rows do in a filter, nearly.
-constexpr int line_pitch(std::int64_t cells, int channels, int run) {
+// Floats of a line that holds `cells` cells. The start may lie up to a pack into it, and it ends with a pack; and a
+// line is `apart` banks after the one before, nearly.
+constexpr int line_pitch(std::int64_t cells, int channels, int apart) {
   const int least = round_up(static_cast<int>(cells) * channels + 14, 8);
-  return least + ((round_up(run, 4) - least) % 32 + 32) % 32;
+  return least + ((round_up(apart, 4) - least) % 32 + 32) % 32;
 }
 
 // Throws std::invalid_argument for what is no stem.
@@ -61,8 +61,9 @@ inline void require_stem(const Conv2dProblem& p) {
 }
 
 // Fills in the tile, the cheapest: see cheapest(), of which floats() is told the floats of lines instead of pixels.
-template <typename FloatsOf>
-bool set_tile(Stem& stem, const Conv2dProblem& p, int most, double compute, FloatsOf&& floats) {
+// apart(columns of the tile) is how many banks lines should be apart.
+template <typename FloatsOf, typename Apart>
+bool set_tile(Stem& stem, const Conv2dProblem& p, int most, double compute, FloatsOf&& floats, Apart&& apart) {
   const Reach rows{p.P, stem.vertical.stride, (stem.vertical.kernel - 1) * stem.vertical.dilation + 1};
   const Reach columns{p.Q, stem.horizontal.stride, stem.horizontal.kernel};
   const int slack = (14 + 7 + 31) / stem.channels + 1;  // what a line has more, in cells
@@ -75,7 +76,7 @@ bool set_tile(Stem& stem, const Conv2dProblem& p, int most, double compute, Floa
     const int lines = static_cast<int>(rows.cells(shape.rows));
     stem.lines = {shape.images,
                   lines,
-                  line_pitch(columns.cells(shape.columns), stem.channels, stem.run),
+                  line_pitch(columns.cells(shape.columns), stem.channels, apart(shape.columns)),
                   small_divisor_of(lines),
                   {}};
     stem.column_tiles = divisor_of(blocks_of(shape.columns, p.Q));
@@ -151,7 +152,7 @@ __device__ __forceinline__ void stage_lines(const Stem& stem, const StemTile& ti
     } else {
       Floats<kUnit> values = {};
       if (inside) values = load<kUnit>(from);
-      store(to, values);
+      store_halves(to, values, threadIdx.x / 4 % 2 != 0);
     }
   }
 }

@@ -5,12 +5,13 @@
 //          (R*S*C, filters), and on the lines of x under a tile of windows, as they lie in the array (stem.h).
 // Block    up to 64 filters; the filters stay, and tiles of at most 512 windows come one after another.
 // Warp     `lanes` threads that own a window's filters side by side, of as many windows as that leaves: with 8 lanes it
-//          reads 128 contiguous bytes of filters, and writes 4 x 128 of y.
+//          reads 128 contiguous bytes of filters, and writes 4 x 128 of y. Where that would not be whole sectors of y,
+//          as of 6 filters, the block's results go through shared memory, window after window.
 // Thread   8 filters (2 quads, `lanes` quads apart) at kOwn windows, `slots` apart: 64 sums in registers. 2 loads of 16
 //          bytes and 8 of 4 from shared memory feed 64 multiplications.
 // Limits   what require_stem() says. x is read 16 bytes at a time where W*C is whole packs and x is aligned, y written
-// so
-//          (8 bytes at a time of 16 bits) where K is a multiple of 4 and y is aligned.
+//          so (8 bytes at a time of 16 bits) where K is a multiple of 4, 4 * lanes filters are whole sectors, and y and
+//          bias are aligned.
 // Bound    FFMA, with few weights memory: ResNet's at N32 (C3 224x224 K64 7x7 stride 2) has 7.6 GFLOP (0.13 ms at 60
 //          TFLOP/s) and 122 MB; VGG's (K64 3x3) 5.5 GFLOP (92 us) and 430 MB (0.14 ms at 3.0 TB/s); LeNet's at N256 (C1
 //          28x28 K6 5x5 pad 2) 5.6 MB (1.9 us).
@@ -30,27 +31,88 @@ constexpr int kFilterFloats = 64 * 256;  // of a block's filters at most, 64 KiB
 
 struct Plan {
   Stem stem;
-  int slots, threads, filter_pitch, lines_at, shared_bytes;
+  int slots, threads, lines_at, shared_bytes;
+  int filters_together;  // that fit where the lines lie, as they are in memory
+  SmallDivisor by_weights, by_rows, by_columns;
+  SmallDivisor by_filters;  // of a block's; results lie in shared memory as (slots, filters)
 };
+
+// Floats of a filter where it lies as in memory: of an odd number of weights no more than these. Filters side by side
+// then have a weight in different banks.
+__host__ __device__ constexpr int raw_pitch(int weights) {
+  return weights | 1;
+}
 
 // With as many filters a block as fit.
 Plan plan_of(const Conv2dProblem& p) {
   require_stem(p);
   const std::int64_t eights = blocks_of(8, p.K);
   for (int lanes = even_piece(eights, kStemLanes); lanes > 0; lanes /= 2) {
-    Plan plan{stem_of(p, lanes), std::min(kStemThreads / lanes, kSlots), 0, 0, 0, 0};
+    Plan plan{};
+    plan.stem = stem_of(p, lanes);
+    plan.slots = std::min(kStemThreads / lanes, kSlots);
     plan.threads = round_up(lanes * plan.slots, 32);
-    plan.filter_pitch = 8 * lanes + 4;  // 4 * odd: 8 weights of 4 filters, which 32 lanes store, in 32 banks
-    plan.lines_at = plan.stem.weights * plan.filter_pitch;
+    plan.lines_at = plan.stem.weights * plan.stem.filters_of_block();
     if (plan.lines_at > kFilterFloats && lanes > 1) continue;
     const double compute = plan.threads * kOwn * 8.0 * plan.stem.weights / 128;
-    if (!set_tile(plan.stem, p, plan.slots * kOwn, compute, [&](int lines, int) { return plan.lines_at + lines; })) {
+    const int results = std::min(plan.stem.filters_of_block(), plan.stem.filters);  // of a window and block
+    const int least = std::max(plan.slots * results, raw_pitch(plan.stem.weights));
+    const auto floats = [&](int lines, int) { return plan.lines_at + std::max(lines, least); };
+    // Windows side by side, also of two rows of them, find their cells in banks as far apart.
+    const int step = plan.stem.horizontal.stride * plan.stem.channels;
+    if (!set_tile(plan.stem, p, plan.slots * kOwn, compute, floats, [&](int columns) { return columns * step; })) {
       continue;
     }
-    plan.shared_bytes = static_cast<int>(sizeof(float)) * (plan.lines_at + plan.stem.lines.floats());
+    plan.by_weights = small_divisor_of(plan.stem.weights), plan.by_filters = small_divisor_of(results);
+    plan.by_rows = small_divisor_of(plan.stem.rows), plan.by_columns = small_divisor_of(plan.stem.columns);
+    const int floats_of_lines = std::max(plan.stem.lines.floats(), least);
+    plan.filters_together = std::min(plan.stem.filters_of_block(), floats_of_lines / raw_pitch(plan.stem.weights));
+    plan.shared_bytes = static_cast<int>(sizeof(float)) * (plan.lines_at + floats_of_lines);
     return plan;
   }
   throw std::invalid_argument("conv2d: filters and the lines under a window do not fit a block's shared memory");
+}
+
+// Fills `filters` with a block's, as (weights, filters); `raw` is memory of as many floats as plan_of() says. All
+// threads of a block call it, and may use the one and the other then.
+template <typename T>
+__device__ __forceinline__ void fill_filters(const Plan& plan, int first_filter, const T* __restrict__ w,
+                                             float* filters, float* raw) {
+  const int weights = plan.stem.weights, count = plan.stem.filters_of_block(), pitch = raw_pitch(weights);
+  for (int begin = 0; begin < count; begin += plan.filters_together) {
+    const int some = min(plan.filters_together, count - begin), first = first_filter + begin;
+    const int there = min(some, plan.stem.filters - first) * weights;  // may be negative
+    for (int i = static_cast<int>(threadIdx.x); i < some * weights; i += static_cast<int>(blockDim.x)) {
+      const int filter = plan.by_weights.divide(i);
+      raw[filter * pitch + plan.by_weights.rest(i, filter)] =
+          i < there ? simt::to_float(w[std::int64_t{first} * weights + i]) : 0.0f;
+    }
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < some * weights; i += static_cast<int>(blockDim.x)) {
+      const int weight = i / some, filter = i % some;
+      filters[weight * count + begin + filter] = raw[filter * pitch + weight];
+    }
+    __syncthreads();
+  }
+}
+
+// A thread's results of one window to where the block's lie, as (slots, filters): so that neighbours write to different
+// banks where a block has 8 filters or fewer.
+__device__ __forceinline__ void put_results(float* results, const Floats<8>& values, int lane, int lanes, int filters) {
+  if (lanes == 1 && filters == 8) {
+    store_halves(results, values, threadIdx.x / 4 % 2 != 0);
+  } else if (lanes == 1 && filters % 2 == 0) {
+#pragma unroll
+    for (int k = 0; k < 8; k += 2) {
+      if (k < filters) store(results + k, Floats<2>{{values[k], values[k + 1]}});
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int k = (i / 4 * lanes + lane) * 4 + i % 4;
+      if (k < filters) results[k] = values[i];
+    }
+  }
 }
 
 template <typename T, bool kPacks>
@@ -65,16 +127,7 @@ __global__ void __launch_bounds__(kStemThreads, kBlocksPerMultiprocessor)
   const int positions = stem.images_of_tile * stem.rows * stem.columns;
   const Quotient first = stem.chunks.divide(blockIdx.x);
   const int first_filter = first.rest * stem.filters_of_block();
-
-  // 8 weights of 4 filters a warp: whole sectors of w, and all banks.
-  for (int i = thread / 32; i * 4 < stem.filters_of_block(); i += static_cast<int>(blockDim.x) / 32) {
-    const int filter = i * 4 + thread % 32 / 8, k = first_filter + filter;
-    for (int j = thread % 8; j < stem.weights; j += 8) {
-      const bool exists = k < stem.filters;
-      const T* const from = w + (exists ? std::int64_t{k} * stem.weights + j : 0);
-      filters[j * plan.filter_pitch + filter] = exists ? simt::to_float(*from) : 0.0f;
-    }
-  }
+  fill_filters(plan, first_filter, w, filters, lines);
 
   for (std::int64_t index = first.whole; index < stem.tiles; index += gridDim.x / stem.chunks.value) {
     const StemTile tile = stem_tile<T, kPacks>(stem, index);
@@ -85,9 +138,10 @@ __global__ void __launch_bounds__(kStemThreads, kBlocksPerMultiprocessor)
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
       const int position = slot + i * plan.slots, used = position < positions ? position : 0;
-      const int line = used / stem.columns, image = line / stem.rows;
-      cells[i] = (image * stem.lines.rows + line % stem.rows * stem.vertical.stride) * stem.lines.pitch +
-                 used % stem.columns * stem.horizontal.stride * stem.channels + tile.lead;
+      const int line = plan.by_columns.divide(used), image = plan.by_rows.divide(line);
+      const int row = plan.by_rows.rest(line, image), column = plan.by_columns.rest(used, line);
+      cells[i] = (image * stem.lines.rows + row * stem.vertical.stride) * stem.lines.pitch +
+                 column * stem.horizontal.stride * stem.channels + tile.lead;
     }
     Floats<4> sums[kOwn][2] = {};
     __syncthreads();
@@ -95,7 +149,7 @@ __global__ void __launch_bounds__(kStemThreads, kBlocksPerMultiprocessor)
     for (int r = 0; r < stem.vertical.kernel; ++r) {
       const float* const from = lines + r * stem.vertical.dilation * stem.lines.pitch;
 #pragma unroll 2
-      for (int j = 0; j < stem.run; ++j, weights += plan.filter_pitch) {
+      for (int j = 0; j < stem.run; ++j, weights += stem.filters_of_block()) {
         const Floats<4> left = load<4>(weights), right = load<4>(weights + stem.lanes * 4);
 #pragma unroll
         for (int i = 0; i < kOwn; ++i) {
@@ -109,30 +163,52 @@ __global__ void __launch_bounds__(kStemThreads, kBlocksPerMultiprocessor)
       }
     }
 
+    // Where the filters of a window begin in y, or -1 for a position that is none.
+    const auto window_at = [&](int position) {
+      const int line = plan.by_columns.divide(position), of_tile = plan.by_rows.divide(line);
+      const std::int64_t image = tile.image + of_tile;
+      const int row = tile.row + plan.by_rows.rest(line, of_tile);
+      const int column = tile.column + plan.by_columns.rest(position, line);
+      if (position >= positions || image >= stem.images || row >= stem.vertical.outputs ||
+          column >= stem.horizontal.outputs) {
+        return std::int64_t{-1};
+      }
+      return ((image * stem.vertical.outputs + row) * stem.horizontal.outputs + column) * stem.filters;
+    };
+    Floats<4> offsets[2] = {};
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int k = first_filter + (half * stem.lanes + lane) * 4;
+      if (epilogue.bias == nullptr) continue;
+      if (wide_y && k < stem.filters) offsets[half] = load<4>(epilogue.bias + k);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        if (!wide_y && k + j < stem.filters) offsets[half][j] = epilogue.offset(k + j);
+      }
+    }
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
-      const int position = slot + i * plan.slots, line = position / stem.columns;
-      const std::int64_t image = tile.image + line / stem.rows;
-      const int row = tile.row + line % stem.rows, column = tile.column + position % stem.columns;
-      if (slot >= plan.slots || position >= positions || image >= stem.images || row >= stem.vertical.outputs ||
-          column >= stem.horizontal.outputs) {
-        continue;
-      }
-      T* const window = y + ((image * stem.vertical.outputs + row) * stem.horizontal.outputs + column) * stem.filters;
+      Floats<8> values;
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int k = first_filter + (half * stem.lanes + lane) * 4;
-        if (wide_y) {
-          if (k >= stem.filters) continue;
-          Floats<4> values;
+      for (int j = 0; j < 8; ++j) values[j] = epilogue.clip(sums[i][j / 4][j % 4] + offsets[j / 4][j % 4]);
+      if (wide_y) {
+        const std::int64_t window = slot < plan.slots ? window_at(slot + i * plan.slots) : -1;
+        if (window < 0) continue;
 #pragma unroll
-          for (int j = 0; j < 4; ++j) values[j] = epilogue(sums[i][half][j], k + j);
-          store(window + k, values);
-        } else {
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            if (k + j < stem.filters) window[k + j] = simt::from_float<T>(epilogue(sums[i][half][j], k + j));
-          }
+        for (int half = 0; half < 2; ++half) {
+          const int k = first_filter + (half * stem.lanes + lane) * 4;
+          const Floats<4> quad{{values[half * 4], values[half * 4 + 1], values[half * 4 + 2], values[half * 4 + 3]}};
+          if (k < stem.filters) store(y + (window + k), quad);
+        }
+      } else {
+        const int count = static_cast<int>(plan.by_filters.value);
+        __syncthreads();  // the lines, or the results before these, have been used
+        if (slot < plan.slots) put_results(lines + slot * count, values, lane, stem.lanes, count);
+        __syncthreads();
+        for (int n = thread; n < plan.slots * count; n += static_cast<int>(blockDim.x)) {
+          const int of = plan.by_filters.divide(n), k = first_filter + plan.by_filters.rest(n, of);
+          const std::int64_t window = window_at(of + i * plan.slots);
+          if (window >= 0 && k < stem.filters) y[window + k] = simt::from_float<T>(lines[n]);
         }
       }
     }
@@ -156,7 +232,7 @@ simt::Status conv2d_stem_fprop(const Conv2dProblem& p, const T* x, const T* w, c
   const auto kernel = packs ? stem_fprop_kernel<T, true> : stem_fprop_kernel<T, false>;
   return simt::launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(plan.threads)),
                       static_cast<std::size_t>(plan.shared_bytes), stream, plan, x, w, Epilogue<T>{bias, relu}, y,
-                      are_aligned(y) && p.K % 4 == 0);
+                      are_aligned(y, bias) && p.K % 4 == 0 && plan.stem.lanes * 4 * sizeof(T) % 32 == 0);
 }
 
 template simt::Status conv2d_stem_fprop(const Conv2dProblem&, const float*, const float*, const float*, float*, bool,

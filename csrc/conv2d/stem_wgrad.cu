@@ -10,9 +10,10 @@
 //          where both lie for each position that there is.
 // Block    one split of up to 64 filters and, of as many weights as that leaves, units of 8 filters and 8 weights.
 // Warp     with 8 lanes of filters, these at 4 neighbouring weights of one position: 128 contiguous bytes of dy.
-// Thread   one unit (2 quads of filters, 8 weights as far apart as there are units of weights) at every `slots`-th
+// Thread   one unit (2 quads of filters, 8 weights as far apart as a block has units of weights) at every `slots`-th
 //          position of a tile: 64 sums in registers, fed by 2 loads of 16 bytes and 8 of 4 from shared memory. The
-//          slots' sums are then added in order.
+//          slots' sums are then added in order, and leave by way of shared memory, (filters,weights) as in dw: a block
+//          writes one run of it.
 // Limits   what require_stem() says; packs as in stem_fprop.cu, of dy where K is whole packs. partial takes at most 16
 //          MiB.
 // Bound    FFMA: as forward. ResNet's at N32 (C3 224x224 K64 7x7 stride 2), 7.6 GFLOP, takes 0.13 ms at 60 TFLOP/s.
@@ -34,15 +35,29 @@ struct Plan {
   Stem stem;
   Source dy;
   Staged gradients;
-  int apart;           // units of weights, and so weights of a thread from one another
-  int shared_weights;  // units of weights in a block
+  int shared_weights;  // units of weights in a block, and so weights of a thread from one another
   int slots, threads;
   Divisor shares;  // blocks of the same filters
   std::int64_t splits, tiles_of_split;
-  int gradients_at, table_at, shared_bytes;
+  int gradients_at, table_at, sums_at, sums_pitch, shared_bytes;
 
   __host__ __device__ constexpr int units() const { return shared_weights * stem.lanes; }
+  __host__ __device__ constexpr int weights_of_block() const { return kOwn * shared_weights; }
 };
+
+// Floats of a filter's sums in shared memory, which units store: the fewest, of 32 choices, for which they share banks
+// least. Unit n of a warp has weight n / lanes of filter 4 * (n % lanes).
+int sums_pitch_of(int weights, int lanes) {
+  int best = weights, fewest = 33;
+  for (int pitch = weights; pitch < weights + 32 && fewest > 1; ++pitch) {
+    int most = 0, of_bank[32] = {};
+    for (int n = 0; n < 32; ++n) {
+      most = std::max(most, ++of_bank[(4 * (n % lanes) * pitch + n / lanes) % 32]);
+    }
+    if (most < fewest) best = pitch, fewest = most;
+  }
+  return best;
+}
 
 Plan plan_of(const Conv2dProblem& p) {
   require_stem(p);
@@ -50,21 +65,25 @@ Plan plan_of(const Conv2dProblem& p) {
   const int lanes = even_piece(blocks_of(8, p.K), kStemLanes);
   plan.stem = stem_of(p, lanes);
   plan.dy = {p.N, plan.stem.vertical.outputs, plan.stem.horizontal.outputs, 1, plan.stem.filters, p.K};
-  plan.apart = (plan.stem.weights - 1) / kOwn + 1;
-  plan.shared_weights = even_piece(plan.apart, kStemThreads / lanes);
-  plan.shares = divisor_of(blocks_of(plan.shared_weights, plan.apart));
+  const std::int64_t units_of_weights = blocks_of(kOwn, plan.stem.weights);
+  plan.shared_weights = even_piece(units_of_weights, kStemThreads / lanes);
+  plan.shares = divisor_of(blocks_of(plan.shared_weights, units_of_weights));
   plan.slots = kStemThreads / plan.units();
   plan.threads = round_up(plan.units() * plan.slots, 32);
-  const int strip = plan.stem.filters_of_block(), reduction = plan.slots > 1 ? plan.units() * plan.slots * 16 : 0;
+  const int strip = plan.stem.filters_of_block();
+  plan.sums_at = plan.slots > 1 ? plan.units() * plan.slots * 16 : 0;  // behind what add_slots() needs
+  plan.sums_pitch = sums_pitch_of(std::min(plan.stem.weights, plan.weights_of_block()), lanes);
+  const int sums = plan.sums_at + strip * plan.sums_pitch;
   const double compute = kPositions * (64.0 * plan.units() / 128 + strip / 8.0);
-  const auto floats = [&](int lines, int positions) {
-    return std::max(reduction, lines + positions * (pitch_of(1, strip) + 2));
-  };
-  if (!set_tile(plan.stem, p, kPositions, compute, floats)) {
+  const auto floats = [&](int lines, int positions) { return std::max(sums, lines + positions * (strip + 2)); };
+  // A warp has several weights at several positions. With many filters these are few, and lines follow one another as
+  // filter rows do in a filter; with few they are many, and lines are as far apart in the banks as can be.
+  const auto apart = [&](int) { return lanes > 1 ? plan.stem.run : 16; };
+  if (!set_tile(plan.stem, p, kPositions, compute, floats, apart)) {
     throw std::invalid_argument("conv2d: the lines under a window do not fit a block's shared memory");
   }
   const Stem& stem = plan.stem;
-  plan.gradients = staged_of(stem.images_of_tile, stem.rows, stem.columns, 1, strip, pitch_of(1, strip));
+  plan.gradients = staged_of(stem.images_of_tile, stem.rows, stem.columns, 1, strip, strip);
   plan.gradients_at = stem.lines.floats();
   plan.table_at = plan.gradients_at + plan.gradients.floats();
   plan.shared_bytes = static_cast<int>(sizeof(float)) * floats(stem.lines.floats(), plan.gradients.pixels());
@@ -82,16 +101,20 @@ __global__ void __launch_bounds__(kStemThreads, 2)
   SIMT_DYNAMIC_SHARED(float, lines);
   float* const gradients = lines + plan.gradients_at;
   int2* const table = reinterpret_cast<int2*>(lines + plan.table_at);
+  float* const block_sums = lines + plan.sums_at;
 
   const Quotient share = plan.shares.divide(blockIdx.x), chunk = stem.chunks.divide(share.whole);
   const std::int64_t split = chunk.whole;
   const int thread = static_cast<int>(threadIdx.x);
   const int slot = thread / plan.units(), unit = thread % plan.units();
-  const int lane = unit % stem.lanes, first_weight = share.rest * plan.shared_weights + unit / stem.lanes;
+  const int lane = unit % stem.lanes, unit_of_weights = unit / stem.lanes;
+  const int first_weight = share.rest * plan.weights_of_block();
+  const int weights = min(plan.weights_of_block(), stem.weights - first_weight);  // of the block
   int cell_at[kOwn];  // of the weights, from where a position's first cell lies
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
-    const int weight = min(first_weight + i * plan.apart, stem.weights - 1);  // beyond: computed, not stored
+    const int weight =
+        first_weight + min(unit_of_weights + i * plan.shared_weights, weights - 1);  // beyond: for nobody
     cell_at[i] = weight / stem.run * stem.vertical.dilation * stem.lines.pitch + weight % stem.run;
   }
 
@@ -140,16 +163,20 @@ __global__ void __launch_bounds__(kStemThreads, 2)
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int weight = first_weight + (pair * 2 + i / 2) * plan.apart;
-      const int filter = chunk.rest * stem.filters_of_block() + (i % 2 * stem.lanes + lane) * 4;
-      const bool mine = slot == 0 && first_weight < plan.apart && weight < stem.weights;
+      const int weight = unit_of_weights + (pair * 2 + i / 2) * plan.shared_weights;  // of the block
+      const int filter = (i % 2 * stem.lanes + lane) * 4;
+      if (slot > 0 || weight >= weights) continue;
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        if (mine && filter + k < stem.filters) {
-          parts.store(split, std::int64_t{filter + k} * stem.weights + weight, sums[pair][i][k]);
-        }
-      }
+      for (int k = 0; k < 4; ++k) block_sums[(filter + k) * plan.sums_pitch + weight] = sums[pair][i][k];
     }
+  }
+  __syncthreads();
+  const int first_filter = chunk.rest * stem.filters_of_block();
+  const int count = min(stem.filters_of_block(), stem.filters - first_filter) * weights;
+  for (int i = thread; i < count; i += static_cast<int>(blockDim.x)) {
+    const int filter = i / weights, weight = i % weights;
+    parts.store(split, std::int64_t{first_filter + filter} * stem.weights + first_weight + weight,
+                block_sums[filter * plan.sums_pitch + weight]);
   }
 }
 

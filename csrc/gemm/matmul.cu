@@ -83,7 +83,7 @@ simt::Status matmul_nt(const Sizes& s, const T* x, const T* w, const T* bias, bo
     using Shape = decltype(shape);
     return simt::launch(nt_kernel<T, Shape, is_wide>, dim3(tiles<Shape>(s.M, s.N)), dim3(Shape::kThreads), 0, stream,
                         DepthMatrix<T, is_wide>{x, s.M, s.K}, DepthMatrix<T, is_wide>{w, s.N, s.K},
-                        Epilogue<T>{bias, relu}, y, are_aligned(y) && in_packs<T>(s.N), tiles_across<Shape>(s.N));
+                        Epilogue<T>{bias, relu}, y, are_aligned(y, bias) && in_packs<T>(s.N), tiles_across<Shape>(s.N));
   });
 }
 

@@ -1,5 +1,6 @@
 // What becomes of a tile's sums: stored as rows (a row's columns are neighbours in memory), with a bias and ReLU, or as
-// columns. Neighbouring sums go together, 4 of float32 or 8 of 16 bits in 16 bytes, where sizes and addresses allow it.
+// columns. Neighbouring sums go together where sizes and addresses allow it: of a row 4 of float32 or 8 of 16 bits in
+// 16 bytes, of a column 4 of either.
 #pragma once
 
 #include "common/epilogue.h"
@@ -37,6 +38,23 @@ __device__ __forceinline__ void store_some(T* p, const Floats<kCount>& values, s
   }
 }
 
+// The biases of kCount neighbouring columns, 0 for those from `columns` on, and where there is no bias.
+template <bool kWide, int kCount, typename T>
+__device__ __forceinline__ Floats<kCount> offsets_of(const Epilogue<T>& epilogue, std::int64_t column,
+                                                     std::int64_t columns) {
+  Floats<kCount> offsets = {};
+  if (epilogue.bias == nullptr) return offsets;
+  if constexpr (kWide) {
+    if (column < columns) offsets = load<kCount>(epilogue.bias + column);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (column + i < columns) offsets[i] = epilogue.offset(column + i);
+    }
+  }
+  return offsets;
+}
+
 // The sums of rows [first_row, rows) and columns [first_column, columns): row r begins at out + offset(r), and is not
 // stored where that is negative.
 template <bool kWide, typename T, typename Shape, typename Offset>
@@ -48,11 +66,8 @@ __device__ __forceinline__ void store_rows(const Tile<T, Shape>& tile, T* out, s
   Floats<kTogether> offsets[kGroups];
 #pragma unroll
   for (int j = 0; j < kGroups; ++j) {
-#pragma unroll
-    for (int k = 0; k < kTogether; ++k) {
-      const std::int64_t column = first_column + Sums::column(j * kTogether) + k;
-      offsets[j][k] = column < columns ? epilogue.offset(column) : 0.0f;
-    }
+    const std::int64_t column = first_column + Sums::column(j * kTogether);
+    offsets[j] = offsets_of<kWide, kTogether>(epilogue, column, columns);
   }
 #pragma unroll
   for (int i = 0; i < Sums::kOwnRows; ++i) {

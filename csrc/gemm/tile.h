@@ -76,15 +76,16 @@ struct Strips {
 template <typename T, typename Shape>
 struct Tile {
   static constexpr int kOwnRows = 8, kOwnColumns = Shape::kOwnColumns;
-  // Of a thread's sums, neighbours in a row and in a column of the tile: a pack of 16-bit elements where there are 8.
-  static constexpr int kRowsTogether = kPack<T>, kColumnsTogether = kOwnColumns == 8 ? kPack<T> : 4;
+  // Of a thread's sums, neighbours in a column and in a row of the tile: a pack of 16-bit elements where a row has 8.
+  // In columns 4 lanes have 16 neighbours, whole sectors of float32 as of 16 bits, which parts of sums are not.
+  static constexpr int kRowsTogether = 4, kColumnsTogether = kOwnColumns == 8 ? kPack<T> : 4;
 
   float sums[kOwnRows][kOwnColumns] = {};
 
   // The row and the column within the tile of sums[i][j], for i and j that are multiples of 4; the next 3 follow.
   static __device__ __forceinline__ int row(int i) {
     const int down = lane() / 8, first = warp() / Shape::kWarpsAcross * Shape::kWarpRows;
-    return first + (kRowsTogether == 8 ? 8 * down + i : 4 * down + 4 * i);
+    return first + 4 * down + 4 * i;
   }
   static __device__ __forceinline__ int column(int j) {
     const int across = lane() % 8, first = warp() % Shape::kWarpsAcross * Shape::kWarpColumns;
@@ -95,8 +96,7 @@ struct Tile {
   __device__ __forceinline__ void add(const Strip<T, Shape::kRows>& a, const Strip<T, Shape::kColumns>& b) {
     using Rows = Place<T, Shape::kRows>;
     using Columns = Place<T, Shape::kColumns, kOwnColumns>;
-    const int top = Rows::of(row(0)), left = Columns::of(column(0));
-    const int bottom = kRowsTogether == 8 ? Rows::second(top) : top + 16;
+    const int top = Rows::of(row(0)), bottom = Rows::of(row(4)), left = Columns::of(column(0));
     const int right = kColumnsTogether == 8 ? Columns::second(left) : left + 32;
 #pragma unroll
     for (int line = 0; line < kDepth<T>; ++line) {

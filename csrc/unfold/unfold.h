@@ -16,7 +16,7 @@ namespace gpucnn {
 
 struct UnfoldProblem : Windows {};
 
-// From so many channels on, tiles of 32 windows or cells and 32 channels are turned in shared memory.
+// From so many channels on, always tiles of 32 windows or cells and 32 channels are turned in shared memory.
 inline constexpr std::int64_t kTurnedChannels = 16;
 inline constexpr std::int64_t kTurned = 32;
 
