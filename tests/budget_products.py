@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 from budget_case import Case, conv
 
@@ -44,7 +46,7 @@ def _dense() -> Iterator[Case]:
 
 def _grouped() -> Iterator[Case]:
     yield conv(2, 256, 16, 256, 3, "grouped", groups=32)
-    yield conv(2, 256, 16, 256, 3, "grouped", groups=32, stride=2)
+    yield conv(2, 256, 32, 256, 3, "grouped", sample=8, groups=32, stride=2)
     yield conv(2, 256, 16, 256, 1, "grouped", groups=32)
     yield conv(2, 9, 9, 9, 3, "grouped", aligned=False, groups=3)
     yield conv(2, 9, 9, 9, 1, "grouped", aligned=False, groups=3)
@@ -56,10 +58,22 @@ def _grouped() -> Iterator[Case]:
 
 
 def _first_layers() -> Iterator[Case]:
-    """Of images of 1 and 3 channels."""
-    yield conv(1, 3, 32, 64, 7, "stem", stride=2)
-    yield conv(2, 1, 28, 8, 5, "stem")
+    """Of images of 1 and 3 channels, whose gradients are of no aligned pixels."""
+    yield _of_images(1, 3, 32, 64, 7, stride=2)
+    yield _of_images(2, 1, 32, 8, 5)
+    yield conv(1, 3, 32, 64, 7, "stem", aligned=False, stride=2)
     yield conv(1, 3, 31, 9, 3, "stem", aligned=False)
+
+
+def _of_images(n: int, c: int, h: int, k: int, r: int, **options: Any) -> Case:
+    """A first layer, as networks are trained: without the gradient of the images."""
+    case = conv(n, c, h, k, r, "stem", **options)
+
+    def run(dtype: str) -> None:
+        images = normals((n, c, h, h), backend.supported_dtype(dtype))
+        Call.of("conv2d", dtype=dtype, fill=normals, **{**case.arguments, "input": images}).run()
+
+    return replace(case, arguments={**case.arguments, "gradient": False}, then=run)
 
 
 def _matrices() -> Iterator[Case]:

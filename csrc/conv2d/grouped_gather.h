@@ -152,7 +152,7 @@ __device__ __forceinline__ void gather(const GatherPlan& plan, const T* __restri
   int cells[kGatherOwn];  // where the staged cell of a position and tap 0 begins
 #pragma unroll
   for (int i = 0; i < kGatherOwn; ++i) {
-    const int index = slot + i * apart, used = index < positions ? index : 0;
+    const int used = min(slot + i * apart, positions - 1);  // beyond: as a neighbour, for nobody
     const int line = plan.by_columns.divide(used), image = plan.by_rows.divide(line);
     const int row = plan.by_rows.rest(line, image) * plan.vertical.position_step;
     const int column = plan.by_columns.rest(used, line) * plan.horizontal.position_step * kRun;

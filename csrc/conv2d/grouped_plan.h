@@ -168,8 +168,8 @@ GatherPlan cheapest_gather(const Conv2dProblem& p, bool may_slide, int only_stri
   return best;
 }
 
-// In which strips a sum is added up decides its bits, and so must not depend on the number of images. Pieces of pixels of
-// less than a sector, or a pack, are read for more than they are worth.
+// In which strips a sum is added up decides its bits, and so must not depend on the number of images. Pieces of pixels
+// of less than a sector, or a pack, are read for more than they are worth.
 template <bool kBackward, typename T>
 GatherPlan plan_gather(const Conv2dProblem& p, bool may_slide) {
   constexpr int kSector = 2 * kPack<T>;

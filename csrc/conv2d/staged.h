@@ -45,6 +45,7 @@ struct Staged {
   int images, rows, columns, bundle, strip, pitch;
   SmallDivisor by_rows, by_columns, by_units;
   bool turns;  // of packs of 8 elements: see store_halves()
+  bool swaps;  // of packs of 4: of 4 pixels in a row the second and the third change places
 
   __host__ __device__ constexpr int pixels() const { return images * rows * columns; }
   __host__ __device__ constexpr int floats() const { return pixels() * pitch; }
@@ -80,6 +81,7 @@ constexpr Staged staged_of(int images, int rows, int columns, int bundle, int st
           small_divisor_of(rows),
           small_divisor_of(columns),
           small_divisor_of(bundle * strip),
+          false,
           false};
 }
 
@@ -132,6 +134,8 @@ inline void set_unit(Staged& tile, int elements) {
   const int units = tile.bundle * tile.strip / elements;
   tile.by_units = small_divisor_of(units);
   tile.turns = elements == 8 && better_turned(units, tile.pitch);
+  // 8 lanes side by side store 2 pixels of 16 floats: both to 16 banks of their own where they are 16 banks apart.
+  tile.swaps = elements == 4 && units == 4 && tile.pitch % 32 != 16 && 2 * tile.pitch % 32 == 16;
 }
 
 // Fills `floats` with a tile of `array`. All threads of a block call it; cp_async_wait_all() and a barrier have to
@@ -146,11 +150,12 @@ __device__ __forceinline__ void stage(const Staged& tile, const Source& source, 
   const int first = cut.group * source.depth + cut.channel;
 #pragma unroll 2
   for (int unit = static_cast<int>(threadIdx.x); unit < units; unit += static_cast<int>(blockDim.x)) {
-    const int pixel = tile.by_units.divide(unit), line = tile.by_columns.divide(pixel);
-    const int image = tile.by_rows.divide(line);
+    const int number = tile.by_units.divide(unit), place = tile.by_units.rest(unit, number) * kUnit;  // in the pixel
+    const bool swapped = tile.swaps && (number ^ number >> 1) % 2 != 0 && (number | 3) < tile.pixels();
+    const int pixel = swapped ? number ^ 3 : number;
+    const int line = tile.by_columns.divide(pixel), image = tile.by_rows.divide(line);
     const int row = cut.row + tile.by_rows.rest(line, image), column = cut.column + tile.by_columns.rest(pixel, line);
-    const int place = tile.by_units.rest(unit, pixel) * kUnit;  // within the pixel
-    int channel = place;                                        // from the first
+    int channel = place;  // from the first
     bool inside =
         cut.image + image < source.images && row >= 0 && row < source.rows && column >= 0 && column < source.columns;
     if constexpr (kAligned) {

@@ -32,14 +32,17 @@ constexpr int kFilterFloats = 64 * 256;  // of a block's filters at most, 64 KiB
 struct Plan {
   Stem stem;
   int slots, threads, lines_at, shared_bytes;
-  int filters_together;  // that fit where the lines lie, as they are in memory
-  SmallDivisor by_weights, by_rows, by_columns;
+  int filters_together, raw_pitch;  // that fit where the lines lie, as they are in memory; and floats of one there
+  SmallDivisor by_weights;          // of a filter, or as many whole warps as have them
+  SmallDivisor by_rows, by_columns;
   SmallDivisor by_filters;  // of a block's; results lie in shared memory as (slots, filters)
 };
 
-// Floats of a filter where it lies as in memory: of an odd number of weights no more than these. Filters side by side
-// then have a weight in different banks.
-__host__ __device__ constexpr int raw_pitch(int weights) {
+// Floats of a filter where it lies as in memory, of `filters` side by side: the fewest for which as many of them as
+// there are banks, or few filters' neighbouring weights, are in different ones. Often these are the weights alone.
+constexpr int raw_pitch_of(int weights, int filters) {
+  if (filters == 8) return weights + (12 - weights % 8) % 8;  // 4 * odd: 4 weights of 8 filters
+  if (filters == 16) return weights + (6 - weights % 4) % 4;  // 2 * odd: 2 weights of 16
   return weights | 1;
 }
 
@@ -56,17 +59,20 @@ Plan plan_of(const Conv2dProblem& p) {
     if (plan.lines_at > kFilterFloats && lanes > 1) continue;
     const double compute = plan.threads * kOwn * 8.0 * plan.stem.weights / 128;
     const int results = std::min(plan.stem.filters_of_block(), plan.stem.filters);  // of a window and block
-    const int least = std::max(plan.slots * results, raw_pitch(plan.stem.weights));
+    plan.raw_pitch = raw_pitch_of(plan.stem.weights, plan.stem.filters_of_block());
+    const int least = std::max(plan.slots * results, plan.raw_pitch);
     const auto floats = [&](int lines, int) { return plan.lines_at + std::max(lines, least); };
     // Windows side by side, also of two rows of them, find their cells in banks as far apart.
     const int step = plan.stem.horizontal.stride * plan.stem.channels;
     if (!set_tile(plan.stem, p, plan.slots * kOwn, compute, floats, [&](int columns) { return columns * step; })) {
       continue;
     }
-    plan.by_weights = small_divisor_of(plan.stem.weights), plan.by_filters = small_divisor_of(results);
+    const int weights = plan.stem.weights;
+    plan.by_weights = small_divisor_of(plan.raw_pitch == weights ? weights : round_up(weights, 32));
+    plan.by_filters = small_divisor_of(results);
     plan.by_rows = small_divisor_of(plan.stem.rows), plan.by_columns = small_divisor_of(plan.stem.columns);
     const int floats_of_lines = std::max(plan.stem.lines.floats(), least);
-    plan.filters_together = std::min(plan.stem.filters_of_block(), floats_of_lines / raw_pitch(plan.stem.weights));
+    plan.filters_together = std::min(plan.stem.filters_of_block(), floats_of_lines / plan.raw_pitch);
     plan.shared_bytes = static_cast<int>(sizeof(float)) * (plan.lines_at + floats_of_lines);
     return plan;
   }
@@ -78,14 +84,16 @@ Plan plan_of(const Conv2dProblem& p) {
 template <typename T>
 __device__ __forceinline__ void fill_filters(const Plan& plan, int first_filter, const T* __restrict__ w,
                                              float* filters, float* raw) {
-  const int weights = plan.stem.weights, count = plan.stem.filters_of_block(), pitch = raw_pitch(weights);
+  const int weights = plan.stem.weights, count = plan.stem.filters_of_block(), pitch = plan.raw_pitch;
+  const int of_filter = static_cast<int>(plan.by_weights.value);
   for (int begin = 0; begin < count; begin += plan.filters_together) {
     const int some = min(plan.filters_together, count - begin), first = first_filter + begin;
-    const int there = min(some, plan.stem.filters - first) * weights;  // may be negative
-    for (int i = static_cast<int>(threadIdx.x); i < some * weights; i += static_cast<int>(blockDim.x)) {
-      const int filter = plan.by_weights.divide(i);
-      raw[filter * pitch + plan.by_weights.rest(i, filter)] =
-          i < there ? simt::to_float(w[std::int64_t{first} * weights + i]) : 0.0f;
+    for (int i = static_cast<int>(threadIdx.x); i < some * of_filter; i += static_cast<int>(blockDim.x)) {
+      const int filter = plan.by_weights.divide(i), weight = plan.by_weights.rest(i, filter);
+      if (weight >= weights) continue;
+      const bool exists = first + filter < plan.stem.filters;
+      const T* const from = w + (exists ? std::int64_t{first + filter} * weights + weight : 0);
+      raw[filter * pitch + weight] = exists ? simt::to_float(*from) : 0.0f;
     }
     __syncthreads();
     for (int i = static_cast<int>(threadIdx.x); i < some * weights; i += static_cast<int>(blockDim.x)) {
@@ -137,7 +145,7 @@ __global__ void __launch_bounds__(kStemThreads, kBlocksPerMultiprocessor)
     int cells[kOwn];  // where the window's first cell lies
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
-      const int position = slot + i * plan.slots, used = position < positions ? position : 0;
+      const int used = min(slot + i * plan.slots, positions - 1);  // beyond: as a neighbour, for nobody
       const int line = plan.by_columns.divide(used), image = plan.by_rows.divide(line);
       const int row = plan.by_rows.rest(line, image), column = plan.by_columns.rest(used, line);
       cells[i] = (image * stem.lines.rows + row * stem.vertical.stride) * stem.lines.pitch +
