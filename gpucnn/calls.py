@@ -50,6 +50,18 @@ def normals(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
     return creation.tensor(np.random.default_rng([*shape]).standard_normal(shape, np.float32), dtype)
 
 
+def probabilities(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
+    """As `normals`, uniform in [0.1, 0.9)."""
+    if dtype.kind not in backends.FLOAT_KINDS:
+        return zeros(shape, dtype)
+    return creation.tensor(np.random.default_rng([*shape]).uniform(0.1, 0.9, shape).astype(np.float32), dtype)
+
+
+def numbers_for(op: str) -> Fill:
+    """What an op is tried with: what it refuses, or makes NaN of, takes another way through its kernels."""
+    return probabilities if op in ("binary_cross_entropy", "kl_div") else normals
+
+
 @dataclass(frozen=True)
 class Call:
     """An op and what it is called with.
@@ -134,7 +146,12 @@ def _step(kind: type[Optimizer], param: Tensor, **options: Any) -> None:
 
 
 def _arguments(
-    run: Callable[..., Any], op: str, inputs: tuple[Any, ...], parameters: dict[str, Any], dtype: np.dtype[Any], fill: Fill
+    run: Callable[..., Any],
+    op: str,
+    inputs: tuple[Any, ...],
+    parameters: dict[str, Any],
+    dtype: np.dtype[Any],
+    fill: Fill,
 ) -> tuple[list[Any], dict[str, Any]]:
     """What `run` is called with: tensors where shapes stand for them."""
     try:

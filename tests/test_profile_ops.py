@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 import gpucnn.functional as F
-from gpucnn import extension
+from gpucnn import extension, flags
 from gpucnn.cli.main import main
 
 pytestmark = pytest.mark.skipif(
@@ -80,8 +81,10 @@ def test_these_are_all_functions() -> None:
 
 @pytest.mark.parametrize("op", [*CALLS, *METHODS])
 def test_its_kernels_are_counted(op: str) -> None:
+    flags.reset()
     result = profiled(op, *{**CALLS, **METHODS}[op], "--json")
     assert result.exit_code == 0, result.output
+    assert not flags.is_raised(np.zeros(1)), "numbers that it is not meant for"
     found: dict[str, Any] = json.loads(result.output)
     launches = [launch for run in found["runs"] for launch in run["launches"]]
     assert launches

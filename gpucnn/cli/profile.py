@@ -93,7 +93,7 @@ def _runs(op: str, arguments: tuple[str, ...], options: dict[str, Any]) -> list[
         given[calls.first_argument(op)] = options["shape"]
     if options["filters"]:
         given["weight"] = _filters(op, given, options["filters"])
-    call = calls.Call.of(op, dtype=options["dtype"], fill=calls.normals, **given)
+    call = calls.Call.of(op, dtype=options["dtype"], fill=calls.numbers_for(op), **given)
     with capture(options["sample"], options["kernel"]) as runs:
         call.run(not options["forward"])
     return runs
