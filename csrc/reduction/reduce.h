@@ -149,7 +149,7 @@ inline constexpr int kColumnPitch = kReduceThreads + 32 / kPack<T>;
 template <typename F, typename T>
 __global__ void __launch_bounds__(kReduceThreads, 4)
     reduce_columns_kernel(const T* __restrict__ x, const Columns p, float exponent, const Results results) {
-  constexpr int kWidth = kPack<T>;
+  constexpr int kWidth = kPack<T>, kAhead = kWidth > 4 ? 2 : 4;  // loads under way: more of 16 bits would spill
   SIMT_SHARED(float, shared, [kWidth][kColumnPitch<T>]);
   const int thread = static_cast<int>(threadIdx.x), lane = thread & (p.lanes - 1), row = thread >> p.shift;
   const int rows = kReduceThreads >> p.shift;
@@ -184,7 +184,7 @@ __global__ void __launch_bounds__(kReduceThreads, 4)
     }
     if (p.in_packs) {
       if (lane * kWidth < columns) {
-#pragma unroll 4
+#pragma unroll kAhead
         for (std::int64_t r = begin + row; r < end; r += rows) {
           const Floats<kWidth> values = load<kWidth>(top + r * p.inner + lane * kWidth);
 #pragma unroll

@@ -41,7 +41,7 @@ struct Operands {
       return found;
     }
     const auto place = [&](std::int64_t at) { return given.w_count == given.count ? at : of_weight.divide(at).rest; };
-    if (kWidth == 1 || in_packs) return load<kWidth>(given.w + place(i));
+    if (in_packs) return load<kWidth>(given.w + place(i));
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) found[j] = simt::to_float(given.w[place(i + j)]);
     return found;
