@@ -64,7 +64,9 @@ def test_json_is_the_whole_profile() -> None:
 @needs_profile
 def test_pictures(tmp_path: Path, written: list[str]) -> None:
     gpucnn(*CONV, "--kernel", "direct", "--plot", tmp_path / "bounds.png")
-    gpucnn(*CONV, "--kernel", "direct", "--plot", tmp_path / "map.png", "--line", "conv2d/tile.h:43")
+    found = json.loads(gpucnn(*CONV, "--kernel", "direct", "--forward", "--json").output)["runs"][0]["launches"][0]
+    line = next("{}:{}".format(*access["line"]) for access in found["accesses"] if "tile.h" in access["line"][0])
+    gpucnn(*CONV, "--kernel", "direct", "--plot", tmp_path / "map.png", "--line", line)
     for name in ("bounds", "map"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.width >= 900

@@ -50,8 +50,8 @@ struct TapLines {
   static constexpr int kTogether = 32;  // channels that lie there at a time
   int vectors;                          // of the slab
 
-  // From the first quads of all vectors to the second ones: 16 banks further on.
-  __host__ __device__ constexpr int quads() const { return kVector > 4 ? vectors + 4 : vectors; }
+  // From the first quads of all vectors to the second ones: 4 * odd, 16 banks further on.
+  __host__ __device__ constexpr int quads() const { return kVector > 4 ? (vectors + 3) / 8 * 8 + 4 : vectors; }
   // From a tap to the next.
   __host__ __device__ constexpr int floats() const { return kVector * quads(); }
   // From a channel to the next as they lie in memory: odd, so that 32 channels have a tap in as many banks.

@@ -130,9 +130,10 @@ GatherPlan cheapest_gather(const Conv2dProblem& p, bool may_slide, int only_stri
         found.cost *= static_cast<double>(blocks_of(bundle, p.groups)) * phases;
         if (shape.found() && found.cost >= shape.cost) break;
         shape = found;
-        // No more threads than the tile has work for.
-        best.slots = static_cast<int>(blocks_of(slides ? 1 : kGatherOwn, found.positions()));
-        best.slides = slides, best.quads = quads, best.threads = round_up(quads * best.slots, 32);
+        // No more warps than the tile has work for.
+        const int used = static_cast<int>(blocks_of(slides ? 1 : kGatherOwn, found.positions()));
+        best.threads = round_up(quads * used, 32);
+        best.slides = slides, best.quads = quads, best.slots = std::min(slots, best.threads / quads);
         best.weight_pitch = pitch;
         best.staged = {0, 0, 0, bundle, strip, pixel_pitch, {}, {}, {}};
         break;

@@ -45,7 +45,7 @@ struct Staged {
   int images, rows, columns, bundle, strip, pitch;
   SmallDivisor by_rows, by_columns, by_units;
   bool turns;  // of packs of 8 elements: see store_halves()
-  bool swaps;  // of packs of 4: of 4 pixels in a row the second and the third change places
+  bool skips;  // of packs of 4: every other of 8 pixels first
 
   __host__ __device__ constexpr int pixels() const { return images * rows * columns; }
   __host__ __device__ constexpr int floats() const { return pixels() * pitch; }
@@ -130,12 +130,33 @@ bool may_stage_packs(const Source& array, const Staged& tile) {
   return tile.bundle > 1 ? tile.strip == array.depth : array.depth % pack == 0;
 }
 
+// The pixel that is number `number` where of 8 in a row 0, 2, 4 and 6 come first.
+__host__ __device__ constexpr int every_other(int number) {
+  return (number & ~7) + number % 4 * 2 + number % 8 / 4;
+}
+
+// Of pixels of `units` packs of 4 floats, `pitch` floats apart: whether 8 lanes side by side share banks less where
+// pixels come in that order.
+constexpr bool better_skipping(int units, int pitch) {
+  int most[2] = {};
+  for (int skips = 0; skips < 2; ++skips) {
+    for (int first = 0; first < 8 * units; first += 8) {
+      int of_quad[8] = {};
+      for (int unit = first; unit < first + 8; ++unit) {
+        const int pixel = skips ? every_other(unit / units) : unit / units;
+        const int count = ++of_quad[(pixel * (pitch / 4) + unit % units) % 8];
+        most[skips] = count > most[skips] ? count : most[skips];
+      }
+    }
+  }
+  return most[1] < most[0];
+}
+
 inline void set_unit(Staged& tile, int elements) {
   const int units = tile.bundle * tile.strip / elements;
   tile.by_units = small_divisor_of(units);
   tile.turns = elements == 8 && better_turned(units, tile.pitch);
-  // 8 lanes side by side store 2 pixels of 16 floats: both to 16 banks of their own where they are 16 banks apart.
-  tile.swaps = elements == 4 && units == 4 && tile.pitch % 32 != 16 && 2 * tile.pitch % 32 == 16;
+  tile.skips = elements == 4 && better_skipping(units, tile.pitch);
 }
 
 // Fills `floats` with a tile of `array`. All threads of a block call it; cp_async_wait_all() and a barrier have to
@@ -151,8 +172,8 @@ __device__ __forceinline__ void stage(const Staged& tile, const Source& source, 
 #pragma unroll 2
   for (int unit = static_cast<int>(threadIdx.x); unit < units; unit += static_cast<int>(blockDim.x)) {
     const int number = tile.by_units.divide(unit), place = tile.by_units.rest(unit, number) * kUnit;  // in the pixel
-    const bool swapped = tile.swaps && (number ^ number >> 1) % 2 != 0 && (number | 3) < tile.pixels();
-    const int pixel = swapped ? number ^ 3 : number;
+    const bool skips = tile.skips && (number | 7) < tile.pixels();
+    const int pixel = skips ? every_other(number) : number;
     const int line = tile.by_columns.divide(pixel), image = tile.by_rows.divide(line);
     const int row = cut.row + tile.by_rows.rest(line, image), column = cut.column + tile.by_columns.rest(pixel, line);
     int channel = place;  // from the first

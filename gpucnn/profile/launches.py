@@ -262,7 +262,7 @@ _TAKEN = (
 def _launch(module: Path, counts: dict[str, Any]) -> Launch:
     """What `take_profile` said of a launch, in lines of the source."""
     lines = source.lines(module, (access["counter"] for access in counts["accesses"]))
-    code = source.arithmetic(module)
+    code = source.arithmetic(module, (block[0] for block in counts["basic_blocks"]))
     fma: dict[Line, int] = {}
     for address, lanes, _ in counts["basic_blocks"]:
         for line, times in code[address].fused.items() if address in code else ():

@@ -1,10 +1,11 @@
 """From places in a compiled module to lines of its sources, and what its code computes between them.
 
-Both ask the tools of binutils, addr2line and objdump, once for each module.
+Both ask the tools of binutils, addr2line, nm and objdump, and remember what these said.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
 import re
 import shutil
@@ -75,9 +76,38 @@ _POSITION = re.compile(r"^(\S+):(\d+)(?: \(discriminator \d+\))?$")
 _MULTIPLY, _ADD = re.compile(r"v?mul([sp])s$|fmul$"), re.compile(r"v?(?:add|sub)([sp])s$|f(?:add|sub)$")
 
 
-@functools.cache
-def _arithmetic(module: Path, modified: float) -> dict[int, Arithmetic]:
-    command = [_tool("objdump"), "-d", "-l", "--no-show-raw-insn", str(module)]
+_MOST_FUNCTIONS = 64
+"""That are disassembled one by one: a module of all kernels takes seconds, which that many take too."""
+
+
+class _Code:
+    """What of a module's code has been disassembled so far: some of its functions, or all."""
+
+    def __init__(self, module: Path) -> None:
+        self._module = module
+        command = [_tool("nm"), "--defined-only", str(module)]
+        symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        self._begins = sorted({int(symbol.split()[0], 16) for symbol in symbols if symbol.split()[1] in "tTwW"})
+        self._seen: set[int] = set()
+        self.blocks: dict[int, Arithmetic] = {}
+
+    def see(self, addresses: Iterable[int]) -> None:
+        """Disassembles the functions around the addresses."""
+        new = {bisect.bisect_right(self._begins, address) for address in addresses} - self._seen
+        if not new or 0 in self._seen:
+            return
+        if 0 in new or len(new | self._seen) > _MOST_FUNCTIONS:  # 0: before all that has a name
+            self._seen = {0}
+            self.blocks |= _disassembled(self._module, [])
+            return
+        self._seen |= new
+        for number in new:
+            ends = [f"--stop-address={self._begins[number]}"] if number < len(self._begins) else []
+            self.blocks |= _disassembled(self._module, [f"--start-address={self._begins[number - 1]}", *ends])
+
+
+def _disassembled(module: Path, options: list[str]) -> dict[int, Arithmetic]:
+    command = [_tool("objdump"), "-d", "-l", "--no-show-raw-insn", *options, str(module)]
     found: dict[int, Arithmetic] = {}
     current: Arithmetic | None = None
     is_next = False
@@ -105,6 +135,14 @@ def _arithmetic(module: Path, modified: float) -> dict[int, Arithmetic]:
     return found
 
 
-def arithmetic(module: Path) -> dict[int, Arithmetic]:
-    """What the module computes after each entry of a basic block, by the address that the entry's call returns to."""
-    return _arithmetic(module, module.stat().st_mtime)
+@functools.cache
+def _code(module: Path, modified: float) -> _Code:
+    return _Code(module)
+
+
+def arithmetic(module: Path, addresses: Iterable[int]) -> dict[int, Arithmetic]:
+    """What the module computes after entries of basic blocks, by the address that the entry's call returns to: of all
+    functions that `addresses`, such addresses, are in."""
+    code = _code(module, module.stat().st_mtime)
+    code.see(addresses)
+    return code.blocks
