@@ -184,6 +184,22 @@ def test_a_grid_that_fills_a_wave_in_part_is_bound_by_its_busiest_multiprocessor
     assert ratio == pytest.approx(3 / 265 * 264 / 2)  # three blocks of 265 in place of two of 264
 
 
+def test_a_grid_of_one_wave_is_as_large_as_the_device() -> None:
+    """Of 16 blocks of 256 here, which are two multiprocessors' full of threads."""
+    wave = dataclasses.replace(LAUNCH, blocks=16, sampled_blocks=16, grid=(16, 1, 1))
+    assert wave.is_one_wave
+    assert not LAUNCH.is_one_wave
+    assert bounds(wave, H100).seconds["l1"] == pytest.approx((300 + 60) / 132 / H100.clock)
+    fewer = dataclasses.replace(LAUNCH, blocks=15, sampled_blocks=15, grid=(15, 1, 1))
+    assert bounds(fewer, H100).seconds["l1"] == pytest.approx((300 + 60) / 15 / H100.clock)
+    module = extension.load("_simt_profile")
+    if module is None:
+        return
+    with profile.capture() as runs:
+        F.relu(images(8, 64, 32, 32))
+    assert the_launch(runs).is_one_wave
+
+
 def test_sampled_counts_are_scaled() -> None:
     sampled = dataclasses.replace(LAUNCH, sampled_blocks=66)
     for name, seconds in bounds(sampled, H100).seconds.items():

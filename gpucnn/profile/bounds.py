@@ -70,9 +70,12 @@ class Bounds:
 
 
 def bounds(launch: Launch, device: Device) -> Bounds:
-    """Of one launch. What multiprocessors do each for themselves is bound by the one that has most blocks."""
+    """Of one launch. What multiprocessors do each for themselves is bound by the one that has most blocks; of a grid of
+    one wave, which has more blocks on the device, all are taken to have as much to do."""
     blocks = launch.blocks
     share = math.ceil(blocks / device.multiprocessors) / blocks if blocks else 0.0
+    if launch.is_one_wave:
+        share = 1 / device.multiprocessors
     cycles = share * launch.scale / device.clock
     tensor = sum(products / device.tensor[dtype] for dtype, products in launch.matrix_products.items())
     compulsory = launch.compulsory_bytes * launch.scale

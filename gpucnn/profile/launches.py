@@ -17,6 +17,8 @@ from gpucnn.profile.needed import needed_bytes, needed_products
 from gpucnn.profile.source import Line
 
 FLAVOUR = "profile"
+SIMT_MULTIPROCESSORS = 2
+"""That the CPU pretends to have (csrc/simt/host.h)."""
 SECTOR, LINE = 32, 128
 """Bytes of global memory that are moved, and that are looked up, at once."""
 
@@ -121,6 +123,12 @@ class Launch:
     @property
     def threads(self) -> int:
         return self.block[0] * self.block[1] * self.block[2]
+
+    @property
+    def is_one_wave(self) -> bool:
+        """Whether the grid has as many blocks as one wave of the machine that runs it, as kernels have that go over
+        their items in passes (csrc/common/grid.h). On a GPU, with more multiprocessors, it may have more."""
+        return self.blocks == SIMT_MULTIPROCESSORS * (2048 // self.threads)
 
     def total(self, name: str) -> int:
         """The sum of one of Access's counts over all accesses."""
