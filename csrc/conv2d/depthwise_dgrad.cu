@@ -9,7 +9,7 @@
 //          that is left of the taps (depthwise_fprop.cu).
 // Stride 2 horizontally, rows of 3, 5 or 7 taps, of at most 7 rows, with any vertical stride and dilation. A block
 //          owns a slab of at most 16 vectors and 128 / (vectors of it) strips of dx, along the rows and then down the
-//          images; its weights lie in shared memory as (R,S,channels), float32, padded. A thread owns a vector of a
+//          images; its weights lie in shared memory as (R,S,channels), float32. A thread owns a vector of a
 //          strip of 2 x 4 pixels, the columns in pairs that the same windows begin at: for each row of taps that has a
 //          window on its rows it loads the 2 + (S-1)/2 elements of dy that meet the strip once, and adds each to the
 //          columns under its taps.

@@ -4,7 +4,7 @@
 // Layout   x (N,H,W,C), w (C,R,S,1), y (N,P,Q,C). A vector is 16 bytes of channels: 4 of float, 8 of half.
 // Strips   rows of 3, 5 or 7 taps at stride 1 or 2, of at most 7 rows, with any vertical stride and dilation. A block
 //          owns a slab of at most 16 vectors and 128 / (vectors of it) strips of outputs, along the rows and then down
-//          the images; its weights lie in shared memory as (R,S,channels), float32, padded. A thread owns a vector of a
+//          the images; its weights lie in shared memory as (R,S,channels), float32. A thread owns a vector of a
 //          strip of 2 x 4 outputs (2 x 8 for float and 7 taps): for each row of taps it keeps the row's weights in
 //          registers and slides them along the strip's cells, of which it loads each once. So a block asks for a cell R
 //          times, once a row of taps, and the first-level cache has it all but the first time.

@@ -10,9 +10,8 @@
 //          strips of 16, gathered into shared memory; a thread owns 4 x 4 of the sums (tile.h). In a fill, 16 threads
 //          side by side read 64 contiguous bytes of dy, and a warp 128 of w.
 // Narrow   groups of fewer channels. A thread owns one element; neighbours own neighbouring channels of a pixel.
-// Limits   what check() in problem.h asks for; nothing needs to be aligned. Of an aligned dx, and groups of a multiple
-// of
-//          4 channels, the wide kernel writes 4 channels at a time.
+// Limits   what check() in problem.h asks for; nothing needs to be aligned. Of an aligned dx, and groups of a
+//          multiple of 4 channels, the wide kernel writes 4 channels at a time.
 // Bound    FFMA: 2*N*P*Q*K*R*S*C/groups flops; N32 C64 56x56 K64 3x3 pad 1, 7.4 GFLOP, takes 0.11 ms at an H100's
 //          67 TFLOP/s. The wide kernel multiplies N*H*W*C*R*S*K/groups pairs instead, the square of the stride as many,
 //          of which the rest are zeros; and it finds each window by a division. A quarter of that rate is the aim here.

@@ -10,9 +10,8 @@
 //          the largest, so that one division serves all: rows of the others that are beyond the image are not stored.
 // Block    a tile of pixels of one class x channels (gemm/tile.h). Blocks of all classes of some pixels are neighbours,
 //          as the windows that they read are. A class that meets no tap stores zeros.
-// Limits   what check() in problem.h asks for, and groups=1. Sums have the order of the taps: an image has the same
-// bits
-//          in any batch, and in any configuration. C or K that is not whole packs takes the narrow path.
+// Limits   what check() in problem.h asks for, and groups=1. Sums have the order of the taps: an image has the
+//          same bits in any batch, and in any configuration. C or K that is not whole packs takes the narrow path.
 // Bound    FFMA: 2*N*P*Q*K*R*S*C flops; N32 C64 56x56 K64 3x3 pad 1, 7.4 GFLOP: 0.12 ms at the 60 TFLOP/s that an H100
 //          gives in practice.
 // Measured not run on hardware yet.

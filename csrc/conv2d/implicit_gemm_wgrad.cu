@@ -7,12 +7,10 @@
 // Layout   x (N,H,W,C), dy (N,P,Q,K), dw (K,R,S,C), partial (splits,K,R,S,C) float32. Rows are a filter's R*S*C weights
 //          as they lie in memory, columns the K filters, and the depth is the windows: packs are along rows and
 //          columns.
-// Block    a tile of weights x filters over one part (gemm/tile.h). In a fill a thread keeps one (tap, channel), and 1
-// or
-//          2 windows that it adds to. A thread's rows are neighbours in dw, which it stores column by column.
+// Block    a tile of weights x filters over one part (gemm/tile.h). In a fill a thread keeps one (tap, channel) and
+//          1 or 2 windows that it adds to. A thread's rows are neighbours in dw, which it stores column by column.
 // Limits   what check() in problem.h asks for, and groups=1. partial takes at most 64 MiB. C or K that is not whole
-// packs
-//          takes the narrow path.
+//          packs takes the narrow path.
 // Bound    FFMA: 2*N*P*Q*K*R*S*C flops; N32 C64 56x56 K64 3x3 pad 1, 7.4 GFLOP: 0.12 ms at the 60 TFLOP/s that an H100
 //          gives in practice; of it the parts, written and read again, take 5 us at 3.0 TB/s.
 // Measured not run on hardware yet.

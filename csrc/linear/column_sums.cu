@@ -4,9 +4,8 @@
 //
 // Layout   x (rows, columns), sums (columns,), partial (parts, columns).
 // Block    32 packs of neighbouring columns (16 bytes each; single columns where x does not allow packs), one part.
-// Warp     the 32 packs of every kWarps-th row: 512 contiguous bytes a row. The warps' sums are then added in order,
-// and
-//          written, by threads side by side in the columns.
+// Warp     the 32 packs of every kWarps-th row: 512 contiguous bytes a row. The warps' sums are then added in order
+//          and written by threads side by side in the columns.
 // Limits   rows and columns in [0, 2^35]. partial takes less than 4 MiB: several parts have at most 1,024 blocks.
 // Bound    memory: 4 bytes an element of x; N32 K64 56x56, 26 MB, takes 8.6 us at an H100's 3.0 TB/s.
 // Measured not run on hardware yet.

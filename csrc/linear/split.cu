@@ -6,10 +6,11 @@
 // read a share of w. A second kernel adds the parts in order, with bias and ReLU.
 //
 // Layout   x, dx (M,K), w (N,K), y, dy (M,N), bias (N,), partial (parts, M, width): width is N forward, K backward.
-// Block    128 lines of `width`, 32 rows of M, one part of the depth (configuration Thin). Warp, thread: as tile.h
-// says. Sum      a thread owns one sum; neighbours own neighbouring ones, so a warp reads 128 contiguous bytes of each
-// part. Limits   as gemm.h says. Parts depend on N and K alone: a row has the same bits in any M. Bound    memory: w, 2
-// or 4 bytes an element, is read once for 32 rows. VGG's first (N4096 K25088), 411 MB, takes 137
+// Block    128 lines of `width`, 32 rows of M, one part of the depth (configuration Thin). Warp, thread: as tile.h has
+//          them.
+// Sum      a thread owns one sum; neighbours own neighbouring ones, so a warp reads 128 contiguous bytes of a part.
+// Limits   as gemm.h says. Parts depend on N and K alone: a row has the same bits in any M.
+// Bound    memory: w, 2 or 4 bytes an element, is read once for 32 rows. VGG's first (N4096 K25088), 411 MB, takes 137
 //          us at 3.0 TB/s; a tile's 32 products an element of w take as long at 60 TFLOP/s, so fewer rows are not
 //          faster. ResNet-50's last (N1000 K2048), 8.2 MB, 2.7 us; its parts at M=32, 1 MB, 0.7 us.
 // Measured not run on hardware yet.

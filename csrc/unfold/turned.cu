@@ -8,15 +8,13 @@
 // window that may hold it, so nothing is written twice and the sum has one order, that of the taps.
 //
 // Layout   x (N,H,W,C), columns (N, C*R*S, P*Q).
-// Block    256 threads: 32 windows (or cells) of one image in a row and 32 channels, tap after tap; or, of few
-// channels,
-//          256 to 1,024 windows of one image, as many as share 24 KiB of lines, or 256 cells of any images.
+// Block    256 threads: 32 windows (or cells) of one image in a row and 32 channels, tap after tap; or of few
+//          channels 256 to 1,024 windows of one image, as many as share 24 KiB of lines, or 256 cells of any images.
 // Warp     of a tile: 32 channels of one window and tap at a time, then 32 windows of one channel: 128 bytes of float32
 //          either way. A line of the tile is one word longer than 32 elements: no bank conflicts. Of few channels: 32
 //          neighbours of a line of cells, then 32 windows of one row of columns.
 // Limits   what check() in unfold.h asks for; nothing needs to be aligned, and no access is wider than an element.
-// Lines
-//          of few channels that 48 KiB do not hold are turned in tiles, most of whose lanes are idle.
+//          Lines of few channels that 48 KiB do not hold are turned in tiles, most of whose lanes are idle.
 // Bound    memory: each element of columns once, x from L1 or L2 but for the first time. 3x3 on N8 C64 56x56: float32
 //          6.4 + 58 MB, 21 us at 3.0 TB/s either way; 16 bits 11 us.
 // Measured not run on hardware yet.
