@@ -22,7 +22,7 @@ from gpucnn.testing import assert_equal, naive, pairwise
 Case = tuple[tuple[int, int, int, int], tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]
 """N, C, H, W; kernel, dilation, padding, stride."""
 
-CASES: list[Case] = [  # 16 channels and more are turned in tiles of 32 x 32
+CASES: list[Case] = [  # 16 channels and more are turned in tiles of 32 x 32, and lines too long for shared memory
     ((2, 3, 5, 6), (3, 2), (1, 1), (0, 0), (1, 1)),
     ((1, 1, 1, 1), (1, 1), (1, 1), (0, 0), (1, 1)),
     ((2, 15, 5, 6), (5, 6), (1, 1), (0, 0), (1, 1)),
@@ -35,6 +35,9 @@ CASES: list[Case] = [  # 16 channels and more are turned in tiles of 32 x 32
     ((1, 17, 2, 3), (3, 3), (1, 1), (4, 4), (1, 1)),  # windows that see nothing
     ((2, 65, 1, 33), (1, 3), (1, 2), (0, 2), (1, 1)),
     ((1, 2, 4, 129), (2, 5), (1, 1), (0, 3), (2, 1)),
+    ((1, 1, 33, 40), (3, 3), (1, 1), (1, 1), (1, 1)),  # few channels: windows of two blocks
+    ((1, 1, 4, 3000), (1, 1), (1, 1), (0, 0), (1, 3)),  # lines of which fewer windows share what fits
+    ((1, 3, 2, 4100), (2, 2), (1, 1), (0, 0), (1, 4)),  # and which do not fit: tiles
 ]
 
 
@@ -102,7 +105,7 @@ def test_both_ways(simt: ModuleType, order: str, kind: str) -> None:
 @pytest.mark.parametrize("order", ORDERS[:2])
 def test_tiles_are_turned(simt: ModuleType, order: str, dtype: str) -> None:
     simt.set_order(order)
-    for case in CASES[5:11]:
+    for case in (*CASES[5:11], CASES[14]):
         check(simt, case, "integers", dtype)
 
 
