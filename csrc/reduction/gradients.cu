@@ -25,6 +25,7 @@ namespace gpucnn {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kResident = 4;  // blocks of a multiprocessor: 64 registers a thread, where ptxas would rather spill
 
 // (x - mean) * scale, with scale = 2 dy / divisor, or for a root y of the variance dy / (divisor y), 0 where y is 0.
 struct VarGrad {
@@ -107,7 +108,7 @@ struct Strips {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident)
     prod_grad_kernel(const T* __restrict__ dy, const T* __restrict__ x, T* __restrict__ dx, const Strips p) {
   SIMT_SHARED(double, products, [kThreads]);
   SIMT_SHARED(int, counts, [4][kThreads]);
