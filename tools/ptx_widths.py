@@ -37,8 +37,8 @@ LAYER = ("csrc/simt/", "csrc/common/pack.h")
 Lines = Mapping[Line, Collection[Width]]
 """A kernel's accesses by source line."""
 
-NEAR = 3
-"""Lines that the two compilers' ideas of where a statement lies may differ by."""
+NEAR, FAR = 3, 12
+"""Lines that the two compilers' ideas of where a statement lies may differ by, and of where a value is loaded."""
 
 _FILE = re.compile(r'\s*\.file\s+(\d+)\s+"([^"]+)"')
 _POSITION = re.compile(
@@ -118,26 +118,28 @@ def drifted(seen: Lines, code: Lines) -> Iterator[str]:
     """Where one kernel's accesses differ, by "file:line": those of a profile (`seen`) and those of its PTX (`code`).
 
     What the profile saw has to be in the PTX within NEAR lines. The compilers may differ about the line: a value is
-    loaded where it is passed, or where it is used. So it may also be where the profile saw nothing of its kind or, if
-    the PTX has nothing of its kind within NEAR lines, anywhere in the kernel. Where the PTX has something wider than
+    loaded where it is passed, or where it is used. So it may also be within FAR lines where the profile saw no such
+    access or, if the PTX has nothing of its kind near, anywhere in the kernel. Where the PTX has something wider than
     all that the profile saw of its kind, nvcc has merged what the profile counts one by one.
     """
-    elsewhere = {width for line, widths in code.items() for width in widths if not _of_kind(width, _near(line, seen))}
+    unseen: dict[Line, set[Width]] = {}
+    for line, widths in code.items():
+        unseen[line] = {width for width in widths if width[2] not in _of_kind(width, _near(line, seen))}
     everywhere = {width for widths in code.values() for width in widths}
     for line, widths in sorted(seen.items()):
         for width in sorted(widths):
             here = _of_kind(width, _near(line, code))
-            if width[2] not in here | _of_kind(width, elsewhere if here else everywhere):
+            if width[2] not in here | _of_kind(width, _near(line, unseen, FAR) if here else everywhere):
                 yield f"{_text(line, 'profile saw', width)}, the PTX has {_sizes(here)}"
     for line, widths in sorted(code.items()):
         for width in sorted(widths):
             there = _of_kind(width, seen.get(line, ()))
-            if there and width[2] > max(there) and width[2] not in _of_kind(width, _near(line, seen)):
+            if there and width[2] > max(there) and width in unseen[line]:
                 yield f"{_text(line, 'PTX has', width)}, the profile saw {_sizes(there)}"
 
 
-def _near(line: Line, lines: Lines) -> Iterator[Width]:
-    for number in range(line[1] - NEAR, line[1] + NEAR + 1):
+def _near(line: Line, lines: Lines, reach: int = NEAR) -> Iterator[Width]:
+    for number in range(line[1] - reach, line[1] + reach + 1):
         yield from lines.get((line[0], number), ())
 
 

@@ -52,6 +52,14 @@ std::int64_t blocks_of_split(const Geometry& g) {
   return blocks_of(kNarrowThreads, std::int64_t{g.y.channels.value} * g.weights.value);
 }
 
+// A corner, and the same bytes as the word that is moved.
+union CornerWord {
+  uint4 word;
+  Corner corner;
+  __device__ __forceinline__ CornerWord() : word() {}
+};
+static_assert(sizeof(Corner) == sizeof(uint4));
+
 template <typename T>
 __global__ void __launch_bounds__(WgradTile::kThreads, kBlocksPerMultiprocessor)
     wgrad_wide_kernel(const Geometry g, const T* __restrict__ x, const T* __restrict__ dy, const Parts<T> parts,
@@ -62,7 +70,7 @@ __global__ void __launch_bounds__(WgradTile::kThreads, kBlocksPerMultiprocessor)
   static_assert(WgradTile::kDepth <= WgradTile::kThreads);
   SIMT_SHARED(float, gradients, [WgradTile::kDepth][WgradTile::kRows + WgradTile::kPad]);
   SIMT_SHARED(float, cells, [WgradTile::kDepth][WgradTile::kColumns + WgradTile::kPad]);
-  SIMT_SHARED(Corner, corners, [WgradTile::kDepth]);  // of a strip's windows
+  SIMT_SHARED(uint4, corners, [WgradTile::kDepth]);  // of a strip's windows
 
   const int block = static_cast<int>(blockIdx.x), split = block / blocks_per_split;
   const TilePlace place = tile_place<WgradTile>(block % blocks_per_split, g.groups, g.weights.value);
@@ -78,7 +86,11 @@ __global__ void __launch_bounds__(WgradTile::kThreads, kBlocksPerMultiprocessor)
 
   WgradTile tile;
   for (std::int64_t first = begin; first < end; first += WgradTile::kDepth) {
-    if (thread < WgradTile::kDepth) corners[thread] = corner_of(g, first + thread);  // beyond the last: unused
+    if (thread < WgradTile::kDepth) {
+      CornerWord stored;
+      stored.corner = corner_of(g, first + thread);  // beyond the last: unused
+      simt::vstore(corners + thread, stored.word);
+    }
     __syncthreads();  // the corners are there, and the strips before these have been used
 #pragma unroll
     for (int line = thread / WgradTile::kRows; line < WgradTile::kDepth; line += kRowLines) {
@@ -88,7 +100,9 @@ __global__ void __launch_bounds__(WgradTile::kThreads, kBlocksPerMultiprocessor)
     }
 #pragma unroll
     for (int line = thread / WgradTile::kColumns; line < WgradTile::kDepth; line += kColumnLines) {
-      const Corner corner = corners[line];
+      CornerWord stored;
+      stored.word = simt::vload<uint4>(corners + line);
+      const Corner corner = stored.corner;
       const bool inside = first + line < end && has_weight && meets(g, corner, tap);
       const T* const cell = source + (inside ? corner.offset + tap.offset : 0);
       cells[line][WgradTile::place(line, column)] = simt::to_float(simt::load_if(inside, cell));

@@ -10,7 +10,6 @@
 #include "simt/simt.h"
 
 #include <cstdint>
-#include <type_traits>
 
 namespace gpucnn::gemm {
 
@@ -118,11 +117,7 @@ __device__ __forceinline__ void store_columns(const Tile<T, Shape>& tile, Out* o
       Floats<kTogether> values;
 #pragma unroll
       for (int k = 0; k < kTogether; ++k) values[k] = tile.sums[i + k][j];
-      if constexpr (kWide && std::is_same_v<Out, float>) {
-        if (row < rows) store(line + row, values);  // which the compiler leaves whole, with fewer registers
-      } else {
-        store_some<kWide>(line + row, values, rows - row);
-      }
+      store_some<kWide>(line + row, values, rows - row);
     }
   }
 }
