@@ -84,8 +84,8 @@ def check(module: Any, rule: Any, sizes: Sequence[int], dtype: str) -> None:
     step = module.adam_step if isinstance(rule, AdamProblem) else module.sgd_step
     step(dtype, rule, found[0], found[1], tuple(found[2:]), None, True, 0)
     memory.check(call)
-    for mine, truth in zip(chain(*found), chain(*expected), strict=True):
-        assert_equal(mine, truth, name=call)
+    for role, (mine, truth) in enumerate(zip(found, expected, strict=True)):
+        assert_equal(np.concatenate(mine), np.concatenate(truth), name=f"{call}: arrays {role}, end to end")
 
 
 @pytest.mark.parametrize("order", ORDERS)
