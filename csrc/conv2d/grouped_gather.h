@@ -86,7 +86,7 @@ __device__ __forceinline__ void stage_weights(const GatherPlan& plan, const Cut&
         if (inside && channel + i < channels) values[i] = simt::to_float(from[i]);
       }
     }
-    store(lines + line * plan.weight_pitch + tap * wide + within, values);
+    store_quad_shared(lines + line * plan.weight_pitch + tap * wide + within, values);
   }
 }
 

@@ -187,7 +187,7 @@ GatherPlan plan_for(const Conv2dProblem& p, const Pointers*... pointers) {
     GatherPlan plan = plan_gather<kBackward, T>(p, may_slide);
     plan.packs = are_aligned(pointers...) && may_stage_packs<T>(plan.source, plan.staged);
     plan.quads_together = plan.packs && plan.outs % 4 == 0;
-    set_unit(plan.staged, plan.packs ? kPack<T> : 1);
+    set_unit(plan.staged, plan.packs ? kQuad : 1);
     if (plan.packs || !plan.slides) return plan;
   }
   return {};

@@ -265,7 +265,7 @@ simt::Status conv2d_grouped_wgrad(const Conv2dProblem& p, const T* x, const T* d
   Plan plan = plan_of(p);
   plan.packs =
       are_aligned(x, dy) && may_stage_packs<T>(plan.x, plan.cells) && may_stage_packs<T>(plan.dy, plan.gradients);
-  for (Staged* tile : {&plan.cells, &plan.gradients}) set_unit(*tile, plan.packs ? kPack<T> : 1);
+  for (Staged* tile : {&plan.cells, &plan.gradients}) set_unit(*tile, plan.packs ? kQuad : 1);
   const std::int64_t weights = p.K * p.weights(), blocks = plan.splits * blocks_of_split(plan);
   const Parts<T> parts{plan.splits > 1 ? partial : nullptr, dw, weights};
   const simt::Status status = simt::launch(kernel_of<T>(plan, p.S == 1), dim3(static_cast<unsigned>(blocks)),

@@ -9,6 +9,7 @@
 #include "common/pack.h"
 #include "simt/ptx.h"
 #include "simt/simt.h"
+#include "simt/store_shared.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -44,8 +45,7 @@ struct Source {
 struct Staged {
   int images, rows, columns, bundle, strip, pitch;
   SmallDivisor by_rows, by_columns, by_units;
-  bool turns;  // of packs of 8 elements: see store_halves()
-  bool skips;  // of packs of 4: every other of 8 pixels first
+  bool skips;  // of quads: every other of 8 pixels first
 
   __host__ __device__ constexpr int pixels() const { return images * rows * columns; }
   __host__ __device__ constexpr int floats() const { return pixels() * pitch; }
@@ -81,37 +81,7 @@ constexpr Staged staged_of(int images, int rows, int columns, int bundle, int st
           small_divisor_of(rows),
           small_divisor_of(columns),
           small_divisor_of(bundle * strip),
-          false,
           false};
-}
-
-// 8 floats to `to`, where lanes side by side have neighbours: 16 bytes at a time, in the other order if `turned`.
-__device__ __forceinline__ void store_halves(float* to, const Floats<8>& values, bool turned) {
-  Floats<4> first, second;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    first[i] = turned ? values[4 + i] : values[i];
-    second[i] = turned ? values[i] : values[4 + i];
-  }
-  store(to + (turned ? 4 : 0), first);
-  store(to + (turned ? 0 : 4), second);
-}
-
-// Of pixels of `units` packs of 8 floats, `pitch` floats apart: whether 8 lanes side by side, which one pass of shared
-// memory serves 16 bytes each, share banks less where every other 4 of them begin with the second half.
-constexpr bool better_turned(int units, int pitch) {
-  int most[2] = {};
-  for (int turned = 0; turned < 2; ++turned) {
-    for (int first = 0; first < 8 * units; first += 8) {
-      int of_quad[8] = {};
-      for (int lane = 0; lane < 8; ++lane) {
-        const int unit = first + lane, quad = unit / units * (pitch / 4) + unit % units * 2 + turned * (lane / 4);
-        const int count = ++of_quad[quad % 8];
-        most[turned] = count > most[turned] ? count : most[turned];
-      }
-    }
-  }
-  return most[1] < most[0];
 }
 
 // Where a tile is cut: its first image, row and column (which may lie in the padding), first group, and first channel
@@ -121,8 +91,20 @@ struct Cut {
   int row, column, group, channel;
 };
 
-// Whether such tiles may be read in packs of 16 bytes: their channels then lie in the array as they do in the tile, and
-// no pack goes beyond them.
+// Elements that are staged together: 16 bytes of shared memory, which lanes side by side store to all banks, and 8 or
+// 16 of the array.
+inline constexpr int kQuad = 4;
+
+// A quad to `to`, by one store.
+__device__ __forceinline__ void store_quad_shared(float* to, const Floats<kQuad>& values) {
+  detail::Access<float, kQuad> access;
+#pragma unroll
+  for (int i = 0; i < kQuad; ++i) access.elements[i] = values[i];
+  simt::store_shared(to, access.word);
+}
+
+// Whether such tiles may be read in quads, and whole packs of the array: their channels then lie in the array as they
+// do in the tile, and no pack goes beyond them.
 template <typename T>
 bool may_stage_packs(const Source& array, const Staged& tile) {
   constexpr int pack = kPack<T>;
@@ -135,7 +117,7 @@ __host__ __device__ constexpr int every_other(int number) {
   return (number & ~7) + number % 4 * 2 + number % 8 / 4;
 }
 
-// Of pixels of `units` packs of 4 floats, `pitch` floats apart: whether 8 lanes side by side share banks less where
+// Of pixels of `units` quads, `pitch` floats apart: whether 8 lanes side by side share banks less where
 // pixels come in that order.
 constexpr bool better_skipping(int units, int pitch) {
   int most[2] = {};
@@ -155,7 +137,6 @@ constexpr bool better_skipping(int units, int pitch) {
 inline void set_unit(Staged& tile, int elements) {
   const int units = tile.bundle * tile.strip / elements;
   tile.by_units = small_divisor_of(units);
-  tile.turns = elements == 8 && better_turned(units, tile.pitch);
   tile.skips = elements == 4 && better_skipping(units, tile.pitch);
 }
 
@@ -164,7 +145,7 @@ inline void set_unit(Staged& tile, int elements) {
 template <typename T, bool kAligned>
 __device__ __forceinline__ void stage(const Staged& tile, const Source& source, const Cut& cut,
                                       const T* __restrict__ array, float* floats) {
-  constexpr int kUnit = kAligned ? kPack<T> : 1;
+  constexpr int kUnit = kAligned ? kQuad : 1;
   const int units = tile.pixels() * static_cast<int>(tile.by_units.value);
   // Channels from the cut to the end of the strip, or of the array where the bundle is not whole.
   const int whole = tile.bundle > 1 ? (source.groups - cut.group) * source.depth : source.depth - cut.channel;
@@ -197,7 +178,7 @@ __device__ __forceinline__ void stage(const Staged& tile, const Source& source, 
     } else {
       Floats<kUnit> values = {};
       if (inside) values = load<kUnit>(from);
-      store_halves(to, values, tile.turns && threadIdx.x / 4 % 2 != 0);
+      store_quad_shared(to, values);
     }
   }
 }

@@ -98,7 +98,7 @@ inline Stem stem_of(const Conv2dProblem& p, int lanes) {
   return stem;
 }
 
-// Whether lines may be read in packs of 16 bytes.
+// Whether lines may be read in quads: they are whole packs.
 template <typename T>
 bool may_stage_packs(const Stem& stem, const T* x) {
   return are_aligned(x) && stem.line_elements() % kPack<T> == 0;
@@ -130,7 +130,7 @@ __device__ __forceinline__ StemTile stem_tile(const Stem& stem, std::int64_t ind
 template <typename T, bool kPacks>
 __device__ __forceinline__ void stage_lines(const Stem& stem, const StemTile& tile, const T* __restrict__ x,
                                             float* floats) {
-  constexpr int kUnit = kPacks ? kPack<T> : 1;
+  constexpr int kUnit = kPacks ? kQuad : 1;
   const int units = stem.lines.images * stem.lines.rows * static_cast<int>(stem.lines.by_units.value);
   const int first_row = stem.vertical.first_cell(tile.row);
   const std::int64_t begin = std::int64_t{stem.horizontal.first_cell(tile.column)} * stem.channels - tile.lead;
@@ -152,7 +152,7 @@ __device__ __forceinline__ void stage_lines(const Stem& stem, const StemTile& ti
     } else {
       Floats<kUnit> values = {};
       if (inside) values = load<kUnit>(from);
-      store_halves(to, values, threadIdx.x / 4 % 2 != 0);
+      store_quad_shared(to, values);
     }
   }
 }

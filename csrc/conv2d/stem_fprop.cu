@@ -104,6 +104,18 @@ __device__ __forceinline__ void fill_filters(const Plan& plan, int first_filter,
   }
 }
 
+// 8 floats to `to`, where lanes side by side have neighbours: 16 bytes at a time, in the other order if `turned`.
+__device__ __forceinline__ void store_halves(float* to, const Floats<8>& values, bool turned) {
+  const auto part = [&](int i) { return make_float4(values[i], values[i + 1], values[i + 2], values[i + 3]); };
+  const float4 low = part(0), high = part(4);
+  const auto chosen = [turned](const float4& a, const float4& b) {
+    return make_float4(turned ? a.x : b.x, turned ? a.y : b.y, turned ? a.z : b.z, turned ? a.w : b.w);
+  };
+  const unsigned first = simt::anew(turned ? 4 : 0);
+  simt::vstore(to + first, chosen(high, low));
+  simt::vstore(to + simt::anew(4 - first), chosen(low, high));
+}
+
 // A thread's results of one window to where the block's lie, as (slots, filters): so that neighbours write to different
 // banks where a block has 8 filters or fewer.
 __device__ __forceinline__ void put_results(float* results, const Floats<8>& values, int lane, int lanes, int filters) {
@@ -231,7 +243,7 @@ simt::Status conv2d_stem_fprop(const Conv2dProblem& p, const T* x, const T* w, c
   Plan plan = plan_of(p);
   if (plan.stem.tiles == 0) return simt::kSuccess;
   const bool packs = may_stage_packs(plan.stem, x);
-  set_unit(plan.stem, packs ? kPack<T> : 1);
+  set_unit(plan.stem, packs ? kQuad : 1);
   int multiprocessors = 0;
   if (const simt::Status status = simt::multiprocessors(&multiprocessors); status != simt::kSuccess) return status;
   const std::int64_t chunks = plan.stem.chunks.value;

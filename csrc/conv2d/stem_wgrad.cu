@@ -191,8 +191,8 @@ simt::Status conv2d_stem_wgrad(const Conv2dProblem& p, const T* x, const T* dy, 
                                simt::Stream stream) {
   Plan plan = plan_of(p);
   const bool packs = may_stage_packs(plan.stem, x) && are_aligned(dy) && may_stage_packs<T>(plan.dy, plan.gradients);
-  set_unit(plan.stem, packs ? kPack<T> : 1);
-  set_unit(plan.gradients, packs ? kPack<T> : 1);
+  set_unit(plan.stem, packs ? kQuad : 1);
+  set_unit(plan.gradients, packs ? kQuad : 1);
   const std::int64_t weights = p.K * p.weights();
   const std::int64_t blocks = plan.splits * plan.shares.value * plan.stem.chunks.value;
   const Parts<T> parts{plan.splits > 1 ? partial : nullptr, dw, weights};
