@@ -113,7 +113,7 @@ def test_copies_in_any_sequence(eager: bool) -> None:
             np.testing.assert_array_equal(thread, expected)
 
 
-# ------------------------------------------------------------------------------------------- store_global() and anew()
+# --------------------------------------------------------------------------- store_global(), store_shared() and anew()
 
 
 @pytest.mark.parametrize("size", [8, 16])
@@ -123,6 +123,18 @@ def test_a_word_is_stored_where_it_belongs(size: int) -> None:
     start = -room.ctypes.data % 16 // 4 + 4
     call("store_global", size, x, room[start : start + x.size])
     np.testing.assert_array_equal(room, np.pad(x, (start, room.size - start - x.size)))
+
+
+def test_words_are_stored_side_by_side_in_shared_memory() -> None:
+    x, y = np.arange(32 * 4, dtype=np.uint32).reshape(32, 4), np.zeros((32, 4), np.uint32)
+    call("store_shared", x, y, 16)
+    np.testing.assert_array_equal(y, x)
+
+
+def test_a_word_between_words_of_shared_memory_is_refused() -> None:
+    x, y = np.zeros((32, 4), np.uint32), np.zeros((32, 4), np.uint32)
+    with pytest.raises(simt_runtime.Fault, match="16"):
+        call("store_shared", x, y, 8)
 
 
 def test_a_number_anew_is_the_number() -> None:

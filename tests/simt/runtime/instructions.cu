@@ -1,5 +1,6 @@
 // cp.async as a sequence of steps, ldmatrix, mma.sync and 16-bit floats, each driven by arrays from Python.
 #include "runtime.h"
+#include "simt/store_shared.h"
 
 namespace {
 
@@ -62,6 +63,14 @@ __global__ void store_global_kernel(const Word* x, Word* y) {
   simt::store_global(y + linear_thread(), x[linear_thread()]);
 }
 
+// Each lane's word goes `apart` bytes after the one before.
+__global__ void store_shared_kernel(const uint4* x, uint4* y, int apart) {
+  SIMT_SHARED(uint4, words, [33]);
+  simt::store_shared(reinterpret_cast<char*>(words) + linear_thread() * apart, x[linear_thread()]);
+  __syncthreads();
+  y[linear_thread()] = words[linear_thread()];
+}
+
 __global__ void anew_kernel(const unsigned* x, unsigned* y) {
   y[linear_thread()] = simt::anew(x[linear_thread()]);
 }
@@ -89,6 +98,9 @@ TEST_FUNCTION store_global(int bytes, const void* x, void* y) {
     return fault_of(store_global_kernel<uint4>, one, warp, 0, static_cast<const uint4*>(x), static_cast<uint4*>(y));
   }
   return fault_of(store_global_kernel<uint2>, one, warp, 0, static_cast<const uint2*>(x), static_cast<uint2*>(y));
+}
+TEST_FUNCTION store_shared(const uint4* x, uint4* y, int apart) {
+  return fault_of(store_shared_kernel, dim3(1), dim3(32), 0, x, y, apart);
 }
 TEST_FUNCTION anew(const unsigned* x, unsigned* y) {
   return fault_of(anew_kernel, dim3(1), dim3(32), 0, x, y);
