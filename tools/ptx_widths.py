@@ -52,6 +52,9 @@ _TYPE = re.compile(r"\.(?:v([248]))?\.?[subf]?(8|16|32|64|128)$")
 
 _Place = tuple[int, int, int]
 
+HALF = 2
+"""Bytes of values that are structures for a host compiler, and often loaded where a caller's caller uses them."""
+
 
 def widths(ptx: str, root: Path = ROOT) -> dict[str, dict[Line, Counter[Width]]]:
     """How often the code has each access, by kernel (its name in the binary) and source line.
@@ -119,8 +122,8 @@ def drifted(seen: Lines, code: Lines) -> Iterator[str]:
 
     What the profile saw has to be in the PTX within NEAR lines. The compilers may differ about the line: a value is
     loaded where it is passed, or where it is used. So it may also be within FAR lines where the profile saw no such
-    access or, if the PTX has nothing of its kind near, anywhere in the kernel. Where the PTX has something wider than
-    all that the profile saw of its kind, nvcc has merged what the profile counts one by one.
+    access; if the PTX has nothing of its kind near, or it is a 16-bit value, anywhere in the kernel. Where the PTX has
+    something wider in the place of what the profile saw, nvcc has merged what the profile counts one by one.
     """
     unseen: dict[Line, set[Width]] = {}
     for line, widths in code.items():
@@ -129,12 +132,17 @@ def drifted(seen: Lines, code: Lines) -> Iterator[str]:
     for line, widths in sorted(seen.items()):
         for width in sorted(widths):
             here = _of_kind(width, _near(line, code))
-            if width[2] not in here | _of_kind(width, _near(line, unseen, FAR) if here else everywhere):
+            is_moved = not here or width[2] == HALF
+            if width[2] not in here | _of_kind(width, everywhere if is_moved else _near(line, unseen, FAR)):
                 yield f"{_text(line, 'profile saw', width)}, the PTX has {_sizes(here)}"
     for line, widths in sorted(code.items()):
         for width in sorted(widths):
             there = _of_kind(width, seen.get(line, ()))
-            if there and width[2] > max(there) and width in unseen[line]:
+            if (
+                width in unseen[line]
+                and width[2] > max(there, default=width[2])
+                and not there <= _of_kind(width, widths)
+            ):
                 yield f"{_text(line, 'PTX has', width)}, the profile saw {_sizes(there)}"
 
 
