@@ -102,7 +102,13 @@ def test_sampling_is_said_and_scaled() -> None:
     assert part.multiplications * part.scale == pytest.approx(whole.multiplications, rel=0.1)
     with profile.capture(sample=4, only_sampled=True) as alone:
         F.conv2d(x, w, kernel="direct")
-    assert dataclasses.replace(the_launch(alone)) == part
+    assert counts_of(the_launch(alone)) == counts_of(part)
+
+
+def counts_of(launch: profile.Launch) -> profile.Launch:
+    """Without the addresses of the worst requests, which are where this call's arrays were."""
+    accesses = tuple(dataclasses.replace(access, worst_addresses=()) for access in launch.accesses)
+    return dataclasses.replace(launch, accesses=accesses)
 
 
 @needs_profile
