@@ -92,6 +92,8 @@ def test_a_training_step_with_its_picture(tmp_path: Path) -> None:
         (("profile", "conv2d", "--filters", "8,3,3"), "--filters needs --shape"),
         (("profile", "conv2d", "--shape", "1,x"), "'1,x' is not sizes of at least 1 separated by commas"),
         (("profile", "conv2d", "--shape", "1,8,6,6", "--filters", "8,3"), "'8,3' is not 3 sizes"),
+        ((*CONV, "--kernel", "depthwise"), "conv2d fprop: kernel 'depthwise' can't run this: needs groups=C"),
+        ((*CONV, "--kernel", "dierct"), "conv2d has no kernel 'dierct', it has: depthwise, direct, "),
         ((*CONV, "--line", "tile.h:1"), "--line needs --plot"),
         ((*CONV, "--plot", "picture.jpg"), "png"),
         (("profile", "resnet20", "--shape", "1,3,32,32"), "resnet20 is a network: it takes --input and --batch"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import gpucnn
 from gpucnn import calls, models, optim
 from gpucnn import functional as F
 from gpucnn.cli.arguments import named_values, sizes
+from gpucnn.ops.registry import TABLES
 from gpucnn.profile import DEVICES, Report, Row, capture, device
 from gpucnn.vis.files import check_target
 from gpucnn.vis.profile import KernelBars, bounds_chart, request_map
@@ -60,6 +62,7 @@ def profile(op: str, arguments: tuple[str, ...], **options: Any) -> None:
     if line and not options["plot"]:
         raise click.UsageError("--line needs --plot")
     runs = _runs(op, arguments, options)
+    _check_kernel(op, runs, options["kernel"])
     if options["passes"]:
         wanted = options["passes"].split(",")
         there = list(dict.fromkeys(run.direction for run in runs))
@@ -128,6 +131,15 @@ def _training_step(op: str, options: dict[str, Any]) -> list[Any]:
             loss.backward()
             optimizer.step()
     return runs
+
+
+def _check_kernel(op: str, runs: list[Any], kernel: str | None) -> None:
+    """A name that no pass of the op has would be passed over in silence."""
+    there = {spec.name for run in runs if run.op for spec in TABLES[run.op, run.direction].specs("simt")}
+    if kernel is not None and kernel not in there:
+        near = difflib.get_close_matches(kernel, there, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise click.UsageError(f"--kernel: {op} has no kernel {kernel!r}, it has: {', '.join(sorted(there))}{hint}")
 
 
 def _bars(rows: list[Row]) -> list[KernelBars]:
