@@ -65,10 +65,11 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   const unsigned block = simt::anew(blockIdx.x);
   at = tile_at<Shape>(block % blocks_of_part, across);
   part = block / blocks_of_part;
+  const unsigned thread = simt::anew(threadIdx.x);
   if (partial != nullptr) {
-    store_columns(tile, partial + part * x.lines * dy.lines, at.row, x.lines, at.column, dy.lines, wide_dw);
+    store_columns(tile, partial + part * x.lines * dy.lines, at.row, x.lines, at.column, dy.lines, wide_dw, thread);
   } else {
-    store_columns(tile, dw, at.row, x.lines, at.column, dy.lines, wide_dw);
+    store_columns(tile, dw, at.row, x.lines, at.column, dy.lines, wide_dw, thread);
   }
 }
 

@@ -100,20 +100,22 @@ __device__ __forceinline__ void store_rows(const Tile<T, Shape>& tile, T* out, s
 }
 
 // The sums of rows [first_row, rows) and columns [first_column, columns): column c begins at out + c * rows, and its
-// rows are neighbours. Out is T, or float for a part of a sum.
+// rows are neighbours. Out is T, or float for a part of a sum. A kernel that has no registers to keep over its loop
+// where a thread's sums belong passes simt::anew(threadIdx.x).
 template <bool kWide, typename Out, typename T, typename Shape>
 __device__ __forceinline__ void store_columns(const Tile<T, Shape>& tile, Out* out, std::int64_t first_row,
-                                              std::int64_t rows, std::int64_t first_column, std::int64_t columns) {
+                                              std::int64_t rows, std::int64_t first_column, std::int64_t columns,
+                                              unsigned thread) {
   using Sums = Tile<T, Shape>;
   constexpr int kTogether = Sums::kRowsTogether;
 #pragma unroll
   for (int j = 0; j < Sums::kOwnColumns; ++j) {
-    const std::int64_t column = first_column + Sums::column(j / 4 * 4) + j % 4;
+    const std::int64_t column = first_column + Sums::column(j / 4 * 4, thread) + j % 4;
     if (column >= columns) continue;
     Out* const line = out + column * rows;
 #pragma unroll
     for (int i = 0; i < Sums::kOwnRows; i += kTogether) {
-      const std::int64_t row = first_row + Sums::row(i);
+      const std::int64_t row = first_row + Sums::row(i, thread);
       Floats<kTogether> values;
 #pragma unroll
       for (int k = 0; k < kTogether; ++k) values[k] = tile.sums[i + k][j];
@@ -125,11 +127,11 @@ __device__ __forceinline__ void store_columns(const Tile<T, Shape>& tile, Out* o
 template <typename Out, typename T, typename Shape>
 __device__ __forceinline__ void store_columns(const Tile<T, Shape>& tile, Out* out, std::int64_t first_row,
                                               std::int64_t rows, std::int64_t first_column, std::int64_t columns,
-                                              bool wide) {
+                                              bool wide, unsigned thread = threadIdx.x) {
   if (wide) {
-    store_columns<true>(tile, out, first_row, rows, first_column, columns);
+    store_columns<true>(tile, out, first_row, rows, first_column, columns, thread);
   } else {
-    store_columns<false>(tile, out, first_row, rows, first_column, columns);
+    store_columns<false>(tile, out, first_row, rows, first_column, columns, thread);
   }
 }
 

@@ -83,12 +83,12 @@ struct Tile {
   float sums[kOwnRows][kOwnColumns] = {};
 
   // The row and the column within the tile of sums[i][j], for i and j that are multiples of 4; the next 3 follow.
-  static __device__ __forceinline__ int row(int i) {
-    const int down = lane() / 8, first = warp() / Shape::kWarpsAcross * Shape::kWarpRows;
+  static __device__ __forceinline__ int row(int i, unsigned thread = threadIdx.x) {
+    const int down = lane(thread) / 8, first = warp(thread) / Shape::kWarpsAcross * Shape::kWarpRows;
     return first + 4 * down + 4 * i;
   }
-  static __device__ __forceinline__ int column(int j) {
-    const int across = lane() % 8, first = warp() % Shape::kWarpsAcross * Shape::kWarpColumns;
+  static __device__ __forceinline__ int column(int j, unsigned thread = threadIdx.x) {
+    const int across = lane(thread) % 8, first = warp(thread) % Shape::kWarpsAcross * Shape::kWarpColumns;
     return first + (kColumnsTogether == 8 ? 8 * across + j : 4 * across + 8 * j);
   }
 
@@ -96,7 +96,10 @@ struct Tile {
   __device__ __forceinline__ void add(const Strip<T, Shape::kRows>& a, const Strip<T, Shape::kColumns>& b) {
     using Rows = Place<T, Shape::kRows>;
     using Columns = Place<T, Shape::kColumns, kOwnColumns>;
-    const int top = Rows::of(row(0)), bottom = Rows::of(row(4)), left = Columns::of(column(0));
+    // 16 rows on; said so, as the compiler would keep both places.
+    constexpr int kFurther = Rows::of(16) - Rows::of(0);
+    static_assert(Rows::of(28) - Rows::of(12) == kFurther);
+    const int top = Rows::of(row(0)), bottom = top + kFurther, left = Columns::of(column(0));
     const int right = kColumnsTogether == 8 ? Columns::second(left) : left + 32;
 #pragma unroll
     for (int line = 0; line < kDepth<T>; ++line) {
@@ -113,8 +116,8 @@ struct Tile {
   }
 
  private:
-  static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
-  static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
+  static __device__ __forceinline__ int lane(unsigned thread) { return static_cast<int>(thread) % 32; }
+  static __device__ __forceinline__ int warp(unsigned thread) { return static_cast<int>(thread) / 32; }
 };
 
 // tile += a * b over `depth`, in [0, 2^33]. All threads of a block call it, once for each `strips`.
