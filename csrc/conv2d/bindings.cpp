@@ -8,6 +8,7 @@
 #include "common/problem_argument.h"
 #include "common/run.h"
 #include "conv2d/conv2d.h"
+#include "conv2d/tensor_core.h"
 
 #include <pybind11/pybind11.h>
 
@@ -174,6 +175,28 @@ void define_dense(py::module_& m) {
                [](const Conv2dProblem& p) { return conv2d_pointwise_wgrad_splits(p, kConfiguration); });
 }
 
+// The kernels on mma/tile.h, by the precision of float32, in the same way.
+template <mma::Precision kPrecision, int kConfiguration>
+void define_tensor_core(py::module_& m, const char* kernel, const std::string& suffix = "") {
+  const auto with = [](auto launch) {
+    return [launch](auto... arguments) { return launch(arguments..., kPrecision, kConfiguration); };
+  };
+  const std::string name = "conv2d_" + std::string(kernel) + "_";
+  define_fprop(m, name + "fprop" + suffix, with(GPUCNN_LAUNCHER(conv2d_tensor_core_fprop)));
+  define_dgrad(m, name + "dgrad" + suffix, with(GPUCNN_LAUNCHER(conv2d_tensor_core_dgrad)));
+  define_wgrad(m, name + "wgrad" + suffix, with(GPUCNN_LAUNCHER(conv2d_tensor_core_wgrad)),
+               [](const Conv2dProblem& p) { return conv2d_tensor_core_wgrad_splits(p, kConfiguration); });
+}
+
+template <mma::Precision kPrecision, int... kConfigurations>
+void define_each_tensor_core(py::module_& m, const char* kernel, std::integer_sequence<int, kConfigurations...>) {
+  const Configuration* const configurations =
+      kPrecision == mma::Precision::high ? mma::kTiling.configurations.data() : mma::kSplitTiling.configurations.data();
+  define_tensor_core<kPrecision, kAnyConfiguration>(m, kernel);
+  (define_tensor_core<kPrecision, kConfigurations>(m, kernel, "_" + std::string(configurations[kConfigurations].name)),
+   ...);
+}
+
 template <int... kConfigurations>
 void define_each_dense(py::module_& m, std::integer_sequence<int, kConfigurations...>) {
   (define_dense<kConfigurations>(m), ...);
@@ -197,6 +220,10 @@ void register_conv2d(py::module_& m) {
   define_wgrad(m, "conv2d_stem_wgrad", GPUCNN_LAUNCHER(conv2d_stem_wgrad), conv2d_stem_wgrad_splits);
   define_dense<gemm::kAny>(m);
   define_each_dense(m, std::make_integer_sequence<int, gemm::kCount>{});
+  define_each_tensor_core<mma::Precision::high>(m, "tensor_core",
+                                                std::make_integer_sequence<int, mma::kTiling.kCount>{});
+  define_each_tensor_core<mma::Precision::highest>(m, "split_tensor_core",
+                                                   std::make_integer_sequence<int, mma::kSplitTiling.kCount>{});
 }
 
 }  // namespace gpucnn

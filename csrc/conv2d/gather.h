@@ -8,8 +8,10 @@
 //
 // Indices are divided once, when a block begins; from strip to strip they are added to, with a carry.
 //
-// Wide     a depth of taps by channels has kDepth<T> channels or more, and what a block sees of an image lies within
-//          2^31 elements (fits_wide): offsets are counted in 32 bits from a pointer of 64.
+// A strip is kStep of an operand's depth: gemm::kDepth<T> unless said otherwise.
+//
+// Wide     what a block sees of an image lies within 2^31 elements (fits_wide): offsets are counted in 32 bits from a
+//          pointer of 64. In strips of gemm::kDepth<T>, a depth of taps by channels has as many channels or more.
 #pragma once
 
 #include "conv2d/geometry.h"
@@ -28,16 +30,17 @@ struct TapAt {
 };
 
 // The extents of such a depth, and what a strip of the operand is in them.
-template <typename T, bool kWide>
+template <typename T, bool kWide, int kStep = gemm::kDepth<T>>
 struct TapGrid {
+  static constexpr bool kFewerThanChannels = kWide && kStep == gemm::kDepth<T>;
+
   int down, across, channels;
-  TapAt jump;  // not wide
+  TapAt jump;  // where a strip may be more than the channels
 
   __host__ __device__ static constexpr TapGrid of(int down, int across, int channels) {
-    constexpr int kDepth = gemm::kDepth<T>;
-    if constexpr (kWide) return {down, across, channels, {}};
-    const int taps = kDepth / channels, width = across > 0 ? across : 1;
-    return {down, across, channels, {taps / width, taps % width, kDepth % channels}};
+    if constexpr (kFewerThanChannels) return {down, across, channels, {}};
+    const int taps = kStep / channels, width = across > 0 ? across : 1;
+    return {down, across, channels, {taps / width, taps % width, kStep % channels}};
   }
   __host__ __device__ constexpr std::int64_t depth() const { return std::int64_t{down} * across * channels; }
 
@@ -48,8 +51,8 @@ struct TapGrid {
   __device__ __forceinline__ bool contains(const TapAt& at) const { return at.down < down; }
   __device__ __forceinline__ void next(TapAt& at) const { add(at, {0, 0, 1}); }
   __device__ __forceinline__ void advance(TapAt& at) const {
-    if constexpr (kWide) {
-      add(at, {0, 0, gemm::kDepth<T>});
+    if constexpr (kFewerThanChannels) {
+      add(at, {0, 0, kStep});
     } else {
       add(at, jump);
     }
@@ -80,13 +83,13 @@ struct Gather {
   }
 };
 
-template <typename T, bool kWide>
+template <typename T, bool kWide, int kStep = gemm::kDepth<T>>
 struct ImageRows {
   const T* data;
   Gather down, across;
   Images windows;  // rows and columns of windows; its channels mean nothing
   std::int64_t count;
-  TapGrid<T, kWide> taps;
+  TapGrid<T, kWide, kStep> taps;
 
   template <typename Lines>
   struct State {
@@ -143,13 +146,13 @@ inline bool fits_wide(const Gather& down, const Gather& across, std::int64_t row
   return broad <= most && tall <= (most - broad) / across.size;
 }
 
-template <typename T, bool kWide>
+template <typename T, bool kWide, int kStep = gemm::kDepth<T>>
 struct FilterLines {
   const T* data;               // its first tap that takes part
   int channels;                // of x: a line
   int taps;                    // of a filter
   int step_down, step_across;  // from one tap that takes part to the next, in taps
-  TapGrid<T, kWide> grid;      // those taps, by filters
+  TapGrid<T, kWide, kStep> grid;  // those taps, by filters
 
   template <typename Lines>
   struct State {
@@ -174,18 +177,17 @@ struct FilterLines {
   }
 };
 
-template <typename T, bool kWide>
+template <typename T, bool kWide, int kStep = gemm::kDepth<T>>
 struct ImageLines {
   const T* data;
   Geometry g;
-  int jump_row, jump_column;                // cells that kDepth<T> windows further are further, less whole images
+  int jump_row, jump_column;                // cells that kStep windows further are further, less whole images
   std::int64_t jump, next_row, next_image;  // offsets: of that jump; from beyond a row to the next; beyond an image
 
   static ImageLines of(const Geometry& g, const T* data) {
-    constexpr std::int64_t kDepth = gemm::kDepth<T>;
     const std::int64_t P = g.vertical.outputs, Q = g.horizontal.outputs, u = g.vertical.stride, v = g.horizontal.stride;
     const std::int64_t W = g.horizontal.size, H = g.vertical.size, C = g.x.channels.value;
-    const std::int64_t images = kDepth / (P * Q), rows = kDepth / Q % P, columns = kDepth % Q;
+    const std::int64_t images = kStep / (P * Q), rows = kStep / Q % P, columns = kStep % Q;
     return {data,
             g,
             static_cast<int>(rows * u),
@@ -248,7 +250,7 @@ struct ImageLines {
   template <typename State>
   __device__ __forceinline__ void advance(State& state) const {
     Cell& cell = state.cell;
-    cell.windows -= gemm::kDepth<T>;
+    cell.windows -= kStep;
     cell.at += jump;
     cell.row += jump_row;
     cell.column += jump_column;

@@ -10,7 +10,7 @@
 // beyond the operand's lines is what the source likes, as its sums are not stored. A Source has
 //
 //   State<Steps> state<Steps>(int64 line, int64 depth)   a thread's own: lines line + Steps::of(n) at that depth
-//   void advance(State&)                                 by kDepth<T>
+//   void advance(State&)                                 by a strip's depth, kDepth<T> here
 //   void next(State&)                                    by 1; of a DepthOperand's that is not wide
 //   bool find(State, int n, const T** at)                where line n's pack or element is; false for zeros
 //
@@ -199,8 +199,8 @@ __device__ __forceinline__ Count<kWide> count_of(std::int64_t value) {
   return static_cast<int>(max(min(value, kMost), -kMost));
 }
 
-// A matrix (lines, depth) in C order. Wide: depths < 2^31.
-template <typename T, bool kWide>
+// A matrix (lines, depth) in C order, in strips of kStep of its depth. Wide: depths < 2^31.
+template <typename T, bool kWide, int kStep = kDepth<T>>
 struct DepthMatrix {
   const T* data;
   std::int64_t lines, depths;
@@ -217,8 +217,8 @@ struct DepthMatrix {
   }
   template <typename Lines>
   __device__ __forceinline__ void advance(State<Lines>& state) const {
-    state.at += kDepth<T>;
-    state.depths -= kDepth<T>;
+    state.at += kStep;
+    state.depths -= kStep;
   }
   template <typename Lines>
   __device__ __forceinline__ void next(State<Lines>& state) const {
@@ -232,8 +232,8 @@ struct DepthMatrix {
   }
 };
 
-// A matrix (depth, lines) in C order. Wide: depths < 2^31.
-template <typename T, bool kWide>
+// A matrix (depth, lines) in C order, in strips of kStep of its depth. Wide: depths < 2^31.
+template <typename T, bool kWide, int kStep = kDepth<T>>
 struct LineMatrix {
   const T* data;
   std::int64_t lines, depths;
@@ -250,8 +250,8 @@ struct LineMatrix {
   }
   template <typename Lines>
   __device__ __forceinline__ void advance(State<Lines>& state) const {
-    state.at += kDepth<T> * lines;
-    state.depths -= kDepth<T>;
+    state.at += kStep * lines;
+    state.depths -= kStep;
   }
   template <typename Lines>
   __device__ __forceinline__ bool find(const State<Lines>& state, int n, const T** at) const {

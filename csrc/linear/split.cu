@@ -40,7 +40,7 @@ constexpr std::int64_t kMostPartSums = 1 << 18;  // parts * width: 64 rows of th
 std::int64_t depth_of_part(std::int64_t width, std::int64_t depth) {
   const std::int64_t wanted = blocks_of(blocks_of(Shape::kRows, width), kBlocks);
   const std::int64_t parts = std::max<std::int64_t>(1, std::min({wanted, depth / kFewestDepth, kMostPartSums / width}));
-  return blocks_of(gemm::kWholeDepth, blocks_of(parts, depth)) * gemm::kWholeDepth;
+  return blocks_of(gemm::kTiling.whole_depth, blocks_of(parts, depth)) * gemm::kTiling.whole_depth;
 }
 
 // Lines of the tile are rows of w forward, columns of w backward; `few` is x or dy.

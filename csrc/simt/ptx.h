@@ -30,6 +30,10 @@
 //       tf32         a[0] row g, column t; a[1] row g + 8; a[2], a[3] the same, 4 columns on
 //                    b[0] column g, row t; b[1] row t + 4
 //                    float32 bits, of which the low 13 are ignored
+//
+//   to_tf32(value)
+//     the bits of the nearest number of 11 bits, away from zero where two are as near; the low 13 are 0. An infinity or
+//     a NaN stays one, but for a NaN of which those bits are all that there is
 #pragma once
 
 #include "simt/simt.h"

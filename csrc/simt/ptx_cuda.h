@@ -48,6 +48,12 @@ __device__ __forceinline__ unsigned anew(unsigned number) {
   return number;
 }
 
+__device__ __forceinline__ std::uint32_t to_tf32(float value) {
+  std::uint32_t rounded;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(value));
+  return rounded;
+}
+
 __device__ __forceinline__ void ldmatrix_x1(std::uint32_t (&r)[1], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
                : "=r"(r[0])

@@ -86,6 +86,12 @@ __forceinline__ unsigned anew(unsigned number) {
   return number;
 }
 
+__forceinline__ std::uint32_t to_tf32(float value) {
+  const std::uint32_t bits = __float_as_uint(value);
+  const bool finite = (bits & 0x7f800000u) != 0x7f800000u;
+  return (finite ? bits + 0x1000u : bits) & 0xffffe000u;
+}
+
 template <int kBytes>
 __forceinline__ void cp_async(void* shared, const void* global, bool valid = true, Site site = Site::here()) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "cp.async copies 4, 8 or 16 bytes");

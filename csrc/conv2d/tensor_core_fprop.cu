@@ -1,0 +1,74 @@
+// y[n,p,q,k] = relu(bias[k] + sum over r, s, c of x[n, p*stride-padding+r*dilation, q*..., c] * w[k,r,s,c]) on tensor
+// cores, as a product of matrices that are gathered, never written out. Groups of 1.
+//
+// Layout   x (N,H,W,C), w (K,R,S,C), y (N,P,Q,K). Rows are the N*P*Q windows, columns the K filters, and the depth is a
+//          filter's R*S*C weights as they lie in memory: 64 bytes of it a strip, units of 16 bytes of one tap each.
+// Block    a tile of windows x filters (mma/tile.h). Warp: as there. Thread: in a copy 2 to 8 windows' units, of one
+//          (tap, channel) that it adds to; at the end runs of 16 bytes of y.
+// Limits   what check() in problem.h asks for, and groups=1; C in whole units of 16 bytes. Sums have the order of the
+//          weights: an image has the same bits in any batch, and in any configuration.
+// Bound    N32 C64 56x56 K64 3x3 pad 1 of 16 bits: 3.7 G products, 13 us at 1,200 a cycle and multiprocessor of an
+//          H100's mma.sync; 26 MB of x, y and w take 9 us at 3.0 TB/s.
+// Measured not run on hardware yet.
+#include "conv2d/gather.h"
+#include "conv2d/tensor_core_limits.h"
+#include "mma/launch.h"
+#include "mma/operands.h"
+#include "mma/store.h"
+
+namespace gpucnn {
+namespace {
+
+template <typename A, typename Shape, typename T>
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
+    tensor_fprop_kernel(const ImageRows<T, true, mma::kStrip<T>> x, const gemm::DepthMatrix<T, true, mma::kStrip<T>> w,
+                        const Epilogue<T> epilogue, T* y, bool wide_y, unsigned across) {
+  using Rows = mma::DepthOperand<T, Shape::kThreads, Shape::kRows, ImageRows<T, true, mma::kStrip<T>>>;
+  using Columns = mma::DepthOperand<T, Shape::kThreads, Shape::kColumns, gemm::DepthMatrix<T, true, mma::kStrip<T>>>;
+  SIMT_DYNAMIC_SHARED(uint4, ring);
+  gemm::TileAt at = gemm::tile_at<Shape>(blockIdx.x, across);
+  Rows rows(x, at.row);
+  Columns columns(w, at.column);
+  mma::Tile<A, Shape, typename Rows::Strip, typename Columns::Strip> tile;
+  mma::multiply(tile, ring, rows, columns, w.depths);
+  at = gemm::tile_at<Shape>(simt::anew(blockIdx.x), across);
+  mma::store_rows(tile, y, at.row, x.count, at.column, w.lines, wide_y, epilogue,
+                  [&](std::int64_t row) { return row * w.lines; });
+}
+
+}  // namespace
+
+template <typename T>
+simt::Status conv2d_tensor_core_fprop(const Conv2dProblem& p, const T* x, const T* w, const T* bias, T* y, bool relu,
+                                      simt::Stream stream, mma::Precision precision, int configuration) {
+  require_tensor_core<T>(p, {p.C}, are_aligned(x, w));
+  if (p.positions() == 0) return simt::kSuccess;
+  constexpr int kStep = mma::kStrip<T>;
+  const Axis v = vertical_axis(p), h = horizontal_axis(p);
+  const ImageRows<T, true, kStep> windows{x,
+                                          {v.size, -v.padding, v.stride, v.dilation},
+                                          {h.size, -h.padding, h.stride, h.dilation},
+                                          images_of(p.P, p.Q, p.K),
+                                          p.positions(),
+                                          TapGrid<T, true, kStep>::of(v.kernel, h.kernel, static_cast<int>(p.C))};
+  const gemm::DepthMatrix<T, true, kStep> filters{w, p.K, p.weights()};
+  return mma::with_arithmetic<T>(precision, [&](auto arithmetic) {
+    using A = decltype(arithmetic);
+    return mma::with_shape<A>(mma::tiling_of<A>().choose(p.positions(), p.K, configuration), [&](auto shape) {
+      using Shape = decltype(shape);
+      return simt::launch(tensor_fprop_kernel<A, Shape, T>, dim3(gemm::tiles<Shape>(p.positions(), p.K)),
+                          dim3(Shape::kThreads), Shape::kSharedBytes, stream, windows, filters, Epilogue<T>{bias, relu},
+                          y, are_aligned(y) && gemm::in_packs<T>(p.K), gemm::tiles_across<Shape>(p.K));
+    });
+  });
+}
+
+template simt::Status conv2d_tensor_core_fprop(const Conv2dProblem&, const float*, const float*, const float*, float*,
+                                               bool, simt::Stream, mma::Precision, int);
+template simt::Status conv2d_tensor_core_fprop(const Conv2dProblem&, const simt::half*, const simt::half*,
+                                               const simt::half*, simt::half*, bool, simt::Stream, mma::Precision, int);
+template simt::Status conv2d_tensor_core_fprop(const Conv2dProblem&, const simt::bfloat16*, const simt::bfloat16*,
+                                               const simt::bfloat16*, simt::bfloat16*, bool, simt::Stream,
+                                               mma::Precision, int);
+
+}  // namespace gpucnn

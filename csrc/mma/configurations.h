@@ -1,0 +1,50 @@
+// The configurations of the tiles of mma/tile.h. common/tiling.h says which of them suits a product.
+#pragma once
+
+#include "common/tiling.h"
+
+#include <cstdint>
+
+namespace gpucnn::mma {
+
+inline constexpr int kStages = 4;       // of the ring of strips in shared memory
+inline constexpr int kStripBytes = 64;  // of a line of an operand, along the depth, in one strip
+
+// How float32 is multiplied: rounded to 11 bits (TF32), or as exactly as float32 is. Of 16 bits it says nothing.
+enum class Precision { high, highest };
+
+// One configuration: a tile of kRows x kColumns sums, of which a warp owns kWarpRows x kWarpColumns.
+template <int kRows_, int kColumns_, int kWarpRows_, int kWarpColumns_, int kBlocks_>
+struct Shape {
+  static constexpr int kThreads = 128;  // of every block: 4 warps
+  static constexpr int kRows = kRows_, kColumns = kColumns_, kWarpRows = kWarpRows_, kWarpColumns = kWarpColumns_;
+  static constexpr int kBlocks = kBlocks_;  // of a multiprocessor, that registers have to leave room for
+  static constexpr int kWarpsAcross = kColumns / kWarpColumns;
+  static constexpr int kSharedBytes = kStages * (kRows + kColumns) * kStripBytes;
+  static_assert(kRows / kWarpRows * kWarpsAcross * 32 == kThreads && kWarpRows % 32 == 0 && kWarpColumns % 32 == 0);
+};
+
+// THE configurations of what is multiplied at once, by number. The efficiencies are what shared memory leaves: a warp
+// of 64 x 64 sums reads 2 x 64 lines for 4,096 products, one of 32 x 32 half of that for a quarter.
+using Tall = Shape<256, 64, 64, 64, 2>;
+using Large = Shape<128, 128, 64, 64, 2>;
+using Medium = Shape<128, 64, 64, 32, 3>;
+using Small = Shape<64, 64, 32, 32, 5>;
+
+inline constexpr Tiling<4> kTiling{
+    {configuration_of<Tall>("256x64", 0.95), configuration_of<Large>("128x128", 1.0),
+     configuration_of<Medium>("128x64", 0.85), configuration_of<Small>("64x64", 0.6)},
+    1200,
+    256,
+    32,
+    1.5,
+};
+
+// And of float32 that is split into two numbers each, for which more registers have to be left.
+using SplitMedium = Shape<128, 64, 64, 32, 2>;
+using SplitSmall = Shape<64, 64, 32, 32, 3>;
+
+inline constexpr Tiling<2> kSplitTiling{
+    {configuration_of<SplitMedium>("128x64", 1.0), configuration_of<SplitSmall>("64x64", 0.9)}, 200, 256, 32, 1.5};
+
+}  // namespace gpucnn::mma

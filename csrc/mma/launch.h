@@ -1,0 +1,51 @@
+// From a configuration's number to the kernel that is compiled for it. For .cu files.
+#pragma once
+
+#include "gemm/launch.h"
+#include "mma/arithmetic.h"
+#include "mma/configurations.h"
+
+#include <type_traits>
+
+namespace gpucnn::mma {
+
+// Calls launch(Arithmetic{}) for the one that multiplies T in that precision.
+template <typename T, typename Launch>
+[[nodiscard]] simt::Status with_arithmetic(Precision precision, Launch&& launch) {
+  if constexpr (std::is_same_v<T, float>) {
+    return precision == Precision::high ? launch(Tf32{}) : launch(SplitTf32{});
+  } else {
+    return launch(Of<T>{});
+  }
+}
+
+// The table of an arithmetic's configurations.
+template <typename Arithmetic>
+constexpr const auto& tiling_of() {
+  if constexpr (std::is_same_v<Arithmetic, SplitTf32>) {
+    return kSplitTiling;
+  } else {
+    return kTiling;
+  }
+}
+
+// Calls launch(Shape{}) for one of them.
+template <typename Arithmetic, typename Launch>
+[[nodiscard]] simt::Status with_shape(int configuration, Launch&& launch) {
+  if constexpr (std::is_same_v<Arithmetic, SplitTf32>) {
+    return configuration == 0 ? launch(SplitMedium{}) : launch(SplitSmall{});
+  } else {
+    switch (configuration) {
+      case 0:
+        return launch(Tall{});
+      case 1:
+        return launch(Large{});
+      case 2:
+        return launch(Medium{});
+      default:
+        return launch(Small{});
+    }
+  }
+}
+
+}  // namespace gpucnn::mma
