@@ -72,6 +72,7 @@ from gpucnn.functional.arithmetic import (
     where,
 )
 from gpucnn.functional.shape import cat, flatten, stack
+from gpucnn.precision import float32_precision, set_float32_precision
 from gpucnn.random import manual_seed
 from gpucnn.serialization import load, save
 from gpucnn.tensor import Tensor
@@ -106,6 +107,7 @@ __all__ = [
     "eye",
     "flatten",
     "flip",
+    "float32_precision",
     "from_dlpack",
     "full",
     "full_like",
@@ -138,6 +140,7 @@ __all__ = [
     "reshape",
     "roll",
     "save",
+    "set_float32_precision",
     "sign",
     "sort",
     "split",

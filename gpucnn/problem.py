@@ -48,11 +48,12 @@ class _Windows:
 class Conv2dProblem(_Windows):
     """One convolution: y[n,p,q,k] = sum over r,s,c of x[n, p*stride-pad+r*dilation, ..., c] * w[k,r,s,c].
 
-    What lies outside the image reads as 0.
+    What lies outside the image reads as 0. `precision` is that of float32: see gpucnn/precision.py.
     """
 
     K: int
     groups: int
+    precision: str = "highest"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,13 @@ def _times(sizes: Sequence[int]) -> str:
 
 @functools.lru_cache(maxsize=4096, typed=True)
 def conv2d_problem(
-    x: tuple[int, ...], w: tuple[int, ...], stride: IntPair, padding: IntPair | str, dilation: IntPair, groups: int
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    stride: IntPair,
+    padding: IntPair | str,
+    dilation: IntPair,
+    groups: int,
+    precision: str = "highest",
 ) -> Conv2dProblem:
     """Checks the arguments of a convolution of `x` (N,C,H,W) with `w` (K,C/groups,R,S) and describes it.
 
@@ -128,19 +135,25 @@ def conv2d_problem(
     _image_shape(x, "conv2d")
     if len(w) != 4:
         raise ValueError(f"conv2d: weight must have shape (K, C/groups, R, S), got {_text(w)}")
-    return _convolution("conv2d", x, w, stride, padding, dilation, groups)
+    return _convolution("conv2d", x, w, stride, padding, dilation, groups, precision)
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
 def conv1d_problem(
-    x: tuple[int, ...], w: tuple[int, ...], stride: IntPair, padding: IntPair | str, dilation: IntPair, groups: int
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    stride: IntPair,
+    padding: IntPair | str,
+    dilation: IntPair,
+    groups: int,
+    precision: str = "highest",
 ) -> Conv2dProblem:
     """As `conv2d_problem` for `x` (N,C,L) and `w` (K,C/groups,S): described as a convolution of images of one row."""
     if len(x) != 3:
         raise ValueError(f"conv1d: input must have shape (N, C, L) or (C, L), got {_text(x)}")
     if len(w) != 3:
         raise ValueError(f"conv1d: weight must have shape (K, C/groups, S), got {_text(w)}")
-    return _convolution("conv1d", x, w, stride, padding, dilation, groups)
+    return _convolution("conv1d", x, w, stride, padding, dilation, groups, precision)
 
 
 def _convolution(
@@ -151,6 +164,7 @@ def _convolution(
     padding: IntPair | str,
     dilation: IntPair,
     groups: int,
+    precision: str,
 ) -> Conv2dProblem:
     """A convolution along one or two axes; along one it has a single row and a single row of taps."""
     N, C, *sizes = x
@@ -181,7 +195,8 @@ def _convolution(
             f"larger than the padded input {_times(room)} (input {_text(x)}, padding={padding!r})"
         )
     (H, W), (R, S), (P, Q) = _two(sizes, 1), _two(kernel, 1), _two(outputs, 1)
-    return Conv2dProblem(N, H, W, C, R, S, P, Q, _two(strides, 1), _two(before, 0), _two(dilations, 1), K, group_count)
+    steps = _two(strides, 1), _two(before, 0), _two(dilations, 1)
+    return Conv2dProblem(N, H, W, C, R, S, P, Q, *steps, K, group_count, precision)
 
 
 def conv_padding(
@@ -220,6 +235,7 @@ def conv_transpose2d_problem(
     output_padding: IntPair,
     groups: int,
     dilation: IntPair,
+    precision: str = "highest",
 ) -> Conv2dProblem:
     """Checks the arguments of a transposed convolution of `x` (N,C,H,W) with `w` (C,K/groups,R,S) and describes it
     as the convolution that it transposes: from (N,K,P,Q), its own output, to `x`, with the same filters.
@@ -263,7 +279,8 @@ def conv_transpose2d_problem(
             f"{op}: the output would have {P} x {Q} cells (input {_text(x)}, weight {_text(w)}, stride={stride!r}, "
             f"padding={padding!r}, dilation={dilation!r})"
         )
-    return Conv2dProblem(N, P, Q, per_group * group_count, R, S, H, W, strides, before, dilations, C, group_count)
+    steps = strides, before, dilations
+    return Conv2dProblem(N, P, Q, per_group * group_count, R, S, H, W, *steps, C, group_count, precision)
 
 
 @functools.lru_cache(maxsize=4096, typed=True)

@@ -1,14 +1,20 @@
 // What tensor-core instructions compute: ldmatrix and mma.sync, from the fragments that the 32 lanes bring.
 //
-// An mma here is float32 arithmetic in a fixed order: d[i][j] starts as the accumulator, and a[i][k] * b[k][j] is added
-// for k ascending, each sum rounded to nearest even. The products are exact: two factors of 11 bits or fewer fill 22
-// bits. Hardware adds several products at once, in an order and with a rounding of its own, so that its sums may differ
-// from these in their last bits wherever these are not exact themselves; denormals are kept on both sides.
+// An mma here adds as the hardware was found to (M. Fasi, N. Higham, M. Mikaitis and S. Pranesh, "Numerical behavior of
+// NVIDIA tensor cores", 2021): 8 products of 16-bit elements, or 4 of TF32, and the sum so far at a time. All of them
+// are exact; they are lined up with the largest of them, whatever lies kBits below its leading bit is cut off, and so
+// is what does not fit into float32 in the end: nothing is rounded. How many products are added at once, and how many
+// bits are kept, differs between GPUs, so that their sums may differ from these in their last bits wherever these are
+// not exact themselves; denormals are kept on both sides.
 #include "simt/host.h"
 #include "simt/meeting.h"
 #include "simt/ptx_host.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
 
 namespace gpucnn::simt::detail {
 namespace {
@@ -44,6 +50,17 @@ void combine_rows(void* const* brought, std::uint32_t, Site) {
   }
 }
 
+double bits_as_double(std::uint64_t bits) {
+  double value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+std::uint64_t double_as_bits(double value) {
+  std::uint64_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
 float bfloat16_bits(std::uint32_t bits) {
   return __uint_as_float(bits << 16);
 }
@@ -54,13 +71,49 @@ float tf32_bits(std::uint32_t bits) {
   return __uint_as_float(bits & 0xffffe000u);
 }
 
-// a is 16 x kK, b kK x 8. A register holds kPacked neighbouring elements along k.
-template <int kK, int kPacked, typename Decode>
+constexpr int kBits = 24;  // that an addend keeps below its sum's leading bit
+
+// 2^exponent; exponent in [-1022, 1023].
+double power_of_two(int exponent) {
+  return bits_as_double(static_cast<std::uint64_t>(1023 + exponent) << 52);
+}
+
+// The float32 next to `value` on the side of 0.
+float cut_off(double value) {
+  const float nearest = static_cast<float>(value);
+  if (std::fabs(static_cast<double>(nearest)) <= std::fabs(value)) return nearest;
+  return __uint_as_float(__float_as_uint(nearest) - 1);
+}
+
+// sum + product[0] + product[1] + ... as the unit adds them. Zeros and denormals of double do not come up: a product
+// of two factors of float32's range is normal in double, or 0.
+template <int kCount>
+float add_up(float sum, const double (&product)[kCount]) {
+  std::uint64_t largest = double_as_bits(std::fabs(static_cast<double>(sum)));
+  for (const double each : product) largest = std::max(largest, double_as_bits(std::fabs(each)));
+  const int exponent = static_cast<int>(largest >> 52) - 1023;
+  if (exponent == 1024) {  // an infinity or a NaN, which float arithmetic knows what to do with
+    double total = sum;
+    for (const double each : product) total += each;
+    return static_cast<float>(total);
+  }
+  if (largest == 0) {
+    for (const double each : product) sum += static_cast<float>(each);  // of zeros, with their signs
+    return sum;
+  }
+  const double scale = power_of_two(kBits - exponent);
+  auto total = static_cast<std::int64_t>(static_cast<double>(sum) * scale);
+  for (const double each : product) total += static_cast<std::int64_t>(each * scale);
+  return cut_off(static_cast<double>(total) * power_of_two(exponent - kBits));
+}
+
+// a is 16 x kK, b kK x 8. A register holds kPacked neighbouring elements along k; kAtOnce products are added at once.
+template <int kK, int kPacked, int kAtOnce, typename Decode>
 void multiply_fragments(void* const* brought, Decode decode) {
   constexpr int kStep = 4 * kPacked;                             // elements along k that a row of lanes holds at once
   constexpr std::uint32_t kMask = kPacked == 2 ? 0xffffu : ~0u;  // of one element in a register
-  std::array<std::array<float, kK>, 16> a;
-  std::array<std::array<float, 8>, kK> b;
+  std::array<std::array<double, kK>, 16> a;
+  std::array<std::array<double, kK>, 8> b;  // by columns
   std::array<std::array<float, 8>, 16> d;
   for (int lane = 0; lane < 32; ++lane) {
     const Fragments& of = *static_cast<const Fragments*>(brought[lane]);
@@ -68,13 +121,17 @@ void multiply_fragments(void* const* brought, Decode decode) {
     for (int e = 0; e < kPacked; ++e) {
       const int shift = 16 * e, k = kPacked * within + e;
       for (int r = 0; r < 4; ++r) a[group + 8 * (r % 2)][k + kStep * (r / 2)] = decode(of.a[r] >> shift & kMask);
-      for (int r = 0; r < 2; ++r) b[k + kStep * r][group] = decode(of.b[r] >> shift & kMask);
+      for (int r = 0; r < 2; ++r) b[group][k + kStep * r] = decode(of.b[r] >> shift & kMask);
     }
     for (int r = 0; r < 4; ++r) d[group + 8 * (r / 2)][2 * within + r % 2] = of.d[r];
   }
   for (int i = 0; i < 16; ++i) {
-    for (int k = 0; k < kK; ++k) {
-      for (int j = 0; j < 8; ++j) d[i][j] += a[i][k] * b[k][j];
+    for (int j = 0; j < 8; ++j) {
+      for (int k = 0; k < kK; k += kAtOnce) {
+        double product[kAtOnce];
+        for (int n = 0; n < kAtOnce; ++n) product[n] = a[i][k + n] * b[j][k + n];
+        d[i][j] = add_up(d[i][j], product);
+      }
     }
   }
   for (int lane = 0; lane < 32; ++lane) {
@@ -94,13 +151,13 @@ const WarpOperation kLoadMatrix4Transposed{"ldmatrix_x4_trans", &combine_rows<4,
 
 const WarpOperation kMmaBfloat16{
     "mma_m16n8k16_bf16",
-    [](void* const* brought, std::uint32_t, Site) { multiply_fragments<16, 2>(brought, bfloat16_bits); }, false};
+    [](void* const* brought, std::uint32_t, Site) { multiply_fragments<16, 2, 8>(brought, bfloat16_bits); }, false};
 const WarpOperation kMmaHalf{
     "mma_m16n8k16_fp16",
-    [](void* const* brought, std::uint32_t, Site) { multiply_fragments<16, 2>(brought, half_bits); }, false};
+    [](void* const* brought, std::uint32_t, Site) { multiply_fragments<16, 2, 8>(brought, half_bits); }, false};
 const WarpOperation kMmaTf32{
-    "mma_m16n8k8_tf32", [](void* const* brought, std::uint32_t, Site) { multiply_fragments<8, 1>(brought, tf32_bits); },
-    false};
+    "mma_m16n8k8_tf32",
+    [](void* const* brought, std::uint32_t, Site) { multiply_fragments<8, 1, 4>(brought, tf32_bits); }, false};
 
 bool takes_row(const WarpOperation& operation, int matrices, const void* row, Site site) {
   if (lane() >= 8 * matrices) return false;

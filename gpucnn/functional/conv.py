@@ -9,6 +9,7 @@ from gpucnn.functional.checks import batched, bias_fits, floats_together, hashab
 from gpucnn.ops import conv2d as conv2d_ops
 from gpucnn.ops.conv_transpose2d import ConvTranspose2d
 from gpucnn.ops.unfold import Fold, Unfold
+from gpucnn.precision import checked_precision
 from gpucnn.problem import (
     IntPair,
     conv1d_problem,
@@ -30,6 +31,7 @@ def conv2d(
     groups: int = 1,
     *,
     kernel: str | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """2-D cross-correlation of (N,C,H,W) or (C,H,W) with filters (K, C/groups, R, S): (N,K,P,Q) or (K,P,Q).
 
@@ -44,13 +46,15 @@ def conv2d(
         padding: zeros at each side: int or (vertical, horizontal), 'valid' (none) or 'same' (P=H, Q=W; stride 1).
         groups: input and output channels fall into that many groups which do not see each other.
         kernel: name of the forward kernel to force; default the registry's choice.
+        precision: of float32, in the gradients too: "highest" or "high" (TF32); default what `set_float32_precision`
+            said.
 
     Raises:
         ValueError: shapes or arguments that do not fit together, or `kernel` can't run this.
         TypeError: not tensors, not of one floating dtype.
     """
     arguments = hashable("conv2d", stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return _conv2d("conv2d", conv2d_ops.Conv2d, input, weight, bias, arguments, kernel)
+    return _conv2d("conv2d", conv2d_ops.Conv2d, input, weight, bias, arguments, kernel, precision)
 
 
 def conv2d_relu(
@@ -63,13 +67,14 @@ def conv2d_relu(
     groups: int = 1,
     *,
     kernel: str | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """relu(conv2d(...)) in one pass over memory: arguments, shapes and errors are those of `conv2d`.
 
     Gradients are those of the two: that of y is masked where y is 0.
     """
     arguments = hashable("conv2d_relu", stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return _conv2d("conv2d_relu", conv2d_ops.Conv2dReLU, input, weight, bias, arguments, kernel)
+    return _conv2d("conv2d_relu", conv2d_ops.Conv2dReLU, input, weight, bias, arguments, kernel, precision)
 
 
 def _conv2d(
@@ -80,11 +85,13 @@ def _conv2d(
     bias: Tensor | None,
     arguments: list[Any],
     kernel: str | None,
+    precision: str | None,
 ) -> Tensor:
     floats_together(op, "bias", input=input, weight=weight, bias=bias)
+    precision = checked_precision(precision, op)
 
     def run(x: Tensor) -> Tensor:
-        problem = conv2d_problem(x.shape, weight.shape, *arguments)
+        problem = conv2d_problem(x.shape, weight.shape, *arguments, precision)
         bias_fits(op, bias, problem.K)
         return record(function, (x, weight, bias), {"problem": problem, "kernel": kernel})  # type: ignore[no-any-return]
 
@@ -101,6 +108,7 @@ def conv1d(
     groups: int = 1,
     *,
     kernel: str | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """1-D cross-correlation of (N,C,L) or (C,L) with filters (K, C/groups, S): (N,K,Q) or (K,Q).
 
@@ -114,7 +122,7 @@ def conv1d(
     floats_together("conv1d", "bias", input=input, weight=weight, bias=bias)
     arguments = hashable("conv1d", stride=stride, padding=padding, dilation=dilation, groups=groups)
     x = input.unsqueeze(0) if input.ndim == 2 else input
-    problem = conv1d_problem(x.shape, weight.shape, *arguments)
+    problem = conv1d_problem(x.shape, weight.shape, *arguments, checked_precision(precision, "conv1d"))
     bias_fits("conv1d", bias, problem.K)
     row: Tensor = record(
         conv2d_ops.Conv2d, (x.unsqueeze(2), weight.unsqueeze(2), bias), {"problem": problem, "kernel": kernel}
@@ -134,6 +142,7 @@ def conv_transpose2d(
     dilation: IntPair = 1,
     *,
     kernel: str | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """Transposed 2-D convolution of (N,C,H,W) or (C,H,W) with filters (C, K/groups, R, S): (N,K,P,Q) or (K,P,Q).
 
@@ -150,6 +159,7 @@ def conv_transpose2d(
             with a stride there are several image sizes that a conv2d takes to H x W.
         groups: input and output channels fall into that many groups which do not see each other.
         kernel: name of the kernel of conv2d's input gradient to force; default the registry's choice.
+        precision: as of conv2d.
 
     Raises:
         ValueError: shapes or arguments that do not fit together, or `kernel` can't run this.
@@ -160,9 +170,10 @@ def conv_transpose2d(
     arguments = hashable(
         op, stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation
     )
+    precision = checked_precision(precision, op)
 
     def run(x: Tensor) -> Tensor:
-        problem = conv_transpose2d_problem(x.shape, weight.shape, *arguments)
+        problem = conv_transpose2d_problem(x.shape, weight.shape, *arguments, precision)
         bias_fits(op, bias, problem.C)
         return record(  # type: ignore[no-any-return]
             ConvTranspose2d, (x, weight, bias), {"problem": problem, "kernel": kernel}

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, empty, from_nhwc
-from gpucnn.ops import compiled, products
+from gpucnn.ops import compiled, products, tensor_core
 from gpucnn.ops.linear import column_sums
 from gpucnn.ops.memory import contiguous, to_nhwc
 from gpucnn.ops.rectifier import relu_grad
@@ -142,6 +142,7 @@ def _of_pixels(words: Callable[..., str]) -> compiled.Configuration:
 
 fprop = KernelTable("conv2d", "fprop")
 """(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
+tensor_core.add(fprop, _fprop, "C", lambda p: p.K)
 compiled.add(fprop, "pointwise", _fprop("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.fprop))
 compiled.add(fprop, "depthwise", _fprop("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(fprop, "grouped", _fprop("grouped"), _grouped_only, dtypes=compiled.FLOATS)
@@ -153,6 +154,7 @@ fprop.add("depthwise", "reference", depthwise.fprop, depthwise.depthwise_only)
 fprop.add("im2col", "reference", reference.fprop_im2col)
 
 dgrad = KernelTable("conv2d", "dgrad")
+tensor_core.add(dgrad, _dgrad, "CK", lambda p: p.C)
 compiled.add(dgrad, "pointwise", _dgrad("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.dgrad))
 compiled.add(dgrad, "depthwise", _dgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "grouped", _dgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
@@ -165,6 +167,7 @@ dgrad.add("taps", "reference", reference.dgrad_taps, reference.few_channels_only
 dgrad.add("im2col", "reference", reference.dgrad_im2col)
 
 wgrad = KernelTable("conv2d", "wgrad")
+tensor_core.add(wgrad, _wgrad, "CK", lambda p: p.C * p.R * p.S)
 compiled.add(wgrad, "pointwise", _wgrad("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.wgrad))
 compiled.add(wgrad, "depthwise", _wgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "grouped", _wgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)

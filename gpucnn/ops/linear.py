@@ -9,10 +9,11 @@ import numpy as np
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, empty
-from gpucnn.ops import compiled, products
+from gpucnn.ops import compiled, products, tensor_core
 from gpucnn.ops.memory import contiguous
 from gpucnn.ops.rectifier import relu_grad
 from gpucnn.ops.registry import KernelTable
+from gpucnn.precision import float32_precision
 from gpucnn.reference import linear as reference
 
 LinearProblem = reference.LinearProblem
@@ -92,20 +93,65 @@ def _of_sizes(words: Callable[..., str]) -> compiled.Configuration:
     return lambda module, p, dtype: words(module, p.M, p.O, p.I, dtype)
 
 
+def _pixels(array: Array) -> Array:
+    """Rows as images of one pixel."""
+    return array[:, None, None, :]
+
+
+def _tensor_core_fprop(kernel: str) -> tensor_core.Call:
+    name = f"conv2d_{kernel}_fprop"
+
+    def call(
+        module: Any, p: Any, stream: int, x: Array, w: Array, bias: Array | None = None, relu: bool = False
+    ) -> Array:
+        y, q = empty((p.M, p.O), x.dtype, x), tensor_core.as_convolution(p)
+        getattr(module, name)(q, x.dtype.name, _pixels(x), _pixels(w), bias, _pixels(y), relu, stream)
+        return y
+
+    return call
+
+
+def _tensor_core_dgrad(kernel: str) -> tensor_core.Call:
+    name = f"conv2d_{kernel}_dgrad"
+
+    def call(module: Any, p: Any, stream: int, dy: Array, w: Array) -> Array:
+        dx, q = empty((p.M, p.I), dy.dtype, dy), tensor_core.as_convolution(p)
+        getattr(module, name)(q, dy.dtype.name, _pixels(dy), _pixels(w), _pixels(dx), stream)
+        return dx
+
+    return call
+
+
+def _tensor_core_wgrad(kernel: str) -> tensor_core.Call:
+    name = f"conv2d_{kernel}_wgrad"
+
+    def call(module: Any, p: Any, stream: int, x: Array, dy: Array) -> Array:
+        dw, q = empty((p.O, p.I), x.dtype, x), tensor_core.as_convolution(p)
+        splits = getattr(module, f"{name}_splits")(q)
+        partial = empty((splits, p.O, 1, 1, p.I), _FLOAT32, x) if splits > 1 else None
+        getattr(module, name)(q, x.dtype.name, _pixels(x), _pixels(dy), _pixels(dw), partial, stream)
+        return dw
+
+    return call
+
+
 # ------------------------------------------------------------------------------------------------------------- tables
 
 fprop = KernelTable("linear", "fprop")
 """(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
 compiled.add(fprop, "split", split_fprop, lambda p: why_no_split(p.M, p.O, p.I), dtypes=compiled.FLOATS)
+tensor_core.add_linear(fprop, _tensor_core_fprop, "C", lambda p: p.K)
 compiled.add(fprop, "tiled", tiled_fprop, dtypes=compiled.FLOATS, configuration=_of_sizes(products.fprop))
 fprop.add("matmul", "reference", reference.fprop)
 
 dgrad = KernelTable("linear", "dgrad")
 compiled.add(dgrad, "split", split_dgrad, lambda p: why_no_split(p.M, p.I, p.O), dtypes=compiled.FLOATS)
+tensor_core.add_linear(dgrad, _tensor_core_dgrad, "CK", lambda p: p.C)
 compiled.add(dgrad, "tiled", tiled_dgrad, dtypes=compiled.FLOATS, configuration=_of_sizes(products.dgrad))
 dgrad.add("matmul", "reference", reference.dgrad)
 
 wgrad = KernelTable("linear", "wgrad")
+tensor_core.add_linear(wgrad, _tensor_core_wgrad, "CK", lambda p: p.C)
 compiled.add(wgrad, "tiled", tiled_wgrad, dtypes=compiled.FLOATS, configuration=_of_sizes(products.wgrad))
 wgrad.add("matmul", "reference", reference.wgrad)
 
@@ -120,7 +166,7 @@ class Linear(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, w: Array, bias: Array | None) -> Array:
         x, w = contiguous(x), contiguous(w)
-        ctx.problem = LinearProblem(x.shape[0], x.shape[1], w.shape[0])
+        ctx.problem = LinearProblem(x.shape[0], x.shape[1], w.shape[0], float32_precision())
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None)
         return fprop(ctx.problem, x, w, bias, like=x)
 
@@ -136,7 +182,7 @@ class LinearReLU(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, w: Array, bias: Array | None) -> Array:
         x, w = contiguous(x), contiguous(w)
-        ctx.problem = LinearProblem(x.shape[0], x.shape[1], w.shape[0])
+        ctx.problem = LinearProblem(x.shape[0], x.shape[1], w.shape[0], float32_precision())
         y = fprop(ctx.problem, x, w, bias, True, like=x)
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None, y)
         return y

@@ -11,11 +11,12 @@ from gpucnn.reference.parallel import matmul
 
 @dataclass(frozen=True)
 class LinearProblem:
-    """M rows of I inputs to O outputs each."""
+    """M rows of I inputs to O outputs each; `precision` is that of float32 (gpucnn/precision.py)."""
 
     M: int
     I: int  # noqa: E741
     O: int  # noqa: E741
+    precision: str = "highest"
 
 
 def fprop(problem: LinearProblem, x: Array, w: Array, bias: Array | None, relu: bool = False) -> Array:

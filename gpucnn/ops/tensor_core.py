@@ -1,0 +1,149 @@
+"""Convolution and linear layers on tensor cores: which problems the kernels take, and what they are called with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpucnn import backend, extension
+from gpucnn.backend import Array
+from gpucnn.ops import compiled
+from gpucnn.ops.memory import laid_out
+from gpucnn.ops.registry import KernelTable, Supports
+from gpucnn.problem import Conv2dProblem
+from gpucnn.reference.linear import LinearProblem
+
+UNIT = {"float32": 4, "float16": 8, "bfloat16": 8}
+"""Elements in 16 bytes, which the kernels copy at once."""
+
+_MOST_WINDOWS = 256
+_OFFSETS = 2.0**31
+_TILE, _FLOAT_TILE = 64, 32
+
+Call = Callable[..., Array]
+
+
+def add(table: KernelTable, call: Callable[[str], Call], sizes: str, columns: Callable[[Conv2dProblem], int]) -> None:
+    """Adds to a table of conv2d the kernels of 16 bits, of float32 that may be rounded, and of float32 that may not.
+
+    Args:
+        call: what calls the bindings of a name.
+        sizes: those that lie along memory: "C" or "CK".
+        columns: of the product of matrices.
+    """
+    for name, kernel, supports, dtypes in _kernels(sizes, columns):
+        compiled.add(table, name, _on_aligned(call(kernel)), supports, dtypes)
+
+
+def add_linear(
+    table: KernelTable, call: Callable[[str], Call], sizes: str, columns: Callable[[Conv2dProblem], int]
+) -> None:
+    """As `add`, to a table of linear: a convolution of images of one pixel."""
+
+    def of_pixels(supports: Supports) -> Supports:
+        return lambda p: supports(as_convolution(p))
+
+    for name, kernel, supports, dtypes in _kernels(sizes, columns):
+        compiled.add(table, name, _on_aligned(call(kernel)), of_pixels(supports), dtypes)
+
+
+def _kernels(sizes: str, columns: Callable[[Conv2dProblem], int]) -> list[tuple[str, str, Supports, tuple[str, ...]]]:
+    """(name, its bindings' name, what it asks for, dtypes)."""
+    return [
+        ("tensor_core", "tensor_core", multiplies(sizes, "float16"), ("float16", "bfloat16")),
+        ("tf32", "tensor_core", rounds(sizes), ("float32",)),
+        ("split_tf32", "split_tensor_core", splits(sizes, columns), ("float32",)),
+    ]
+
+
+@functools.lru_cache(maxsize=4096)
+def as_convolution(p: LinearProblem) -> Conv2dProblem:
+    """Rows as images of one pixel: x (M,1,1,I), w (O,1,1,I), y (M,1,1,O)."""
+    return Conv2dProblem(p.M, 1, 1, p.I, 1, 1, 1, 1, (1, 1), (0, 0), (1, 1), p.O, 1, p.precision)
+
+
+def _on_aligned(call: Call) -> Call:
+    def run(module: Any, problem: Any, stream: int, a: Array, b: Array, *rest: Any) -> Array:
+        return call(module, problem, stream, _aligned(a), _aligned(b), *rest)
+
+    return run
+
+
+def multiplies(sizes: str, dtype: str) -> Supports:
+    """What a kernel that multiplies `dtype` asks for, of which `sizes`, of C and K, lie along memory."""
+    unit = UNIT[dtype]
+
+    def why_not(p: Conv2dProblem) -> str | None:
+        if p.groups > 1:
+            return f"needs groups=1, got {p.groups}"
+        for name in sizes:
+            if getattr(p, name) % unit:
+                return f"needs {name} to be a multiple of {unit}, got {getattr(p, name)}"
+        return None if _is_near(p) else "needs smaller images: 32 bits count what a block reads"
+
+    return why_not
+
+
+def rounds(sizes: str) -> Supports:
+    """As `multiplies`, of float32 that may be rounded to TF32."""
+    fits = multiplies(sizes, "float32")
+
+    def why_not(p: Conv2dProblem) -> str | None:
+        if p.precision != "high":
+            return f"needs precision='high', got {p.precision!r}"
+        return fits(p)
+
+    return why_not
+
+
+def splits(sizes: str, columns: Callable[[Conv2dProblem], int]) -> Supports:
+    """As `multiplies`, of float32 in three products of TF32, where those are faster than float32's own; `columns` of
+    the product are what its tiles may be too wide for."""
+    fits = multiplies(sizes, "float32")
+
+    def why_not(p: Conv2dProblem) -> str | None:
+        if reason := fits(p):
+            return reason
+        if not _pays():
+            return "three products of TF32 take longer than one of float32 on this GPU"
+        count = columns(p)
+        if -(-count // _TILE) * _TILE >= 2 * (-(-count // _FLOAT_TILE) * _FLOAT_TILE):
+            return f"tiles of {_TILE} columns would stay mostly empty, of {count}"
+        return None
+
+    return why_not
+
+
+def _is_near(p: Conv2dProblem) -> bool:
+    """`conv2d_tensor_core_is_near` of csrc/conv2d/tensor_core.h, in the same arithmetic."""
+
+    def size(cells: int, more: int, taps: int, dilation: int) -> float:
+        return float(cells) + 2.0 * more + float(taps) * dilation
+
+    (down, across), (above, left), (u, v) = p.dilation, p.padding, p.stride
+    x = size(p.H, above, p.R, down) * size(p.W, left, p.S, across) * p.C
+    y = size(p.P, 0, p.R, down) * size(p.Q, 0, p.S, across) * p.K
+    windows, pixels = p.P * p.Q, -(-p.H // u) * -(-p.W // v)
+    return x * (_MOST_WINDOWS // windows + 2) < _OFFSETS and y * (_MOST_WINDOWS // pixels + 2) < _OFFSETS
+
+
+def _pays() -> bool:
+    """Whether tensor cores multiply TF32 more than three times as fast as float32 is multiplied: on the GPUs of data
+    centres they do, at 8 times the rate and more; on others they are hardly faster. On the CPU it is to be tried."""
+    return backend.current_backend() != "cuda" or _is_of_a_data_centre()
+
+
+@functools.cache
+def _is_of_a_data_centre() -> bool:
+    return extension.require().device_properties(0)["compute_capability"] in ((8, 0), (9, 0))
+
+
+def _aligned(array: Array) -> Array:
+    """`array` itself where it begins at a multiple of 16 bytes, as all do but some views; else a copy that does."""
+    if array.base is None:
+        return array
+    address = array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr
+    return array if address % 16 == 0 else laid_out(array)
