@@ -1,8 +1,8 @@
 """How exactly float32 is multiplied on tensor cores: chosen, never silent.
 
-`highest`, which is the default, is as exact as float32: its own arithmetic, or three products of TF32 for one, whichever
-is faster. `high` is TF32: factors rounded to 11 bits, sums in float32, errors of about 3e-4. It says nothing of other
-dtypes.
+`highest`, which is the default, is as exact as float32: its own arithmetic, or six products of bfloat16 for one,
+whichever is faster. `high` is TF32: factors rounded to 11 bits, sums in float32, errors of about 3e-4. It says nothing
+of other dtypes.
 """
 
 from __future__ import annotations

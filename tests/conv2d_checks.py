@@ -19,6 +19,23 @@ from gpucnn.testing import ConvCase, naive
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
+WIDE = [
+    ConvCase(2, 16, 9, 8, 24, 3, 3, padding=(1, 1)),  # windows of two images in a tile, edges of it straddled
+    ConvCase(1, 32, 6, 5, 16, 3, 3, stride=(2, 2), padding=(1, 1)),  # classes of 1, 2, 2 and 4 taps
+    ConvCase(3, 16, 7, 7, 40, 2, 3, stride=(3, 2), padding=(1, 2), dilation=(1, 2)),  # strides that share no divisor
+    ConvCase(1, 24, 11, 9, 16, 3, 2, stride=(2, 3), padding=(2, 0), dilation=(2, 3)),  # and that dilations share
+    ConvCase(2, 16, 5, 4, 16, 1, 1, stride=(3, 3)),  # classes that meet no tap: zeros
+    ConvCase(2, 16, 5, 4, 16, 1, 1, padding=(2, 1)),
+    ConvCase(1, 16, 12, 11, 136, 1, 3, padding=(0, 1)),  # one tile and 8 filters; windows beyond a tile of 128
+    ConvCase(1, 144, 4, 4, 16, 3, 3, padding=(1, 1)),  # channels and weights beyond a tile
+    ConvCase(5, 16, 8, 8, 16, 3, 3, padding=(1, 1)),  # several parts of the weight gradient
+    ConvCase(2, 16, 2, 300, 8, 1, 5, padding=(0, 2)),
+    ConvCase(70, 16, 1, 1, 32, 1, 1),  # 16 windows are 16 images
+    ConvCase(2, 16, 3, 3, 16, 3, 3, padding=(2, 2), dilation=(2, 2)),
+]
+"""Channels in whole packs of every dtype: what kernels take whose accesses are of 16 bytes."""
+
+
 class Truth:
     """Inputs, which `dtype` holds, and results of one case in float64, logical order."""
 
@@ -108,6 +125,19 @@ def results(
 def logical(found: Any) -> Any:
     """A result as users see it."""
     return found.transpose(NCHW) if found.ndim == 4 else found
+
+
+class Configured:
+    """A module of which the convolution's bindings are those of one configuration."""
+
+    def __init__(self, module: Any, configuration: str) -> None:
+        self._module = module
+        self._configuration = configuration
+
+    def __getattr__(self, name: str) -> Any:
+        for direction in ("fprop", "dgrad", "wgrad"):
+            name = name.replace(direction, f"{direction}_{self._configuration}" if self._configuration else direction)
+        return getattr(self._module, name)
 
 
 class Kernel:

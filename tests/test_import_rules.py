@@ -22,7 +22,7 @@ PACKAGE = Path(gpucnn.__file__).parent
 LAYERS = [
     ["extension"],
     ["backend", "kernels", "random"],
-    ["arguments", "flags"],
+    ["arguments", "flags", "precision"],
     ["problem"],
     ["autograd", "ops.registry", "reference", "testing"],
     ["ops"],
@@ -48,7 +48,7 @@ ONLY = {
     "autograd": {"backend"},
     "ops.registry": {"backend"},
     "flags": {"backend"},
-    "ops": {"autograd", "backend", "extension", "flags", "ops.registry", "problem", "reference"},
+    "ops": {"autograd", "backend", "extension", "flags", "ops.registry", "precision", "problem", "reference"},
     "": {room for rooms in LAYERS[: LEVEL["models"]] for room in rooms} - {"data", "filters", "vis"},
 }
 EXTENSION_IS_FOR = {"backend", "kernels", "ops", "cli", "profile"}

@@ -220,6 +220,10 @@ void register_conv2d(py::module_& m) {
   define_wgrad(m, "conv2d_stem_wgrad", GPUCNN_LAUNCHER(conv2d_stem_wgrad), conv2d_stem_wgrad_splits);
   define_dense<gemm::kAny>(m);
   define_each_dense(m, std::make_integer_sequence<int, gemm::kCount>{});
+  m.def(
+      "conv2d_tensor_core_is_near",
+      [](const py::object& p) { return conv2d_tensor_core_is_near(conv2d_problem(p, kOp)); }, py::arg("problem"),
+      "Whether 32 bits count what a block of the kernels on tensor cores reads.");
   define_each_tensor_core<mma::Precision::high>(m, "tensor_core",
                                                 std::make_integer_sequence<int, mma::kTiling.kCount>{});
   define_each_tensor_core<mma::Precision::highest>(m, "split_tensor_core",

@@ -16,12 +16,12 @@ enum class Precision { high, highest };
 // One configuration: a tile of kRows x kColumns sums, of which a warp owns kWarpRows x kWarpColumns.
 template <int kRows_, int kColumns_, int kWarpRows_, int kWarpColumns_, int kBlocks_>
 struct Shape {
-  static constexpr int kThreads = 128;  // of every block: 4 warps
   static constexpr int kRows = kRows_, kColumns = kColumns_, kWarpRows = kWarpRows_, kWarpColumns = kWarpColumns_;
   static constexpr int kBlocks = kBlocks_;  // of a multiprocessor, that registers have to leave room for
   static constexpr int kWarpsAcross = kColumns / kWarpColumns;
+  static constexpr int kThreads = kRows / kWarpRows * kWarpsAcross * 32;
   static constexpr int kSharedBytes = kStages * (kRows + kColumns) * kStripBytes;
-  static_assert(kRows / kWarpRows * kWarpsAcross * 32 == kThreads && kWarpRows % 32 == 0 && kWarpColumns % 32 == 0);
+  static_assert((kThreads == 128 || kThreads == 256) && kWarpRows % 32 == 0 && kWarpColumns % 32 == 0);
 };
 
 // THE configurations of what is multiplied at once, by number. The efficiencies are what shared memory leaves: a warp
@@ -40,9 +40,9 @@ inline constexpr Tiling<4> kTiling{
     1.5,
 };
 
-// And of float32 that is split into two numbers each, for which more registers have to be left.
-using SplitMedium = Shape<128, 64, 64, 32, 2>;
-using SplitSmall = Shape<64, 64, 32, 32, 3>;
+// And of float32 that is split into three numbers each, which take more registers.
+using SplitMedium = Shape<128, 64, 32, 32, 1>;
+using SplitSmall = Shape<64, 64, 32, 32, 2>;
 
 inline constexpr Tiling<2> kSplitTiling{
     {configuration_of<SplitMedium>("128x64", 1.0), configuration_of<SplitSmall>("64x64", 0.9)}, 200, 256, 32, 1.5};

@@ -13,7 +13,7 @@ namespace gpucnn::mma {
 template <typename T, typename Launch>
 [[nodiscard]] simt::Status with_arithmetic(Precision precision, Launch&& launch) {
   if constexpr (std::is_same_v<T, float>) {
-    return precision == Precision::high ? launch(Tf32{}) : launch(SplitTf32{});
+    return precision == Precision::high ? launch(Tf32{}) : launch(Split{});
   } else {
     return launch(Of<T>{});
   }
@@ -22,7 +22,7 @@ template <typename T, typename Launch>
 // The table of an arithmetic's configurations.
 template <typename Arithmetic>
 constexpr const auto& tiling_of() {
-  if constexpr (std::is_same_v<Arithmetic, SplitTf32>) {
+  if constexpr (std::is_same_v<Arithmetic, Split>) {
     return kSplitTiling;
   } else {
     return kTiling;
@@ -32,7 +32,7 @@ constexpr const auto& tiling_of() {
 // Calls launch(Shape{}) for one of them.
 template <typename Arithmetic, typename Launch>
 [[nodiscard]] simt::Status with_shape(int configuration, Launch&& launch) {
-  if constexpr (std::is_same_v<Arithmetic, SplitTf32>) {
+  if constexpr (std::is_same_v<Arithmetic, Split>) {
     return configuration == 0 ? launch(SplitMedium{}) : launch(SplitSmall{});
   } else {
     switch (configuration) {

@@ -1,7 +1,7 @@
 // What copies an operand's strips from global into shared memory, past the registers (cp.async). For .cu files.
 //
 //   DepthOperand  into a DepthStrip: 4 threads side by side copy the 64 bytes of a line
-//   LineOperand   into a LineStrip: 4 threads (8, of float32) copy 64 (128) bytes of each depth in turn
+//   LineOperand   into a LineStrip: 4 threads (8 or 16, of float32) copy 64 bytes or more of each depth in turn
 //
 // Where things are is a Source's to say, as for gemm/operands.h: images (conv2d/gather.h) or matrices. Everything has
 // to be wide: addresses and the sizes along memory multiples of 16 bytes.
@@ -73,7 +73,7 @@ class LineOperand {
   }
 
  private:
-  static constexpr int kAcross = kThreads / kStrip<T>;  // threads side by side: 4, or 8
+  static constexpr int kAcross = kThreads / kStrip<T>;  // threads side by side: 4, or 8 or 16
   using Lines = gemm::Steps<kLines / (kAcross * kPack<T>), 1, kAcross * kPack<T>>;
   static_assert(kLines % (kAcross * kPack<T>) == 0);
 
@@ -81,7 +81,7 @@ class LineOperand {
   // Where 4 are side by side, 8 copy at two depths, which are turned differently: 4 apart.
   static __device__ __forceinline__ int depth() {
     const int number = static_cast<int>(threadIdx.x) / kAcross;
-    if constexpr (kAcross == 8) return number;
+    if constexpr (kAcross >= 8) return number;
     return (number & ~7) + number % 2 * 4 + number % 8 / 2;
   }
 

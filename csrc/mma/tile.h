@@ -17,6 +17,7 @@
 #include "simt/simt.h"
 
 #include <cstdint>
+#include <type_traits>
 
 namespace gpucnn::mma {
 
@@ -43,45 +44,45 @@ class Tile {
 
   // All threads of a block call it; nobody may write the strips meanwhile.
   __device__ __forceinline__ void add(const uint4* strips) {
-    constexpr int kSteps = kStrip<typename Arithmetic::Element> / Arithmetic::kDepth;
-    Fragments fragments[2];
+    constexpr int kSteps = kStrip<typename Arithmetic::Element> / Arithmetic::kDepth, kTimes = kSteps / kAtOnce;
+    Fragments fragments[kTimes > 1 ? 2 : 1];
     read(fragments[0], strips, 0);
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      if (step + 1 < kSteps) read(fragments[(step + 1) % 2], strips, step + 1);
-      multiply(fragments[step % 2]);
+    for (int n = 0; n < kTimes; ++n) {
+      if (n + 1 < kTimes) read(fragments[(n + 1) % 2], strips, n + 1);
+      Fragments& current = fragments[n % 2];
+      if (!Arithmetic::multiply(sums, current.a, current.b)) {
+        if constexpr (std::is_same_v<Arithmetic, Split>) {
+          read(current, strips, n);
+          Arithmetic::add_unbounded(sums, current.a, current.b);
+        }
+      }
     }
   }
 
  private:
+  static constexpr int kAtOnce = Arithmetic::kSteps;
+
   struct Fragments {
-    LeftWords a[kDown];
-    RightWords b[kAcross];
+    LeftWords a[kAtOnce][kDown];
+    RightWords b[kAtOnce][kAcross];
   };
 
   static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
 
-  __device__ __forceinline__ void read(Fragments& fragments, const uint4* strips, int step) const {
+  // Those of a strip's steps time * kAtOnce and on.
+  __device__ __forceinline__ void read(Fragments& fragments, const uint4* strips, int time) const {
 #pragma unroll
-    for (int i = 0; i < kDown; ++i) a_.read(fragments.a[i].word, strips, i, step);
+    for (int step = 0; step < kAtOnce; ++step) {
 #pragma unroll
-    for (int j = 0; j < kAcross; j += 2) {
-      std::uint32_t words[4];
-      b_.read(words, strips + A::kUnits, j / 2, step);
-      fragments.b[j] = {{words[0], words[1]}};
-      fragments.b[j + 1] = {{words[2], words[3]}};
-    }
-  }
-
-  __device__ __forceinline__ void multiply(const Fragments& fragments) {
-    typename Arithmetic::Right b[kAcross];
+      for (int i = 0; i < kDown; ++i) a_.read(fragments.a[step][i].word, strips, i, time * kAtOnce + step);
 #pragma unroll
-    for (int j = 0; j < kAcross; ++j) b[j] = Arithmetic::right(fragments.b[j]);
-#pragma unroll
-    for (int i = 0; i < kDown; ++i) {
-      const typename Arithmetic::Left a = Arithmetic::left(fragments.a[i]);
-#pragma unroll
-      for (int j = 0; j < kAcross; ++j) Arithmetic::multiply(sums[i][j], a, b[j]);
+      for (int j = 0; j < kAcross; j += 2) {
+        std::uint32_t words[4];
+        b_.read(words, strips + A::kUnits, j / 2, time * kAtOnce + step);
+        fragments.b[step][j] = {{words[0], words[1]}};
+        fragments.b[step][j + 1] = {{words[2], words[3]}};
+      }
     }
   }
 

@@ -31,6 +31,8 @@
 //                    b[0] column g, row t; b[1] row t + 4
 //                    float32 bits, of which the low 13 are ignored
 //
+//   pack_bfloat16(low, high)
+//     two numbers, each rounded to the nearest bfloat16, even where two are as near, in the halves of a word
 //   to_tf32(value)
 //     the bits of the nearest number of 11 bits, away from zero where two are as near; the low 13 are 0. An infinity or
 //     a NaN stays one, but for a NaN of which those bits are all that there is

@@ -48,6 +48,12 @@ __device__ __forceinline__ unsigned anew(unsigned number) {
   return number;
 }
 
+__device__ __forceinline__ std::uint32_t pack_bfloat16(float low, float high) {
+  std::uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
 __device__ __forceinline__ std::uint32_t to_tf32(float value) {
   std::uint32_t rounded;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(value));

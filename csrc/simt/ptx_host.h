@@ -86,6 +86,10 @@ __forceinline__ unsigned anew(unsigned number) {
   return number;
 }
 
+__forceinline__ std::uint32_t pack_bfloat16(float low, float high) {
+  return from_float<bfloat16>(low).bits | static_cast<std::uint32_t>(from_float<bfloat16>(high).bits) << 16;
+}
+
 __forceinline__ std::uint32_t to_tf32(float value) {
   const std::uint32_t bits = __float_as_uint(value);
   const bool finite = (bits & 0x7f800000u) != 0x7f800000u;
