@@ -15,6 +15,7 @@ from gpucnn.calls import Call, normals
 def products() -> Iterator[Case]:
     """All of them."""
     yield from _dense()
+    yield from _on_tensor_cores()
     yield from _grouped()
     yield from _first_layers()
     yield from _matrices()
@@ -42,6 +43,26 @@ def _dense() -> Iterator[Case]:
     yield Case("conv_transpose2d", transposed)
     transposed = {"input": (2, 8, 5, 5), "weight": (8, 7, 2, 2), "bias": (7,), "stride": 2}
     yield Case("conv_transpose2d", transposed, aligned=False)
+
+
+def _on_tensor_cores() -> Iterator[Case]:
+    """As _dense(): the tiles of each pass are chosen by the sizes of the call."""
+    halves = ("float16", "bfloat16")
+    for kernel, dtypes, options in (
+        ("tensor_core", halves, {}),
+        ("tf32", ("float32",), {"precision": "high"}),
+        ("split_bf16", ("float32",), {}),
+    ):
+        for case in (
+            conv(2, 64, 16, 64, 3, kernel, **options),
+            conv(2, 64, 16, 128, 3, kernel, stride=2, **options),
+            conv(6, 32, 16, 1408, 3, kernel, sample=48, **options),
+            conv(33, 32, 32, 64, 3, kernel, sample=48, **options),
+            conv(6, 1408, 16, 32, 3, kernel, sample=48, **options),
+            conv(33, 64, 32, 32, 3, kernel, sample=48, **options),
+        ):
+            yield replace(case, dtypes=dtypes)
+    yield replace(conv(2, 64, 9, 65, 3, "tensor_core", aligned=False), dtypes=halves, backward=False)
 
 
 def _grouped() -> Iterator[Case]:
@@ -77,9 +98,9 @@ def _of_images(n: int, c: int, h: int, k: int, r: int, **options: Any) -> Case:
 
 
 def _matrices() -> Iterator[Case]:
-    def linear(m: int, k: int, n: int, sample: int = 1, aligned: bool = True) -> Case:
+    def linear(m: int, k: int, n: int, sample: int = 1, aligned: bool = True, kernel: str = "tiled") -> Case:
         arguments = {"input": (m, k), "weight": (n, k), "bias": (n,)}
-        return Case("linear", arguments, sample=sample, aligned=aligned)
+        return Case("linear", arguments, kernel, sample=sample, aligned=aligned)
 
     yield linear(64, 256, 128)
     yield linear(1536, 32, 1408, sample=48)  # tiles of 128x128, forward
@@ -91,8 +112,8 @@ def _matrices() -> Iterator[Case]:
     yield linear(128, 1536, 704, sample=48)
     yield linear(128, 8576, 32, sample=24)
     yield linear(70, 33, 65, aligned=False)
-    yield linear(8, 512, 512)
-    yield linear(7, 513, 515, aligned=False)
+    yield linear(8, 512, 512, kernel="split")
+    yield linear(7, 513, 515, aligned=False, kernel="split")
     for sizes, aligned in (((4, 64, 64, 64), True), ((4, 63, 65, 61), False)):
         yield _matmul(*sizes, aligned)
         yield _matmul(*sizes, aligned, transposed=True)

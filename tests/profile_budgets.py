@@ -52,7 +52,8 @@ class Use:
         sectors: of global memory, over the ideal.
         conflicts: of shared memory's banks, over wavefronts.
         traffic: bytes moved over those that have to be, each once.
-        waste: multiplications over those that the problem needs; 0 where none are known.
+        waste: multiplications, those of matrix instructions too, over those that the problem needs; 0 where none are
+            known.
     """
 
     sectors: float
@@ -83,7 +84,9 @@ def uses(runs: Iterable[Run]) -> dict[str, Use]:
             return sum(launch.scale * launch.total(name) for launch in of)
 
         compulsory = sum(launch.scale * launch.compulsory_bytes for launch in several)
-        products = sum(launch.scale * launch.multiplications for launch in several)
+        products = sum(
+            launch.scale * (launch.multiplications + sum(launch.matrix_products.values())) for launch in several
+        )
         found[kernel] = Use(
             sectors=_over(total("sectors"), total("ideal_sectors")),
             conflicts=_over(total("conflicts"), total("wavefronts")),
