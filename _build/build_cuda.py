@@ -44,8 +44,8 @@ LIBRARIES = ("-ldl", "-lrt", "-lpthread")
 
 
 def cuda_sources(csrc: Path) -> list[str]:
-    """Every kernel file and every bindings.cpp below `csrc`, sorted, as paths relative to its parent."""
-    found = [*csrc.rglob("*.cu"), *csrc.rglob("bindings.cpp")]
+    """Every kernel file and all bindings below `csrc`, sorted, as paths relative to its parent."""
+    found = [*csrc.rglob("*.cu"), *csrc.rglob("*bindings.cpp")]
     kept = [path for path in found if path.relative_to(csrc).parts[0] not in HOST_ONLY]
     return sorted(path.relative_to(csrc.parent).as_posix() for path in kept)
 

@@ -90,8 +90,8 @@ def module_name(flavour: str) -> str:
 
 
 def simt_sources(csrc: Path, flavour: str) -> list[str]:
-    """Every kernel file and bindings.cpp below `csrc` and the layer's own sources, relative to its parent, sorted."""
-    found = [*csrc.rglob("*.cu"), *csrc.rglob("bindings.cpp"), *(csrc / "simt").glob("*.cpp")]
+    """Every kernel file and all bindings below `csrc` and the layer's own sources, relative to its parent, sorted."""
+    found = [*csrc.rglob("*.cu"), *csrc.rglob("*bindings.cpp"), *(csrc / "simt").glob("*.cpp")]
     kept = {path for path in found if path.relative_to(csrc).parts[0] != CUDA_ONLY}
     others = {start for starts in OBSERVERS.values() for start in starts} - set(OBSERVERS.get(flavour, ()))
     kept = {path for path in kept if not is_layer(path) or not path.name.startswith(tuple(others))}

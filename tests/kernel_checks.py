@@ -103,4 +103,4 @@ class Planted:
         binding = getattr(self._module, name)
         if name not in self._wrong:
             return binding
-        return lambda *arguments: self._wrong[name](binding, *arguments)
+        return lambda *arguments, **options: self._wrong[name](binding, *arguments, **options)

@@ -9,6 +9,7 @@
 
 #include "common/problem.h"
 #include "mma/configurations.h"
+#include "mma/epilogue.h"
 #include "simt/float16.h"
 #include "simt/status.h"
 
@@ -35,9 +36,13 @@ constexpr bool conv2d_tensor_core_is_near(const Conv2dProblem& p) {
 }
 
 template <typename T>
-[[nodiscard]] simt::Status conv2d_tensor_core_fprop(const Conv2dProblem& p, const T* x, const T* w, const T* bias, T* y,
-                                                    bool relu, simt::Stream stream, mma::Precision precision,
-                                                    int configuration = kAnyConfiguration);
+[[nodiscard]] simt::Status conv2d_tensor_core_fprop(const Conv2dProblem& p, const T* x, const T* w, T* y,
+                                                    const mma::Epilogue<T>& epilogue, simt::Stream stream,
+                                                    mma::Precision precision, int configuration = kAnyConfiguration);
+// Windows in a tile, of which each has moments of its own (mma/epilogue.h).
+template <typename T>
+[[nodiscard]] std::int64_t conv2d_tensor_core_moment_rows(const Conv2dProblem& p, mma::Precision precision,
+                                                          int configuration = kAnyConfiguration);
 template <typename T>
 [[nodiscard]] simt::Status conv2d_tensor_core_dgrad(const Conv2dProblem& p, const T* dy, const T* w, T* dx,
                                                     simt::Stream stream, mma::Precision precision,

@@ -13,6 +13,7 @@
 #include "conv2d/gather.h"
 #include "conv2d/tensor_core_limits.h"
 #include "mma/launch.h"
+#include "mma/moments.h"
 #include "mma/operands.h"
 #include "mma/store.h"
 
@@ -22,7 +23,7 @@ namespace {
 template <typename A, typename Shape, typename T>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     tensor_fprop_kernel(const ImageRows<T, true, mma::kStrip<T>> x, const gemm::DepthMatrix<T, true, mma::kStrip<T>> w,
-                        const Epilogue<T> epilogue, T* y, bool wide_y, unsigned across) {
+                        const mma::Epilogue<T> epilogue, T* y, bool wide_y, unsigned across) {
   using Rows = mma::DepthOperand<T, Shape::kThreads, Shape::kRows, ImageRows<T, true, mma::kStrip<T>>>;
   using Columns = mma::DepthOperand<T, Shape::kThreads, Shape::kColumns, gemm::DepthMatrix<T, true, mma::kStrip<T>>>;
   SIMT_DYNAMIC_SHARED(uint4, ring);
@@ -34,13 +35,17 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   at = gemm::tile_at<Shape>(simt::anew(blockIdx.x), across);
   mma::store_rows(tile, y, at.row, x.count, at.column, w.lines, wide_y, epilogue,
                   [&](std::int64_t row) { return row * w.lines; });
+  if (epilogue.moments != nullptr) {
+    mma::store_moments(tile, reinterpret_cast<float*>(ring), epilogue.moments, at.row, x.count, at.column, w.lines);
+  }
 }
 
 }  // namespace
 
 template <typename T>
-simt::Status conv2d_tensor_core_fprop(const Conv2dProblem& p, const T* x, const T* w, const T* bias, T* y, bool relu,
-                                      simt::Stream stream, mma::Precision precision, int configuration) {
+simt::Status conv2d_tensor_core_fprop(const Conv2dProblem& p, const T* x, const T* w, T* y,
+                                      const mma::Epilogue<T>& epilogue, simt::Stream stream, mma::Precision precision,
+                                      int configuration) {
   require_tensor_core<T>(p, {p.C}, are_aligned(x, w));
   if (p.positions() == 0) return simt::kSuccess;
   constexpr int kStep = mma::kStrip<T>;
@@ -57,18 +62,32 @@ simt::Status conv2d_tensor_core_fprop(const Conv2dProblem& p, const T* x, const 
     return mma::with_shape<A>(mma::tiling_of<A>().choose(p.positions(), p.K, configuration), [&](auto shape) {
       using Shape = decltype(shape);
       return simt::launch(tensor_fprop_kernel<A, Shape, T>, dim3(gemm::tiles<Shape>(p.positions(), p.K)),
-                          dim3(Shape::kThreads), Shape::kSharedBytes, stream, windows, filters, Epilogue<T>{bias, relu},
-                          y, are_aligned(y) && gemm::in_packs<T>(p.K), gemm::tiles_across<Shape>(p.K));
+                          dim3(Shape::kThreads), Shape::kSharedBytes, stream, windows, filters, epilogue, y,
+                          are_aligned(y, epilogue.residual) && gemm::in_packs<T>(p.K), gemm::tiles_across<Shape>(p.K));
     });
   });
 }
 
-template simt::Status conv2d_tensor_core_fprop(const Conv2dProblem&, const float*, const float*, const float*, float*,
-                                               bool, simt::Stream, mma::Precision, int);
-template simt::Status conv2d_tensor_core_fprop(const Conv2dProblem&, const simt::half*, const simt::half*,
-                                               const simt::half*, simt::half*, bool, simt::Stream, mma::Precision, int);
-template simt::Status conv2d_tensor_core_fprop(const Conv2dProblem&, const simt::bfloat16*, const simt::bfloat16*,
-                                               const simt::bfloat16*, simt::bfloat16*, bool, simt::Stream,
-                                               mma::Precision, int);
+template <typename T>
+std::int64_t conv2d_tensor_core_moment_rows(const Conv2dProblem& p, mma::Precision precision, int configuration) {
+  std::int64_t rows = 0;
+  const simt::Status status = mma::with_arithmetic<T>(precision, [&](auto arithmetic) {
+    using A = decltype(arithmetic);
+    const auto& tiling = mma::tiling_of<A>();
+    rows = tiling.configurations[static_cast<std::size_t>(tiling.choose(p.positions(), p.K, configuration))].rows;
+    return simt::kSuccess;
+  });
+  static_cast<void>(status);
+  return rows;
+}
+
+#define GPUCNN_INSTANTIATE(T)                                                                                 \
+  template simt::Status conv2d_tensor_core_fprop(const Conv2dProblem&, const T*, const T*, T*,                \
+                                                 const mma::Epilogue<T>&, simt::Stream, mma::Precision, int); \
+  template std::int64_t conv2d_tensor_core_moment_rows<T>(const Conv2dProblem&, mma::Precision, int);
+GPUCNN_INSTANTIATE(float)
+GPUCNN_INSTANTIATE(simt::half)
+GPUCNN_INSTANTIATE(simt::bfloat16)
+#undef GPUCNN_INSTANTIATE
 
 }  // namespace gpucnn

@@ -76,9 +76,8 @@ simt::Status conv2d_tensor_core_wgrad(const Conv2dProblem& p, const T* x, const 
   const bool wide_dw = parts ? are_aligned(parts) : are_aligned(dw);
   const simt::Status status = mma::with_arithmetic<T>(precision, [&](auto arithmetic) {
     using A = decltype(arithmetic);
-    const int chosen = std::is_same_v<A, mma::Split>
-                           ? mma::kSplitTiling.choose(p.K * cut.parts, weights, configuration)
-                           : cut.configuration;
+    const int chosen = std::is_same_v<A, mma::Split> ? mma::kSplitTiling.choose(p.K * cut.parts, weights, configuration)
+                                                     : cut.configuration;
     return mma::with_shape<A>(chosen, [&](auto shape) {
       using Shape = decltype(shape);
       const unsigned blocks = gemm::tiles<Shape>(p.K, weights);

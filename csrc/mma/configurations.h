@@ -29,7 +29,7 @@ struct Shape {
 using Tall = Shape<256, 64, 64, 64, 2>;
 using Large = Shape<128, 128, 64, 64, 2>;
 using Medium = Shape<128, 64, 64, 32, 3>;
-using Small = Shape<64, 64, 32, 32, 5>;
+using Small = Shape<64, 64, 32, 32, 4>;
 
 inline constexpr Tiling<4> kTiling{
     {configuration_of<Tall>("256x64", 0.95), configuration_of<Large>("128x128", 1.0),

@@ -1,12 +1,12 @@
-// What becomes of a tile's sums on tensor cores: stored as rows, whose columns are neighbours in memory, with a bias
-// and ReLU. A thread has runs of neighbouring columns (strips.h), and stores each in one access of 16 bytes; columns
+// What becomes of a tile's sums on tensor cores: stored as rows, whose columns are neighbours in memory, by way of an
+// epilogue. A thread has runs of neighbouring columns (strips.h), and stores each in one access of 16 bytes; columns
 // that ldmatrix left in pairs are exchanged among the 4 lanes that have them first, or go 8 bytes at a time where they
 // are float32 parts of a sum.
 #pragma once
 
-#include "common/epilogue.h"
 #include "common/pack.h"
 #include "gemm/store.h"
+#include "mma/epilogue.h"
 #include "mma/tile.h"
 #include "simt/simt.h"
 
@@ -39,64 +39,117 @@ struct Runs {
   static constexpr int kTogether = kExchanged ? 8 : B::kRun;
 };
 
-// An epilogue that changes nothing.
-struct AsItIs {
-  static __device__ __forceinline__ float offset(std::int64_t) { return 0.0f; }
-  static __device__ __forceinline__ float clip(float value) { return value; }
+// A column's sums become sums * factor + offset.
+struct Linear {
+  float factor, offset;
 };
+
+template <typename T>
+__device__ __forceinline__ Linear of_column(const Epilogue<T>& epilogue, std::int64_t column) {
+  const float added = epilogue.bias == nullptr ? 0.0f : simt::to_float(epilogue.bias[column]);
+  if (epilogue.scale == nullptr) return {1.0f, added};
+  const float factor = epilogue.scale[column];
+  return {factor, fmaf(added, factor, epilogue.shift[column])};
+}
+
+// An epilogue that changes nothing: of gradients, and of parts of a sum.
+struct AsItIs {};
+
+// A run of which the elements from `count` on do not exist: all or none where it is wide.
+template <typename Out, int kCount>
+__device__ __forceinline__ void fetch(gpucnn::detail::Access<Out, kCount>& run, const Out* at, std::int64_t count,
+                                      bool wide) {
+  using Word = decltype(run.word);
+  if (wide) {
+    run.word = simt::load_if<Word>(count > 0, reinterpret_cast<const Word*>(at), Word{});
+  } else {
+#pragma unroll
+    for (int x = 0; x < kCount; ++x) run.elements[x] = simt::load_if(x < count, at + x, simt::from_float<Out>(0.0f));
+  }
+}
 
 // The sums of rows [first_row, rows) and columns [first_column, columns) of the block's tile: row r begins at
 // out + offset(r), and is not stored where that is negative. Out is the type of the operands, or float for a part.
-// wide: runs are stored at once, as addresses and columns allow it.
+// wide: runs are stored at once, and residuals read so, as addresses and columns allow it. What was stored is in the
+// tile's sums then, if the epilogue takes moments.
 template <typename Out, typename Tile, typename Epilogue, typename Offset>
-__device__ __forceinline__ void store_rows(const Tile& tile, Out* out, std::int64_t first_row, std::int64_t rows,
+__device__ __forceinline__ void store_rows(Tile& tile, Out* out, std::int64_t first_row, std::int64_t rows,
                                            std::int64_t first_column, std::int64_t columns, bool wide,
                                            const Epilogue& epilogue, const Offset& offset) {
   using A = typename Tile::A;
   using B = typename Tile::B;
   using Run = Runs<B, Out>;
+  using Access = gpucnn::detail::Access<Out, Run::kTogether>;
+  constexpr bool kPlain = std::is_same_v<Epilogue, AsItIs>;
   constexpr int kTogether = Run::kTogether, kGroups = kTogether / 2;  // fragments that a run is of
+  constexpr int kInFlight = 2;
+  static_assert(kPlain || !Run::kExchanged, "residuals lie as a thread stores them");
   const int lane = static_cast<int>(threadIdx.x) % 32, index = lane / 4, t = lane % 4;
 #pragma unroll
   for (int first = 0; first < Tile::kAcross; first += kGroups) {
     const int stored = Run::kExchanged ? B::line(first + t, 0) : B::line(first, 2 * t);
-    Floats<kTogether> added;
-#pragma unroll
-    for (int x = 0; x < kTogether; ++x) {
-      const int group = Run::kExchanged ? x / 2 : B::group_of(x), e = Run::kExchanged ? x % 2 : B::index_of(x);
-      const std::int64_t column = first_column + Tile::first_column() + B::line(first + group, 2 * t + e);
-      added[x] = column < columns ? epilogue.offset(column) : 0.0f;
-    }
+    Linear linear[kPlain ? 1 : kTogether];
     const std::int64_t column = first_column + Tile::first_column() + stored;
+    if constexpr (!kPlain) {
 #pragma unroll
-    for (int i = 0; i < Tile::kDown; ++i) {
+      for (int x = 0; x < kTogether; ++x) {
+        linear[x] = column + x < columns ? of_column(epilogue, column + x) : Linear{};
+      }
+    }
+    const auto begin_of = [&](int i, int half) {
+      const std::int64_t row = first_row + Tile::first_row() + A::line(2 * i + half, index);
+      return row < rows ? offset(row) : std::int64_t{-1};
+    };
+    // The residuals of kInFlight fragments' rows are on their way before the first is waited for.
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        Floats<kTogether> values;
+    for (int i0 = 0; i0 < Tile::kDown; i0 += kInFlight) {
+      Access residuals[kPlain ? 1 : kInFlight][2];
+      if constexpr (!kPlain) {
+        if (epilogue.residual != nullptr) {
 #pragma unroll
-        for (int x = 0; x < kTogether; ++x) {
-          const int group = Run::kExchanged ? x / 2 : B::group_of(x), e = Run::kExchanged ? x % 2 : B::index_of(x);
-          values[x] = epilogue.clip(tile.sums[i][first + group][2 * half + e] + added[x]);
+          for (int i = 0; i < kInFlight; ++i) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+              const std::int64_t begin = begin_of(i0 + i, half);
+              fetch(residuals[i][half], epilogue.residual + (begin + column), begin < 0 ? 0 : columns - column, wide);
+            }
+          }
         }
-        gpucnn::detail::Access<Out, kTogether> access;
+      }
 #pragma unroll
-        for (int x = 0; x < kTogether; ++x) access.elements[x] = simt::from_float<Out>(values[x]);
-        if constexpr (Run::kExchanged) {
-          unsigned words[4] = {access.word.x, access.word.y, access.word.z, access.word.w};
-          exchange(words);
-          access.word = {words[0], words[1], words[2], words[3]};
-        }
-        const std::int64_t row = first_row + Tile::first_row() + A::line(2 * i + half, index);
-        if (row >= rows) continue;
-        const std::int64_t begin = offset(row);
-        if (begin < 0) continue;
-        Out* const at = out + (begin + column);
-        if (wide) {
-          if (column < columns) simt::store_global(at, access.word);
-        } else {
+      for (int i = i0; i < i0 + kInFlight; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          Access access;
 #pragma unroll
           for (int x = 0; x < kTogether; ++x) {
-            if (column + x < columns) at[x] = access.elements[x];
+            const int group = Run::kExchanged ? x / 2 : B::group_of(x), e = Run::kExchanged ? x % 2 : B::index_of(x);
+            float& sum = tile.sums[i][first + group][2 * half + e];
+            if constexpr (kPlain) {
+              access.elements[x] = simt::from_float<Out>(sum);
+            } else {
+              float value = fmaf(sum, linear[x].factor, linear[x].offset);
+              if (epilogue.residual != nullptr) value += simt::to_float(residuals[i - i0][half].elements[x]);
+              if (epilogue.relu && value < 0.0f) value = 0.0f;  // a NaN stays one
+              access.elements[x] = simt::from_float<Out>(value);
+              if (epilogue.moments != nullptr) sum = simt::to_float(access.elements[x]);
+            }
+          }
+          if constexpr (Run::kExchanged) {
+            unsigned words[4] = {access.word.x, access.word.y, access.word.z, access.word.w};
+            exchange(words);
+            access.word = {words[0], words[1], words[2], words[3]};
+          }
+          const std::int64_t begin = begin_of(i, half);
+          if (begin < 0) continue;
+          Out* const at = out + (begin + column);
+          if (wide) {
+            if (column < columns) simt::store_global(at, access.word);
+          } else {
+#pragma unroll
+            for (int x = 0; x < kTogether; ++x) {
+              if (column + x < columns) at[x] = access.elements[x];
+            }
           }
         }
       }
