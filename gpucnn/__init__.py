@@ -72,7 +72,7 @@ from gpucnn.functional.arithmetic import (
     where,
 )
 from gpucnn.functional.shape import cat, flatten, stack
-from gpucnn.precision import float32_precision, set_float32_precision
+from gpucnn.precision import autocast, float32_precision, set_float32_precision
 from gpucnn.random import manual_seed
 from gpucnn.serialization import load, save
 from gpucnn.tensor import Tensor
@@ -94,6 +94,7 @@ __all__ = [
     "argmax",
     "argmin",
     "argsort",
+    "autocast",
     "broadcast_to",
     "cat",
     "chunk",

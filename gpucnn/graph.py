@@ -53,6 +53,11 @@ def wrote(array: Array) -> None:
         _writes.last = _writes.by_owner[id(owner(array))] = next(_numbers)
 
 
+def last_write(array: Array) -> int:
+    """The number of the last write into the memory of `array` that was noted, 0 if none was; later ones are greater."""
+    return _writes.by_owner.get(id(owner(array)), 0)
+
+
 def owner(array: Array) -> Any:
     """The object that holds the memory of `array`: at the end of a chain of views."""
     while (base := getattr(array, "base", None)) is not None:
@@ -65,9 +70,10 @@ class Node:
 
     `edges` has an entry for each positional input, None where no gradient is needed; `outputs` their shapes and dtypes.
     `number` grows with every node, so that the nodes of a graph in falling order are in reverse topological order.
+    A `lasting` one forgets nothing: for calls that save nothing, whose output serves several graphs.
     """
 
-    __slots__ = ("context", "edges", "function", "number", "outputs")
+    __slots__ = ("context", "edges", "function", "lasting", "number", "outputs")
 
     def __init__(
         self,
@@ -79,11 +85,12 @@ class Node:
         self.function = function
         self.context: Context | None = context
         self.edges = edges
+        self.lasting = False
         self.number = next(_numbers)
         self.outputs = outputs
 
     def run_backward(self, gradients: list[Array | None], retain: bool) -> list[tuple[Edge, Array]]:
-        """The gradients of the inputs and where they go, given those of the outputs; forgets all unless `retain`."""
+        """The gradients of the inputs and where they go, given those of the outputs; forgets all or retains."""
         context = self._usable_context()
         answers = self.function.backward(context, *(gradients if len(gradients) == 1 else self._filled(gradients)))
         if not isinstance(answers, tuple):
@@ -96,7 +103,7 @@ class Node:
             for position, (edge, answer) in enumerate(zip(self.edges, answers, strict=True))
             if edge is not None and answer is not None
         ]
-        if not retain:
+        if not (retain or self.lasting):
             self.context, self.edges = None, []
         return deliveries
 
@@ -109,7 +116,7 @@ class Node:
             )
         if _writes.last > self.number:
             for array in context.saved:
-                if array is not None and _writes.by_owner.get(id(owner(array)), 0) > self.number:
+                if array is not None and last_write(array) > self.number:
                     raise RuntimeError(
                         f"{name} saved an array of shape {array.shape} for backward() that was changed in place since "
                         "(by an optimiser step or copy_): run the forward pass again"

@@ -9,6 +9,7 @@ from typing import Any
 
 from gpucnn.arguments import normalize_axis
 from gpucnn.functional.checks import axis_last, floats_together
+from gpucnn.operators.casts import widened
 from gpucnn.ops import activation
 from gpucnn.reference.activation import SoftplusProblem
 from gpucnn.tensor import Tensor, record
@@ -85,7 +86,7 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     Any shape, element by element. TypeError: not a floating tensor, beta or threshold no number.
     """
     problem = SoftplusProblem(real(beta, "softplus: beta"), real(threshold, "softplus: threshold"))
-    return apply("softplus", activation.Softplus, input, problem)
+    return apply("softplus", activation.Softplus, widened(input), problem)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:

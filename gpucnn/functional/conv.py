@@ -6,6 +6,7 @@ from typing import Any
 
 from gpucnn.autograd import Function
 from gpucnn.functional.checks import batched, bias_fits, floats_together, hashable
+from gpucnn.operators.casts import lowered
 from gpucnn.ops import conv2d as conv2d_ops
 from gpucnn.ops.conv_transpose2d import ConvTranspose2d
 from gpucnn.ops.unfold import Fold, Unfold
@@ -87,6 +88,7 @@ def _conv2d(
     kernel: str | None,
     precision: str | None,
 ) -> Tensor:
+    input, weight, bias = lowered(input, weight, bias)
     floats_together(op, "bias", input=input, weight=weight, bias=bias)
     precision = checked_precision(precision, op)
 
@@ -119,6 +121,7 @@ def conv1d(
         ValueError: shapes or arguments that do not fit together, or `kernel` can't run this.
         TypeError: not tensors, not of one floating dtype.
     """
+    input, weight, bias = lowered(input, weight, bias)
     floats_together("conv1d", "bias", input=input, weight=weight, bias=bias)
     arguments = hashable("conv1d", stride=stride, padding=padding, dilation=dilation, groups=groups)
     x = input.unsqueeze(0) if input.ndim == 2 else input
@@ -166,6 +169,7 @@ def conv_transpose2d(
         TypeError: not tensors, not of one floating dtype, an argument that is not an integer.
     """
     op = "conv_transpose2d"
+    input, weight, bias = lowered(input, weight, bias)
     floats_together(op, "bias", input=input, weight=weight, bias=bias)
     arguments = hashable(
         op, stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation

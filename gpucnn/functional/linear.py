@@ -6,6 +6,7 @@ import numpy as np
 
 from gpucnn.autograd import Function
 from gpucnn.functional.checks import bias_fits, floats_together
+from gpucnn.operators.casts import lowered
 from gpucnn.ops import linear as linear_ops
 from gpucnn.tensor import Tensor, record
 
@@ -30,6 +31,7 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 
 def _linear(name: str, op: type[Function], input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    input, weight, bias = lowered(input, weight, bias)
     floats_together(name, "bias", input=input, weight=weight, bias=bias)
     if weight.ndim != 2:
         raise ValueError(f"{name}: weight must have shape (out_features, in_features), got {weight.shape}")

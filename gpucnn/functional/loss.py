@@ -10,6 +10,7 @@ from gpucnn import backend
 from gpucnn.arguments import whole
 from gpucnn.functional.checks import axis_last, floats_together
 from gpucnn.functional.regression_loss import check_reduction, constant
+from gpucnn.operators.casts import widened
 from gpucnn.ops import compiled, loss
 from gpucnn.reference.loss import CrossEntropyProblem, NLLProblem
 from gpucnn.tensor import Tensor, record
@@ -42,12 +43,13 @@ def cross_entropy(
             read: gpucnn.flags), an `ignore_index` beside probabilities.
         TypeError: logits not floating, targets of another dtype.
     """
+    input, weight = widened(input), widened(weight)
     axis = _class_axis("cross_entropy", input, weight, reduction)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing}")
     ignored = whole(ignore_index, "cross_entropy: ignore_index")
     problem = CrossEntropyProblem(ignored, float(label_smoothing), reduction)
-    targets = target if isinstance(target, Tensor) else Tensor(target)
+    targets = widened(target if isinstance(target, Tensor) else Tensor(target))
     if targets.dtype.kind not in backend.FLOAT_KINDS:
         return _by_class("cross_entropy", loss.CrossEntropy, input, targets, weight, axis, problem)
     if targets.shape != input.shape:
@@ -81,6 +83,7 @@ def nll_loss(
             read: gpucnn.flags).
         TypeError: input not floating, labels not integers.
     """
+    input, weight = widened(input), widened(weight)
     axis = _class_axis("nll_loss", input, weight, reduction)
     problem = NLLProblem(whole(ignore_index, "nll_loss: ignore_index"), reduction)
     labels = target if isinstance(target, Tensor) else Tensor(target)

@@ -12,6 +12,7 @@ import numpy as np
 from gpucnn.arguments import whole
 from gpucnn.functional.checks import a_tensor, floats_together
 from gpucnn.graph import wrote
+from gpucnn.operators.casts import brought_together
 from gpucnn.ops import norm as ops
 from gpucnn.reference.local_response_norm import LocalResponseProblem
 from gpucnn.reference.norm_problem import NormProblem
@@ -77,6 +78,7 @@ def batch_norm_relu(
         ValueError, TypeError: as batch_norm, for a residual that does not fit and a limit that is not positive.
     """
     op = "batch_norm_relu"
+    input, residual = brought_together(input, residual)
     problem, running = _batch_problem(op, input, running_mean, running_var, weight, bias, training, momentum, eps)
     if residual is not None:
         floats_together(op, input=input, residual=residual)

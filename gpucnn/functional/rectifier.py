@@ -10,6 +10,7 @@ import math
 from gpucnn import random
 from gpucnn.functional.activation import apply, real
 from gpucnn.functional.checks import floats_together
+from gpucnn.operators.casts import lowered
 from gpucnn.ops import rectifier
 from gpucnn.reference.rectifier import EluProblem, HardtanhProblem, RReluProblem, ThresholdProblem
 from gpucnn.tensor import Tensor, record
@@ -72,6 +73,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
         ValueError: a weight of another shape.
         TypeError: not tensors of one floating dtype.
     """
+    input, weight = lowered(input, weight)
     floats_together("prelu", input=input, weight=weight)
     channels = input.shape[1] if input.ndim > 1 else 1
     if weight.ndim > 1 or weight.numel() not in (1, channels):

@@ -12,6 +12,7 @@ import numpy as np
 
 from gpucnn.functional.activation import real
 from gpucnn.functional.checks import floats_together
+from gpucnn.operators.casts import widened
 from gpucnn.ops import compiled
 from gpucnn.ops import regression_loss as ops
 from gpucnn.reference.regression_loss import HuberProblem, LossProblem
@@ -93,6 +94,7 @@ def binary_cross_entropy(
         TypeError: dtypes that differ or are not floating.
     """
     op = "binary_cross_entropy"
+    input, target, weight = widened(input), widened(target), widened(weight)
     _together(op, input, target, reduction)
     problem = LossProblem(weight is None and reduction != "none", _divisor(input, reduction))
     if not compiled.runs(ops.bce, problem, input.data):
@@ -121,6 +123,7 @@ def binary_cross_entropy_with_logits(
         TypeError: dtypes that differ or are not floating.
     """
     op = "binary_cross_entropy_with_logits"
+    input, target, weight, pos_weight = widened(input), widened(target), widened(weight), widened(pos_weight)
     _together(op, input, target, reduction)
     if pos_weight is None:
         return _weighted(op, ops.BCEWithLogits, (input, target), weight, reduction)
@@ -190,6 +193,7 @@ def _loss(
     weight: Tensor | None = None,
     **huber: float,
 ) -> Tensor:
+    input, target, weight = widened(input), widened(target), widened(weight)
     _together(op, input, target, reduction, more)
     kind: Any = HuberProblem if huber else LossProblem
     if weight is None:

@@ -8,6 +8,7 @@ from typing import Any
 from gpucnn.arguments import normalize_axis
 from gpucnn.functional.activation import axis_back
 from gpucnn.functional.checks import a_tensor, axis_last, floats_together
+from gpucnn.operators.casts import widened
 from gpucnn.ops import softmax as ops
 from gpucnn.tensor import Tensor, record
 
@@ -38,8 +39,7 @@ def log_softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> 
 
 
 def _along(function: Any, op: str, input: Tensor, dim: int | None, dtype: Any) -> Tensor:
-    if dtype is not None:
-        input = a_tensor(input, "input", op).to(dtype=dtype)
+    input = widened(input) if dtype is None else a_tensor(input, "input", op).to(dtype=dtype)
     floats_together(op, input=input)
     if dim is None:
         dim = 0 if input.ndim in (0, 1, 3) else 1

@@ -10,6 +10,7 @@ import numpy as np
 from gpucnn.arguments import check_broadcast
 from gpucnn.autograd import Function
 from gpucnn.operators.base import Recorded, array_of, check_devices, joined
+from gpucnn.operators.casts import lowered, widened
 from gpucnn.operators.logic import Logic
 from gpucnn.ops import elementwise, matmul, rectifier
 
@@ -43,7 +44,8 @@ class Arithmetic(Logic):
         return _arithmetic(elementwise.Multiply, self, other, self)
 
     def __rtruediv__(self: T, other: Any) -> T:
-        return _arithmetic(elementwise.Divide, self, other, self, floating=True)
+        divisor = widened(self)
+        return _arithmetic(elementwise.Divide, divisor, other, divisor, floating=True)
 
     def __neg__(self: T) -> T:
         return self._call(elementwise.Negative)
@@ -58,7 +60,7 @@ class Arithmetic(Logic):
         if not isinstance(exponent, (int, float)):
             return NotImplemented
         base = self._floating() if isinstance(exponent, float) else self
-        return base._call(elementwise.Power, exponent=exponent)
+        return widened(base)._call(elementwise.Power, exponent=exponent)
 
     def pow(self: T, exponent: float) -> T:
         """Each element to the power of a number."""
@@ -70,11 +72,11 @@ class Arithmetic(Logic):
 
     def exp(self: T) -> T:
         """e to the power of each element."""
-        return self._floating()._call(elementwise.Exp)
+        return widened(self._floating())._call(elementwise.Exp)
 
     def log(self: T) -> T:
         """Natural logarithm of each element."""
-        return self._floating()._call(elementwise.Log)
+        return widened(self._floating())._call(elementwise.Log)
 
     def sqrt(self: T) -> T:
         """Square root of each element; NaN for a negative one."""
@@ -169,6 +171,7 @@ def choose(op: str, condition: Any, a: Any, b: Any) -> Any:
 
 def _product(tensor: T, a: Any, b: Any) -> T:
     """a times b as matrices, of which one is `tensor`."""
+    a, b = lowered(*[operand if isinstance(operand, Recorded) else array_of(operand) for operand in (a, b)])
     m, n = array_of(a), array_of(b)
     if m.dtype != n.dtype or m.dtype.kind == "b":
         raise TypeError(f"matmul: the operands must have one dtype of numbers, got {m.dtype} and {n.dtype}")
@@ -176,5 +179,4 @@ def _product(tensor: T, a: Any, b: Any) -> T:
         raise ValueError(f"matmul: shapes {m.shape} and {n.shape} do not go together")
     check_broadcast(m.shape[:-2], n.shape[:-2], "matmul, axes before the last two")
     check_devices("matmul", m, n)
-    inputs = tuple([operand if isinstance(operand, Recorded) else array_of(operand) for operand in (a, b)])
-    return tensor.__record__(matmul.Matmul, inputs, {})  # type: ignore[no-any-return]
+    return tensor.__record__(matmul.Matmul, (a, b), {})  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ import numpy as np
 from gpucnn import arguments, backend
 from gpucnn.autograd import Function
 from gpucnn.backend import Array
+from gpucnn.graph import Node
 from gpucnn.ops import shape
 
 T = TypeVar("T", bound="Recorded")
@@ -20,6 +21,8 @@ class Recorded:
     __slots__ = ()
 
     data: Array
+    node: tuple[Node, int] | None
+    _requires_grad: bool
 
     @staticmethod
     def __record__(function: type[Function], inputs: tuple[Any, ...], parameters: dict[str, Any]) -> Any:

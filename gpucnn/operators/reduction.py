@@ -10,6 +10,7 @@ from gpucnn import arguments, backend
 from gpucnn.arguments import normalize_axis
 from gpucnn.autograd import Function
 from gpucnn.operators.base import Recorded
+from gpucnn.operators.casts import widened
 from gpucnn.operators.logic import Logic
 from gpucnn.ops import elementwise, ordering, reduction, shape
 
@@ -30,12 +31,12 @@ class Reductions(Logic):
 
     def sum(self: T, dim: Any = None, keepdim: bool = False) -> T:
         """Sum over all axes, or over those named; integers and bools are summed in int64."""
-        return self._reduced(reduction.Sum, dim, keepdim)
+        return widened(self)._reduced(reduction.Sum, dim, keepdim)
 
     def mean(self: T, dim: Any = None, keepdim: bool = False) -> T:
         """Mean over all axes, or over those named; TypeError for integers."""
         _check_floating("mean", self)
-        return self._reduced(reduction.Mean, dim, keepdim)
+        return widened(self)._reduced(reduction.Mean, dim, keepdim)
 
     def var(
         self: T, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float = 1
@@ -46,7 +47,7 @@ class Reductions(Logic):
         """
         _check_floating("var", self)
         less = correction if unbiased is None else int(unbiased)
-        return self._reduced(reduction.Var, dim, keepdim, correction=less, root=False)
+        return widened(self)._reduced(reduction.Var, dim, keepdim, correction=less, root=False)
 
     def std(
         self: T, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float = 1
@@ -54,15 +55,15 @@ class Reductions(Logic):
         """Standard deviation, the root of `var`; where it is 0 its gradient is 0."""
         _check_floating("std", self)
         less = correction if unbiased is None else int(unbiased)
-        return self._reduced(reduction.Var, dim, keepdim, correction=less, root=True)
+        return widened(self)._reduced(reduction.Var, dim, keepdim, correction=less, root=True)
 
     def prod(self: T, dim: int | None = None, keepdim: bool = False) -> T:
         """Product of all elements, or along an axis; integers and bools are multiplied in int64."""
-        return self._reduced(reduction.Prod, dim, keepdim)
+        return widened(self)._reduced(reduction.Prod, dim, keepdim)
 
     def logsumexp(self: T, dim: Any, keepdim: bool = False) -> T:
         """log(sum(exp(x))) without overflow."""
-        return self._floating()._reduced(reduction.LogSumExp, dim, keepdim)
+        return widened(self._floating())._reduced(reduction.LogSumExp, dim, keepdim)
 
     def norm(self: T, p: Any = "fro", dim: Any = None, keepdim: bool = False) -> T:
         """(sum |x|**p) ** (1/p) over all axes, or over those named.
@@ -73,12 +74,13 @@ class Reductions(Logic):
         """
         _check_floating("norm", self)
         number = 2.0 if p == "fro" else p
+        x = widened(self)
         if not isinstance(number, (int, float)):
             raise ValueError(f"norm: p must be a number or 'fro', got {p!r}")
         if math.isinf(number):
-            size = self._call(elementwise.Absolute)
+            size = x._call(elementwise.Absolute)
             return size.amax(dim, keepdim) if number > 0 else size.amin(dim, keepdim)
-        return self._reduced(reduction.Norm, dim, keepdim, p=float(number))
+        return x._reduced(reduction.Norm, dim, keepdim, p=float(number))
 
     def _reduced(self: T, function: type[Function], dim: Any, keepdim: bool, **parameters: Any) -> T:
         axes = arguments.reduced_axes(dim, self.data.ndim)
@@ -159,7 +161,7 @@ class Reductions(Logic):
 
     def cumsum(self: T, dim: int) -> T:
         """Running sums along an axis; those of integers and bools in int64."""
-        return self._along(ordering.Cumsum, dim)
+        return widened(self)._along(ordering.Cumsum, dim)
 
     def sort(self: T, dim: int = -1, descending: bool = False, stable: bool = True) -> ValuesAndIndices:
         """(values, indices) in order along an axis; equal elements keep theirs, a NaN is greater than any number."""
