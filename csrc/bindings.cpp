@@ -15,6 +15,7 @@ void register_elementwise(pybind11::module_& m);
 void register_gemm(pybind11::module_& m);
 void register_linear(pybind11::module_& m);
 void register_loss(pybind11::module_& m);
+void register_mma(pybind11::module_& m);
 void register_norm(pybind11::module_& m);
 void register_optim(pybind11::module_& m);
 void register_ordering(pybind11::module_& m);
@@ -43,6 +44,7 @@ PYBIND11_MODULE(GPUCNN_MODULE, m) {
   gpucnn::register_gemm(m);
   gpucnn::register_linear(m);
   gpucnn::register_loss(m);
+  gpucnn::register_mma(m);
   gpucnn::register_norm(m);
   gpucnn::register_optim(m);
   gpucnn::register_ordering(m);

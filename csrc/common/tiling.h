@@ -1,6 +1,9 @@
 // Which tile a product of matrices is computed in, and into how many parts its depth is cut: a cost model over a table
-// of configurations. Plain host arithmetic on sizes: the same answer on every machine, so the same bits.
+// of configurations. Plain host arithmetic on sizes and on what the GPU can do (common/machine.h): the same answer on
+// every GPU of a model, so the same bits. Not calibrated on hardware yet.
 #pragma once
+
+#include "common/machine.h"
 
 #include <algorithm>
 #include <array>
@@ -23,40 +26,70 @@ constexpr Configuration configuration_of(const char* name, double efficiency) {
 
 inline constexpr int kAnyConfiguration = -1;  // let choose() say
 
+// What does the products: one of a machine's rates, and how many of that rate's products each of them takes.
+struct Unit {
+  double Machine::* rate;
+  double each;
+  int bytes;  // of a factor, as the second-level cache delivers it
+};
+
 // A table of configurations, named by their numbers, and what is common to them.
 template <std::size_t kCount_>
 struct Tiling {
-  static constexpr int kMultiprocessors = 132;          // an H100's, to plan for
   static constexpr int kMostRounds = 8;                 // of a cut sum: beyond, the rest of the last round is little
   static constexpr std::int64_t kWorkspace = 64 << 20;  // bytes that the parts of a cut sum may take
+  static constexpr double kSecondLaunch = 1e-6;         // seconds, of the kernel that adds parts up
   static constexpr int kCount = static_cast<int>(kCount_);
 
   std::array<Configuration, kCount_> configurations;
-  double rate;                // products a cycle and multiprocessor
+  Unit unit;
   std::int64_t fewest_depth;  // of a part of a cut sum
   std::int64_t whole_depth;   // that a part is a multiple of
   double alone;               // how much longer a block takes by itself than beside others
 
+  constexpr const Configuration& at(int configuration) const {
+    return configurations[static_cast<std::size_t>(configuration)];
+  }
+
   constexpr std::int64_t tiles(int configuration, std::int64_t rows, std::int64_t columns) const {
-    const Configuration& c = configurations[static_cast<std::size_t>(configuration)];
+    const Configuration& c = at(configuration);
     return ((rows + c.rows - 1) / c.rows) * ((columns + c.columns - 1) / c.columns);
   }
 
-  // What the busiest multiprocessor computes of so many tiles, in sums weighted by the configuration's efficiency.
-  constexpr double cost(int configuration, std::int64_t tiles) const {
-    const Configuration& c = configurations[static_cast<std::size_t>(configuration)];
-    const std::int64_t rounds = (tiles + kMultiprocessors - 1) / kMultiprocessors;
-    return (rounds < 2 ? alone : 1.0) * static_cast<double>(rounds * c.rows * c.columns) / c.efficiency;
+  // Blocks over what all multiprocessors hold at once.
+  constexpr double waves(const Machine& m, int configuration, std::int64_t blocks) const {
+    return static_cast<double>(blocks) / (static_cast<double>(m.multiprocessors) * at(configuration).blocks);
+  }
+
+  // What rows x columns sums over `depth` take. The busiest multiprocessor multiplies for whole tiles, what hangs over
+  // included, at the rate that the tile leaves it; every tile's strips come through the second-level cache; the parts
+  // of a cut sum are written to memory and read again.
+  constexpr double cycles(const Machine& m, int configuration, std::int64_t rows, std::int64_t columns,
+                          std::int64_t depth, std::int64_t parts = 1) const {
+    const Configuration& c = at(configuration);
+    const std::int64_t blocks = tiles(configuration, rows, columns) * parts;
+    const std::int64_t rounds = (blocks + m.multiprocessors - 1) / m.multiprocessors;
+    const double each = static_cast<double>(depth) / static_cast<double>(parts);
+    const double multiplying = static_cast<double>(rounds * c.rows * c.columns) * each * unit.each / (m.*unit.rate) *
+                               (rounds < 2 ? alone : 1.0) / c.efficiency;
+    const double reading = static_cast<double>(blocks * (c.rows + c.columns) * unit.bytes) * each / m.l2;
+    const double sums = static_cast<double>(rows) * static_cast<double>(columns);
+    const double adding = 8 * sums * static_cast<double>(parts) / m.dram + kSecondLaunch * m.clock;
+    return std::max(multiplying, reading) + (parts > 1 ? adding : 0);
   }
 
   // The number of the cheapest configuration for rows x columns sums; `wanted` where that is a number.
-  constexpr int choose(std::int64_t rows, std::int64_t columns, int wanted = kAnyConfiguration) const {
+  constexpr int choose(const Machine& m, std::int64_t rows, std::int64_t columns,
+                       int wanted = kAnyConfiguration) const {
     if (wanted != kAnyConfiguration) return wanted;
     int best = 0;
     for (int i = 1; i < kCount; ++i) {
-      if (cost(i, tiles(i, rows, columns)) < cost(best, tiles(best, rows, columns))) best = i;
+      if (cycles(m, i, rows, columns, 1) < cycles(m, best, rows, columns, 1)) best = i;
     }
     return best;
+  }
+  int choose(std::int64_t rows, std::int64_t columns, int wanted = kAnyConfiguration) const {
+    return choose(machine(), rows, columns, wanted);
   }
 
   // A configuration and the parts into which a sum's depth is cut, each with a sum of its own.
@@ -68,7 +101,7 @@ struct Tiling {
 
   // The cheapest cut of rows x columns sums over `depth`, which is what weight gradients are: few sums of many
   // products. By sizes alone, of all paths alike, so that a sum has the same bits wherever the arrays lie.
-  constexpr Cut choose_cut(std::int64_t rows, std::int64_t columns, std::int64_t depth,
+  constexpr Cut choose_cut(const Machine& m, std::int64_t rows, std::int64_t columns, std::int64_t depth,
                            int wanted = kAnyConfiguration) const {
     const std::int64_t most = std::max<std::int64_t>(
         1, std::min(depth / fewest_depth, kWorkspace / 4 / std::max<std::int64_t>(rows * columns, 1)));
@@ -78,26 +111,19 @@ struct Tiling {
     for (int i = 0; i < kCount; ++i) {
       if (wanted != kAnyConfiguration && i != wanted) continue;
       for (int rounds = 0; rounds <= kMostRounds; ++rounds) {  // of all multiprocessors; 0 is for one part
-        const std::int64_t fitting = rounds * kMultiprocessors / std::max<std::int64_t>(tiles(i, rows, columns), 1);
+        const std::int64_t fitting = rounds * m.multiprocessors / std::max<std::int64_t>(tiles(i, rows, columns), 1);
         const std::int64_t parts = std::max<std::int64_t>(1, std::min(most, fitting));
-        const double cycles = cycles_of(i, rows, columns, depth, parts);
-        if (best >= 0 && cycles >= best_cycles) continue;
-        best = i, best_parts = parts, best_cycles = cycles;
+        const double found = cycles(m, i, rows, columns, depth, parts);
+        if (best >= 0 && found >= best_cycles) continue;
+        best = i, best_parts = parts, best_cycles = found;
       }
     }
     const std::int64_t each = (depth + best_parts - 1) / best_parts;
     const std::int64_t whole = std::max<std::int64_t>(1, (each + whole_depth - 1) / whole_depth) * whole_depth;
     return {best, std::max<std::int64_t>(1, (depth + whole - 1) / whole), whole};
   }
-
- private:
-  // In cycles of an H100: the products, and parts written and read again.
-  constexpr double cycles_of(int configuration, std::int64_t rows, std::int64_t columns, std::int64_t depth,
-                             std::int64_t parts) const {
-    const double sums = static_cast<double>(rows) * static_cast<double>(columns);
-    const double products =
-        cost(configuration, tiles(configuration, rows, columns) * parts) * static_cast<double>(depth) / rate;
-    return products / static_cast<double>(parts) + (parts > 1 ? 8 * sums * static_cast<double>(parts) / 1700 : 0);
+  Cut choose_cut(std::int64_t rows, std::int64_t columns, std::int64_t depth, int wanted = kAnyConfiguration) const {
+    return choose_cut(machine(), rows, columns, depth, wanted);
   }
 };
 

@@ -1,9 +1,13 @@
 // What the machine offers: versions, devices and their properties. Works, and says so, where there is no GPU.
 #include "common/check.h"
+#include "common/machine.h"
 
 #include <pybind11/pybind11.h>
 
 #include <cstddef>
+#include <deque>
+#include <mutex>
+#include <optional>
 #include <string>
 
 namespace gpucnn {
@@ -68,7 +72,38 @@ py::dict device_properties(int device) {
   return answer;
 }
 
+// The figures of one device, or an H100's for those that the driver does not give.
+Machine described(int device) {
+  int major = 0, minor = 0, multiprocessors = 0, kilohertz = 0, memory_kilohertz = 0, bits = 0;
+  const auto ask = [device](int* value, cudaDeviceAttr attribute) {
+    return cudaDeviceGetAttribute(value, attribute, device) == cudaSuccess && *value > 0;
+  };
+  const bool known = ask(&major, cudaDevAttrComputeCapabilityMajor) &&
+                     ask(&multiprocessors, cudaDevAttrMultiProcessorCount) && ask(&kilohertz, cudaDevAttrClockRate);
+  if (!known) return kH100;
+  ask(&minor, cudaDevAttrComputeCapabilityMinor);
+  const bool memory = ask(&memory_kilohertz, cudaDevAttrMemoryClockRate) && ask(&bits, cudaDevAttrGlobalMemoryBusWidth);
+  const double clock = 1e3 * kilohertz;
+  const double bytes = memory ? 2e3 * memory_kilohertz * bits / 8 : kH100.dram * clock;  // two bits a cycle and line
+  return machine_of(major, minor, multiprocessors, clock, bytes);
+}
+
 }  // namespace
+
+const Machine& machine() {
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device < 0) {
+    cudaGetLastError();  // what is wrong, whoever launches says
+    return kH100;
+  }
+  static std::mutex mutex;
+  static std::deque<std::optional<Machine>> devices;  // whose elements stay where they are
+  const std::lock_guard lock(mutex);
+  while (devices.size() <= static_cast<std::size_t>(device)) devices.emplace_back();
+  std::optional<Machine>& found = devices[static_cast<std::size_t>(device)];
+  if (!found) found = described(device);
+  return *found;
+}
 
 void register_machine(py::module_& m) {
   py::register_local_exception<CudaError>(m, "CudaError", PyExc_RuntimeError);

@@ -29,7 +29,7 @@ using Thin = Shape<128, 32, 4, 4>;    // 128 threads
 inline constexpr Tiling<4> kTiling{
     {configuration_of<Large>("128x128", 1.0), configuration_of<Tall>("128x64", 0.95),
      configuration_of<Small>("64x64", 0.85), configuration_of<Thin>("128x32", 0.75)},
-    128,
+    {&Machine::fp32, 1, 4},
     128,
     16,
     1.0,
@@ -42,11 +42,11 @@ inline constexpr int kAny = kAnyConfiguration;
 using Cut = decltype(kTiling)::Cut;
 
 // The number of the cheapest configuration for rows x columns sums; `wanted` where that is a number.
-constexpr int choose(std::int64_t rows, std::int64_t columns, bool wide, int wanted = kAny) {
+inline int choose(std::int64_t rows, std::int64_t columns, bool wide, int wanted = kAny) {
   return wide ? kTiling.choose(rows, columns, wanted) : kNarrow;
 }
 
-constexpr Cut choose_cut(std::int64_t rows, std::int64_t columns, std::int64_t depth, int wanted = kAny) {
+inline Cut choose_cut(std::int64_t rows, std::int64_t columns, std::int64_t depth, int wanted = kAny) {
   return kTiling.choose_cut(rows, columns, depth, wanted);
 }
 

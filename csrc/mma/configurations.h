@@ -34,7 +34,7 @@ using Small = Shape<64, 64, 32, 32, 4>;
 inline constexpr Tiling<4> kTiling{
     {configuration_of<Tall>("256x64", 0.95), configuration_of<Large>("128x128", 1.0),
      configuration_of<Medium>("128x64", 0.85), configuration_of<Small>("64x64", 0.6)},
-    1200,
+    {&Machine::matrix, 1, 2},
     256,
     32,
     1.5,
@@ -45,6 +45,14 @@ using SplitMedium = Shape<128, 64, 32, 32, 1>;
 using SplitSmall = Shape<64, 64, 32, 32, 2>;
 
 inline constexpr Tiling<2> kSplitTiling{
-    {configuration_of<SplitMedium>("128x64", 1.0), configuration_of<SplitSmall>("64x64", 0.9)}, 200, 256, 32, 1.5};
+    {configuration_of<SplitMedium>("128x64", 1.0), configuration_of<SplitSmall>("64x64", 0.9)},
+    {&Machine::matrix, 6, 4},
+    256,
+    32,
+    1.5,
+};
+
+// The same tiles of TF32, for what they take: which suits a product is the same as in 16 bits.
+inline constexpr Tiling<4> kTf32Tiling{kTiling.configurations, {&Machine::matrix, 2, 4}, 256, 32, 1.5};
 
 }  // namespace gpucnn::mma
