@@ -218,7 +218,7 @@ struct ImageLines {
   template <typename Lines>
   using State = std::conditional_t<kWide, Wide<Lines>, Narrow<Lines>>;
 
-  // Wide: lines beyond the last repeat the last pack.
+  // Wide: lines beyond the last repeat the last pack, or element.
   template <typename Lines>
   __device__ __forceinline__ State<Lines> state(std::int64_t line, std::int64_t depth) const {
     const Corner corner = corner_of(g, depth);
@@ -230,7 +230,7 @@ struct ImageLines {
               width - g.horizontal.padding,
               gemm::count_of<kWide>(g.positions - depth)};
     if constexpr (kWide) {
-      const int last = g.weights.value - kPack<T>;
+      const int last = g.weights.value - (Lines::kPacks ? kPack<T> : 1);
       const Tap first = tap_of(g, static_cast<int>(min(line, std::int64_t{last})));
       cell.at += first.offset;
       cell.row += first.row, cell.row_end += first.row;

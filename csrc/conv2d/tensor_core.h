@@ -1,10 +1,10 @@
 // 2-D convolution on tensor cores: the menu of its launchers. As conv2d.h, whose words hold here too.
 //
 // Groups of 1. `precision` is that of float32 (mma/arithmetic.h); `configuration` is a number of mma/configurations.h,
-// or kAnyConfiguration for what suits the problem. Arrays that are read are aligned to 16 bytes;
-// C, and for dx and dw K too, are whole units of 16 bytes; conv2d_tensor_core_is_near() holds; std::invalid_argument
-// where not. Same inputs, same bits, and an image has the same bits in any batch, in y and dx in any configuration too.
-// What is outside an image is a 0 that is multiplied.
+// or kAnyConfiguration for what suits the problem. conv2d_tensor_core_is_near() holds; std::invalid_argument where not.
+// Arrays that are read are aligned to 16 bytes and C, and for dx and dw K too, are whole units of 16 bytes, or operands
+// come element by element, in the one configuration for that. Same inputs, same bits, and an image has the same bits in
+// any batch, in y and dx in any configuration too. What is outside an image is a 0 that is multiplied.
 #pragma once
 
 #include "common/problem.h"

@@ -6,8 +6,9 @@
 //          the stride), columns the C channels, and the depth is (tap, k): units of dy lie along it, units of w along
 //          the columns, which ldmatrix turns, or, of float32, loads of 8 bytes.
 // Block    a tile of pixels of one class x channels (mma/tile.h).
-// Limits   what check() in problem.h asks for, and groups=1; C and K in whole units of 16 bytes. Sums have the order of
-//          the taps: an image has the same bits in any batch, and in any configuration.
+// Limits   what check() in problem.h asks for, and groups=1. C and K in whole units of 16 bytes, or mma/operands.h's
+//          narrow path. Sums have the order of the taps: an image has the same bits in any batch, and in any
+//          configuration.
 // Bound    N32 C64 56x56 K64 3x3 pad 1 of 16 bits: 3.7 G products, 13 us at 1,200 a cycle and multiprocessor of an
 //          H100's mma.sync; 26 MB of dy, w and dx take 9 us at 3.0 TB/s.
 // Measured not run on hardware yet.
@@ -20,11 +21,11 @@
 namespace gpucnn {
 namespace {
 
-template <typename A, typename Shape, typename T>
+template <typename A, typename Shape, bool kWide, typename T>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) tensor_dgrad_kernel(const DgradArguments<T> p) {
   constexpr int kStep = mma::kStrip<T>;
-  using Rows = mma::DepthOperand<T, Shape::kThreads, Shape::kRows, ImageRows<T, true, kStep>>;
-  using Columns = mma::LineOperand<T, Shape::kThreads, Shape::kColumns, FilterLines<T, true, kStep>>;
+  using Rows = mma::DepthOperand<T, Shape::kThreads, Shape::kRows, kWide, ImageRows<T, true, kStep>>;
+  using Columns = mma::LineOperand<T, Shape::kThreads, Shape::kColumns, kWide, FilterLines<T, true, kStep>>;
   SIMT_DYNAMIC_SHARED(uint4, ring);
   const DgradTile at = dgrad_tile<Shape>(p, blockIdx.x);
   const auto sources = dgrad_sources<true, kStep>(p, at);
@@ -42,18 +43,19 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) tensor_dgrad_
 template <typename T>
 simt::Status conv2d_tensor_core_dgrad(const Conv2dProblem& p, const T* dy, const T* w, T* dx, simt::Stream stream,
                                       mma::Precision precision, int configuration) {
-  require_tensor_core<T>(p, {p.C, p.K}, are_aligned(dy, w));
+  require_tensor_core(p);
   if (p.N == 0) return simt::kSuccess;
   const DgradPlan plan = DgradPlan::of(p);
+  const bool whole = gemm::in_packs<T>(p.C), wide = are_aligned(dy, w) && whole && gemm::in_packs<T>(p.K);
   return mma::with_arithmetic<T>(precision, [&](auto arithmetic) {
     using A = decltype(arithmetic);
     return mma::with_shape<A>(
-        mma::tiling_of<A>().choose(plan.count * plan.classes, p.C, configuration), [&](auto shape) {
+        mma::tiling_of<A>().choose(plan.count * plan.classes, p.C, configuration), wide, [&](auto shape, auto is_wide) {
           using Shape = decltype(shape);
-          return simt::launch(tensor_dgrad_kernel<A, Shape, T>,
+          return simt::launch(tensor_dgrad_kernel<A, Shape, decltype(is_wide)::value, T>,
                               dim3(gemm::tiles<Shape>(plan.count, p.C) * static_cast<unsigned>(plan.classes)),
                               dim3(Shape::kThreads), Shape::kSharedBytes, stream,
-                              plan.arguments(p, dy, w, dx, are_aligned(dx), gemm::tiles_across<Shape>(p.C)));
+                              plan.arguments(p, dy, w, dx, whole && are_aligned(dx), gemm::tiles_across<Shape>(p.C)));
         });
   });
 }

@@ -5,8 +5,8 @@
 //          filter's R*S*C weights as they lie in memory: 64 bytes of it a strip, units of 16 bytes of one tap each.
 // Block    a tile of windows x filters (mma/tile.h). Warp: as there. Thread: in a copy 2 to 8 windows' units, of one
 //          (tap, channel) that it adds to; at the end runs of 16 bytes of y.
-// Limits   what check() in problem.h asks for, and groups=1; C in whole units of 16 bytes. Sums have the order of the
-//          weights: an image has the same bits in any batch, and in any configuration.
+// Limits   what check() in problem.h asks for, and groups=1. C in whole units of 16 bytes, or mma/operands.h's narrow
+//          path. Sums have the order of the weights: an image has the same bits in any batch, and in any configuration.
 // Bound    N32 C64 56x56 K64 3x3 pad 1 of 16 bits: 3.7 G products, 13 us at 1,200 a cycle and multiprocessor of an
 //          H100's mma.sync; 26 MB of x, y and w take 9 us at 3.0 TB/s.
 // Measured not run on hardware yet.
@@ -17,15 +17,18 @@
 #include "mma/operands.h"
 #include "mma/store.h"
 
+#include <stdexcept>
+
 namespace gpucnn {
 namespace {
 
-template <typename A, typename Shape, typename T>
+template <typename A, typename Shape, bool kWide, typename T>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     tensor_fprop_kernel(const ImageRows<T, true, mma::kStrip<T>> x, const gemm::DepthMatrix<T, true, mma::kStrip<T>> w,
                         const mma::Epilogue<T> epilogue, T* y, bool wide_y, unsigned across) {
-  using Rows = mma::DepthOperand<T, Shape::kThreads, Shape::kRows, ImageRows<T, true, mma::kStrip<T>>>;
-  using Columns = mma::DepthOperand<T, Shape::kThreads, Shape::kColumns, gemm::DepthMatrix<T, true, mma::kStrip<T>>>;
+  using Rows = mma::DepthOperand<T, Shape::kThreads, Shape::kRows, kWide, ImageRows<T, true, mma::kStrip<T>>>;
+  using Columns =
+      mma::DepthOperand<T, Shape::kThreads, Shape::kColumns, kWide, gemm::DepthMatrix<T, true, mma::kStrip<T>>>;
   SIMT_DYNAMIC_SHARED(uint4, ring);
   gemm::TileAt at = gemm::tile_at<Shape>(blockIdx.x, across);
   Rows rows(x, at.row);
@@ -46,7 +49,11 @@ template <typename T>
 simt::Status conv2d_tensor_core_fprop(const Conv2dProblem& p, const T* x, const T* w, T* y,
                                       const mma::Epilogue<T>& epilogue, simt::Stream stream, mma::Precision precision,
                                       int configuration) {
-  require_tensor_core<T>(p, {p.C}, are_aligned(x, w));
+  require_tensor_core(p);
+  const bool whole = gemm::in_packs<T>(p.C), wide = whole && are_aligned(x, w);
+  if (epilogue.moments && whole && !wide) {
+    throw std::invalid_argument("conv2d: the tensor_core kernel needs arrays aligned to 16 bytes for moments");
+  }
   if (p.positions() == 0) return simt::kSuccess;
   constexpr int kStep = mma::kStrip<T>;
   const Axis v = vertical_axis(p), h = horizontal_axis(p);
@@ -59,12 +66,14 @@ simt::Status conv2d_tensor_core_fprop(const Conv2dProblem& p, const T* x, const 
   const gemm::DepthMatrix<T, true, kStep> filters{w, p.K, p.weights()};
   return mma::with_arithmetic<T>(precision, [&](auto arithmetic) {
     using A = decltype(arithmetic);
-    return mma::with_shape<A>(mma::tiling_of<A>().choose(p.positions(), p.K, configuration), [&](auto shape) {
-      using Shape = decltype(shape);
-      return simt::launch(tensor_fprop_kernel<A, Shape, T>, dim3(gemm::tiles<Shape>(p.positions(), p.K)),
-                          dim3(Shape::kThreads), Shape::kSharedBytes, stream, windows, filters, epilogue, y,
-                          are_aligned(y, epilogue.residual) && gemm::in_packs<T>(p.K), gemm::tiles_across<Shape>(p.K));
-    });
+    return mma::with_shape<A>(
+        mma::tiling_of<A>().choose(p.positions(), p.K, configuration), wide, [&](auto shape, auto is_wide) {
+          using Shape = decltype(shape);
+          return simt::launch(
+              tensor_fprop_kernel<A, Shape, decltype(is_wide)::value, T>, dim3(gemm::tiles<Shape>(p.positions(), p.K)),
+              dim3(Shape::kThreads), Shape::kSharedBytes, stream, windows, filters, epilogue, y,
+              are_aligned(y, epilogue.residual) && gemm::in_packs<T>(p.K), gemm::tiles_across<Shape>(p.K));
+        });
   });
 }
 
@@ -73,9 +82,11 @@ std::int64_t conv2d_tensor_core_moment_rows(const Conv2dProblem& p, mma::Precisi
   std::int64_t rows = 0;
   const simt::Status status = mma::with_arithmetic<T>(precision, [&](auto arithmetic) {
     using A = decltype(arithmetic);
-    const auto& tiling = mma::tiling_of<A>();
-    rows = tiling.configurations[static_cast<std::size_t>(tiling.choose(p.positions(), p.K, configuration))].rows;
-    return simt::kSuccess;
+    const int chosen = mma::tiling_of<A>().choose(p.positions(), p.K, configuration);
+    return mma::with_shape<A>(chosen, gemm::in_packs<T>(p.C), [&](auto shape, auto) {
+      rows = decltype(shape)::kRows;
+      return simt::kSuccess;
+    });
   });
   static_cast<void>(status);
   return rows;

@@ -10,8 +10,8 @@
 //          bytes.
 // Block    a tile of filters x weights over one part (mma/tile.h). Thread: in a copy 2 to 8 units of a window that it
 //          adds to.
-// Limits   what check() in problem.h asks for, and groups=1; C and K in whole units of 16 bytes. partial takes at most
-//          64 MiB.
+// Limits   what check() in problem.h asks for, and groups=1. C and K in whole units of 16 bytes, or mma/operands.h's
+//          narrow path. partial takes at most 64 MiB.
 // Bound    N32 C64 56x56 K64 3x3 pad 1 of 16 bits: 3.7 G products, 13 us at 1,200 a cycle and multiprocessor of an
 //          H100's mma.sync; 26 MB of x and dy take 9 us at 3.0 TB/s, and the parts, written and read again, 5 us.
 // Measured not run on hardware yet.
@@ -28,13 +28,13 @@ namespace gpucnn {
 namespace {
 
 // `partial` is null where there is one part.
-template <typename A, typename Shape, typename T>
+template <typename A, typename Shape, bool kWide, typename T>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     tensor_wgrad_kernel(const gemm::LineMatrix<T, true, mma::kStrip<T>> dy, const ImageLines<T, true, mma::kStrip<T>> x,
                         T* dw, float* partial, std::int64_t windows_of_part, bool wide_dw, unsigned across,
                         unsigned blocks_of_part) {
-  using Rows = mma::LineOperand<T, Shape::kThreads, Shape::kRows, gemm::LineMatrix<T, true, mma::kStrip<T>>>;
-  using Columns = mma::LineOperand<T, Shape::kThreads, Shape::kColumns, ImageLines<T, true, mma::kStrip<T>>>;
+  using Rows = mma::LineOperand<T, Shape::kThreads, Shape::kRows, kWide, gemm::LineMatrix<T, true, mma::kStrip<T>>>;
+  using Columns = mma::LineOperand<T, Shape::kThreads, Shape::kColumns, kWide, ImageLines<T, true, mma::kStrip<T>>>;
   SIMT_DYNAMIC_SHARED(uint4, ring);
   gemm::TileAt at = gemm::tile_at<Shape>(blockIdx.x % blocks_of_part, across);
   std::int64_t part = blockIdx.x / blocks_of_part;
@@ -66,24 +66,26 @@ std::int64_t conv2d_tensor_core_wgrad_splits(const Conv2dProblem& p, int configu
 template <typename T>
 simt::Status conv2d_tensor_core_wgrad(const Conv2dProblem& p, const T* x, const T* dy, T* dw, float* partial,
                                       simt::Stream stream, mma::Precision precision, int configuration) {
-  require_tensor_core<T>(p, {p.C, p.K}, are_aligned(x, dy));
+  require_tensor_core(p);
   constexpr int kStep = mma::kStrip<T>;
   const std::int64_t weights = p.weights();
   const auto cut = mma::kTiling.choose_cut(p.K, weights, p.positions(), configuration);
   const auto images = ImageLines<T, true, kStep>::of(geometry_of(p), x);
   const gemm::LineMatrix<T, true, kStep> gradients{dy, p.K, p.positions()};
   float* const parts = cut.parts > 1 ? partial : nullptr;
-  const bool wide_dw = parts ? are_aligned(parts) : are_aligned(dw);
+  const bool whole = gemm::in_packs<T>(p.C), wide = are_aligned(x, dy) && whole && gemm::in_packs<T>(p.K);
+  const bool wide_dw = whole && (parts ? are_aligned(parts) : are_aligned(dw));
   const simt::Status status = mma::with_arithmetic<T>(precision, [&](auto arithmetic) {
     using A = decltype(arithmetic);
     const int chosen = std::is_same_v<A, mma::Split> ? mma::kSplitTiling.choose(p.K * cut.parts, weights, configuration)
                                                      : cut.configuration;
-    return mma::with_shape<A>(chosen, [&](auto shape) {
+    return mma::with_shape<A>(chosen, wide, [&](auto shape, auto is_wide) {
       using Shape = decltype(shape);
       const unsigned blocks = gemm::tiles<Shape>(p.K, weights);
-      return simt::launch(tensor_wgrad_kernel<A, Shape, T>, dim3(blocks * static_cast<unsigned>(cut.parts)),
-                          dim3(Shape::kThreads), Shape::kSharedBytes, stream, gradients, images, dw, parts, cut.depth,
-                          wide_dw, gemm::tiles_across<Shape>(weights), blocks);
+      return simt::launch(tensor_wgrad_kernel<A, Shape, decltype(is_wide)::value, T>,
+                          dim3(blocks * static_cast<unsigned>(cut.parts)), dim3(Shape::kThreads), Shape::kSharedBytes,
+                          stream, gradients, images, dw, parts, cut.depth, wide_dw, gemm::tiles_across<Shape>(weights),
+                          blocks);
     });
   });
   if (status != simt::kSuccess || cut.parts == 1) return status;

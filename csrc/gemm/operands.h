@@ -32,6 +32,7 @@ namespace gpucnn::gemm {
 template <int kCount_, int kEach, int kStep>
 struct Steps {
   static constexpr int kCount = kCount_;
+  static constexpr bool kPacks = kEach == 1;  // of which each begins a pack
   static __host__ __device__ constexpr int of(int n) { return n / kEach * kStep + n % kEach; }
 };
 

@@ -31,6 +31,9 @@ using Large = Shape<128, 128, 64, 64, 2>;
 using Medium = Shape<128, 64, 64, 32, 3>;
 using Small = Shape<64, 64, 32, 32, 4>;
 
+// For operands that take more registers on their way.
+using Roomy = Shape<128, 64, 64, 32, 2>;
+
 inline constexpr Tiling<4> kTiling{
     {configuration_of<Tall>("256x64", 0.95), configuration_of<Large>("128x128", 1.0),
      configuration_of<Medium>("128x64", 0.85), configuration_of<Small>("64x64", 0.6)},

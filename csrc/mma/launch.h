@@ -29,21 +29,26 @@ constexpr const auto& tiling_of() {
   }
 }
 
-// Calls launch(Shape{}) for one of them.
+// What is not wide, and several groups at once, have one shape.
+template <typename Arithmetic>
+using OnlyShape = std::conditional_t<std::is_same_v<Arithmetic, Split>, SplitSmall, Roomy>;
+
+// Calls launch(Shape{}, std::bool_constant<wide>{}) for one of them.
 template <typename Arithmetic, typename Launch>
-[[nodiscard]] simt::Status with_shape(int configuration, Launch&& launch) {
+[[nodiscard]] simt::Status with_shape(int configuration, bool wide, Launch&& launch) {
+  if (!wide) return launch(OnlyShape<Arithmetic>{}, std::false_type{});
   if constexpr (std::is_same_v<Arithmetic, Split>) {
-    return configuration == 0 ? launch(SplitMedium{}) : launch(SplitSmall{});
+    return configuration == 0 ? launch(SplitMedium{}, std::true_type{}) : launch(SplitSmall{}, std::true_type{});
   } else {
     switch (configuration) {
       case 0:
-        return launch(Tall{});
+        return launch(Tall{}, std::true_type{});
       case 1:
-        return launch(Large{});
+        return launch(Large{}, std::true_type{});
       case 2:
-        return launch(Medium{});
+        return launch(Medium{}, std::true_type{});
       default:
-        return launch(Small{});
+        return launch(Small{}, std::true_type{});
     }
   }
 }
