@@ -124,6 +124,18 @@ def _stem_gradient_only(p: Conv2dProblem) -> str | None:
     return _small_windows(p) if p.groups == 1 and p.C <= 4 else "needs 1 to 4 channels and one group"
 
 
+def _odd_stem(p: Conv2dProblem) -> str | None:
+    """Why a stem of float32 is not split."""
+    if p.C % 4 == 0 or _stem_only(p):
+        return None
+    return f"finding pixels of C={p.C} one by one, to split them, takes longer than the stem kernel"
+
+
+def _stem_gradient(p: Conv2dProblem) -> str | None:
+    """Why the gradient of a few channels is not computed on tensor cores."""
+    return None if _stem_gradient_only(p) else f"tiles of 64 columns would stay mostly empty, of {p.C}"
+
+
 def _small_windows(p: Conv2dProblem) -> str | None:
     """Whether what is under one window, and a quad of weights for it, fit a block's shared memory."""
     (vertical, horizontal), taps = p.dilation, p.R * p.S
@@ -142,7 +154,7 @@ def _of_pixels(words: Callable[..., str]) -> compiled.Configuration:
 
 fprop = KernelTable("conv2d", "fprop")
 """(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
-tensor_core.add(fprop, _fprop, "C", lambda p: p.K)
+tensor_core.add(fprop, _fprop, lambda p: p.K, split_slower=_odd_stem)
 compiled.add(fprop, "pointwise", _fprop("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.fprop))
 compiled.add(fprop, "depthwise", _fprop("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(fprop, "grouped", _fprop("grouped"), _grouped_only, dtypes=compiled.FLOATS)
@@ -154,7 +166,7 @@ fprop.add("depthwise", "reference", depthwise.fprop, depthwise.depthwise_only)
 fprop.add("im2col", "reference", reference.fprop_im2col)
 
 dgrad = KernelTable("conv2d", "dgrad")
-tensor_core.add(dgrad, _dgrad, "CK", lambda p: p.C)
+tensor_core.add(dgrad, _dgrad, lambda p: p.C, slower=_stem_gradient)
 compiled.add(dgrad, "pointwise", _dgrad("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.dgrad))
 compiled.add(dgrad, "depthwise", _dgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "grouped", _dgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
@@ -167,7 +179,7 @@ dgrad.add("taps", "reference", reference.dgrad_taps, reference.few_channels_only
 dgrad.add("im2col", "reference", reference.dgrad_im2col)
 
 wgrad = KernelTable("conv2d", "wgrad")
-tensor_core.add(wgrad, _wgrad, "CK", lambda p: p.C * p.R * p.S)
+tensor_core.add(wgrad, _wgrad, lambda p: p.C * p.R * p.S, split_slower=_odd_stem)
 compiled.add(wgrad, "pointwise", _wgrad("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.wgrad))
 compiled.add(wgrad, "depthwise", _wgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "grouped", _wgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)

@@ -140,18 +140,18 @@ def _tensor_core_wgrad(kernel: str) -> tensor_core.Call:
 fprop = KernelTable("linear", "fprop")
 """(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
 compiled.add(fprop, "split", split_fprop, lambda p: why_no_split(p.M, p.O, p.I), dtypes=compiled.FLOATS)
-tensor_core.add_linear(fprop, _tensor_core_fprop, "C", lambda p: p.K)
+tensor_core.add_linear(fprop, _tensor_core_fprop, lambda p: p.K)
 compiled.add(fprop, "tiled", tiled_fprop, dtypes=compiled.FLOATS, configuration=_of_sizes(products.fprop))
 fprop.add("matmul", "reference", reference.fprop)
 
 dgrad = KernelTable("linear", "dgrad")
 compiled.add(dgrad, "split", split_dgrad, lambda p: why_no_split(p.M, p.I, p.O), dtypes=compiled.FLOATS)
-tensor_core.add_linear(dgrad, _tensor_core_dgrad, "CK", lambda p: p.C)
+tensor_core.add_linear(dgrad, _tensor_core_dgrad, lambda p: p.C)
 compiled.add(dgrad, "tiled", tiled_dgrad, dtypes=compiled.FLOATS, configuration=_of_sizes(products.dgrad))
 dgrad.add("matmul", "reference", reference.dgrad)
 
 wgrad = KernelTable("linear", "wgrad")
-tensor_core.add_linear(wgrad, _tensor_core_wgrad, "CK", lambda p: p.C)
+tensor_core.add_linear(wgrad, _tensor_core_wgrad, lambda p: p.C)
 compiled.add(wgrad, "tiled", tiled_wgrad, dtypes=compiled.FLOATS, configuration=_of_sizes(products.wgrad))
 wgrad.add("matmul", "reference", reference.wgrad)
 

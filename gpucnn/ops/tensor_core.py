@@ -12,50 +12,59 @@ from gpucnn import backend, extension
 from gpucnn.backend import Array
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import laid_out
-from gpucnn.ops.registry import KernelTable, Supports
+from gpucnn.ops.registry import KernelTable, Supports, always
 from gpucnn.problem import Conv2dProblem
 from gpucnn.reference.linear import LinearProblem
-
-UNIT = {"float32": 4, "float16": 8, "bfloat16": 8}
-"""Elements in 16 bytes, which the kernels copy at once."""
 
 _MOST_WINDOWS = 256
 _OFFSETS = 2.0**31
 _TILE, _FLOAT_TILE = 64, 32
 
 Call = Callable[..., Array]
+Columns = Callable[[Conv2dProblem], int]
 
 
-def add(table: KernelTable, call: Callable[[str], Call], sizes: str, columns: Callable[[Conv2dProblem], int]) -> None:
+def add(
+    table: KernelTable,
+    call: Callable[[str], Call],
+    columns: Columns,
+    slower: Supports = always,
+    split_slower: Supports = always,
+) -> None:
     """Adds to a table of conv2d the kernels of 16 bits, of float32 that may be rounded, and of float32 that may not.
 
     Args:
         call: what calls the bindings of a name.
-        sizes: those that lie along memory: "C" or "CK".
         columns: of the product of matrices.
+        slower: why they are better left to a kernel behind them, or None.
+        split_slower: as `slower`, of float32 that may not be rounded.
     """
-    for name, kernel, supports, dtypes in _kernels(sizes, columns):
+    for name, kernel, supports, dtypes in _kernels(columns, slower, split_slower):
         compiled.add(table, name, _on_aligned(call(kernel)), supports, dtypes)
 
 
-def add_linear(
-    table: KernelTable, call: Callable[[str], Call], sizes: str, columns: Callable[[Conv2dProblem], int]
-) -> None:
+def add_linear(table: KernelTable, call: Callable[[str], Call], columns: Columns) -> None:
     """As `add`, to a table of linear: a convolution of images of one pixel."""
 
     def of_pixels(supports: Supports) -> Supports:
         return lambda p: supports(as_convolution(p)) if p.I and p.O else "needs inputs and outputs"
 
-    for name, kernel, supports, dtypes in _kernels(sizes, columns):
+    for name, kernel, supports, dtypes in _kernels(columns, always, always):
         compiled.add(table, name, _on_aligned(call(kernel)), of_pixels(supports), dtypes)
 
 
-def _kernels(sizes: str, columns: Callable[[Conv2dProblem], int]) -> list[tuple[str, str, Supports, tuple[str, ...]]]:
+def _kernels(
+    columns: Columns, slower: Supports, split_slower: Supports
+) -> list[tuple[str, str, Supports, tuple[str, ...]]]:
     """(name, its bindings' name, what it asks for, dtypes)."""
+
+    def both(first: Supports, second: Supports) -> Supports:
+        return lambda p: first(p) or second(p)
+
     return [
-        ("tensor_core", "tensor_core", multiplies(sizes, "float16"), ("float16", "bfloat16")),
-        ("tf32", "tensor_core", rounds(sizes), ("float32",)),
-        ("split_bf16", "split_tensor_core", splits(sizes, columns), ("float32",)),
+        ("tensor_core", "tensor_core", both(multiplies, slower), ("float16", "bfloat16")),
+        ("tf32", "tensor_core", both(rounds, slower), ("float32",)),
+        ("split_bf16", "split_tensor_core", both(splits(columns), both(slower, split_slower)), ("float32",)),
     ]
 
 
@@ -72,40 +81,26 @@ def _on_aligned(call: Call) -> Call:
     return run
 
 
-def multiplies(sizes: str, dtype: str) -> Supports:
-    """What a kernel that multiplies `dtype` asks for, of which `sizes`, of C and K, lie along memory."""
-    unit = UNIT[dtype]
-
-    def why_not(p: Conv2dProblem) -> str | None:
-        if p.groups > 1:
-            return f"needs groups=1, got {p.groups}"
-        for name in sizes:
-            if getattr(p, name) % unit:
-                return f"needs {name} to be a multiple of {unit}, got {getattr(p, name)}"
-        return None if is_near(p) else "needs smaller images: 32 bits count what a block reads"
-
-    return why_not
+def multiplies(p: Conv2dProblem) -> str | None:
+    """What every kernel on tensor cores asks for."""
+    if p.groups > 1:
+        return f"needs groups=1, got {p.groups}"
+    return None if is_near(p) else "needs smaller images: 32 bits count what a block reads"
 
 
-def rounds(sizes: str) -> Supports:
+def rounds(p: Conv2dProblem) -> str | None:
     """As `multiplies`, of float32 that may be rounded to TF32."""
-    fits = multiplies(sizes, "float32")
-
-    def why_not(p: Conv2dProblem) -> str | None:
-        if p.precision != "high":
-            return f"needs precision='high', got {p.precision!r}"
-        return fits(p)
-
-    return why_not
+    if p.precision != "high":
+        return f"needs precision='high', got {p.precision!r}"
+    return multiplies(p)
 
 
-def splits(sizes: str, columns: Callable[[Conv2dProblem], int]) -> Supports:
+def splits(columns: Columns) -> Supports:
     """As `multiplies`, of float32 in six products of bfloat16, where those are faster than float32's own; `columns` of
     the product are what its tiles may be too wide for."""
-    fits = multiplies(sizes, "float32")
 
     def why_not(p: Conv2dProblem) -> str | None:
-        if reason := fits(p):
+        if reason := multiplies(p):
             return reason
         if not _pays():
             return "six products of bfloat16 take longer than one of float32 on this GPU"
