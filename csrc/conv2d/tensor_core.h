@@ -55,4 +55,16 @@ template <typename T>
 [[nodiscard]] std::int64_t conv2d_tensor_core_wgrad_splits(const Conv2dProblem& p,
                                                            int configuration = kAnyConfiguration);
 
+// y and dx of few windows, whose sums are cut into parts (tensor_core_cut.cu). partial: float32 (splits, size of the
+// output), at most 64 MiB. Epilogues take no moments.
+template <typename T>
+[[nodiscard]] simt::Status conv2d_tensor_core_cut_fprop(const Conv2dProblem& p, const T* x, const T* w, T* y,
+                                                        float* partial, const mma::Epilogue<T>& epilogue,
+                                                        simt::Stream stream, mma::Precision precision);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_tensor_core_cut_dgrad(const Conv2dProblem& p, const T* dy, const T* w, T* dx,
+                                                        float* partial, simt::Stream stream, mma::Precision precision);
+[[nodiscard]] std::int64_t conv2d_tensor_core_cut_fprop_splits(const Conv2dProblem& p);
+[[nodiscard]] std::int64_t conv2d_tensor_core_cut_dgrad_splits(const Conv2dProblem& p);
+
 }  // namespace gpucnn

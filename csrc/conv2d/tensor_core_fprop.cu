@@ -10,7 +10,7 @@
 // Bound    N32 C64 56x56 K64 3x3 pad 1 of 16 bits: 3.7 G products, 13 us at 1,200 a cycle and multiprocessor of an
 //          H100's mma.sync; 26 MB of x, y and w take 9 us at 3.0 TB/s.
 // Measured not run on hardware yet.
-#include "conv2d/gather.h"
+#include "conv2d/fprop_sources.h"
 #include "conv2d/tensor_core_limits.h"
 #include "mma/launch.h"
 #include "mma/moments.h"
@@ -55,15 +55,7 @@ simt::Status conv2d_tensor_core_fprop(const Conv2dProblem& p, const T* x, const 
     throw std::invalid_argument("conv2d: the tensor_core kernel needs arrays aligned to 16 bytes for moments");
   }
   if (p.positions() == 0) return simt::kSuccess;
-  constexpr int kStep = mma::kStrip<T>;
-  const Axis v = vertical_axis(p), h = horizontal_axis(p);
-  const ImageRows<T, true, kStep> windows{x,
-                                          {v.size, -v.padding, v.stride, v.dilation},
-                                          {h.size, -h.padding, h.stride, h.dilation},
-                                          images_of(p.P, p.Q, p.K),
-                                          p.positions(),
-                                          TapGrid<T, true, kStep>::of(v.kernel, h.kernel, static_cast<int>(p.C))};
-  const gemm::DepthMatrix<T, true, kStep> filters{w, p.K, p.weights()};
+  const auto sources = fprop_sources<true, mma::kStrip<T>>(p, x, w);
   return mma::with_arithmetic<T>(precision, [&](auto arithmetic) {
     using A = decltype(arithmetic);
     return mma::with_shape<A>(
@@ -71,7 +63,7 @@ simt::Status conv2d_tensor_core_fprop(const Conv2dProblem& p, const T* x, const 
           using Shape = decltype(shape);
           return simt::launch(
               tensor_fprop_kernel<A, Shape, decltype(is_wide)::value, T>, dim3(gemm::tiles<Shape>(p.positions(), p.K)),
-              dim3(Shape::kThreads), Shape::kSharedBytes, stream, windows, filters, epilogue, y,
+              dim3(Shape::kThreads), Shape::kSharedBytes, stream, sources.windows, sources.filters, epilogue, y,
               are_aligned(y, epilogue.residual) && gemm::in_packs<T>(p.K), gemm::tiles_across<Shape>(p.K));
         });
   });

@@ -36,7 +36,7 @@ __device__ __forceinline__ void exchange(unsigned (&word)[4]) {
 template <typename B, typename Out>
 struct Runs {
   static constexpr bool kExchanged = B::kRun == 2 && sizeof(Out) == 2;
-  static constexpr int kTogether = kExchanged ? 8 : B::kRun;
+  static constexpr int kTogether = kExchanged || B::kRun > kPack<Out> ? kPack<Out> : B::kRun;
 };
 
 // A column's sums become sums * factor + offset.
@@ -50,6 +50,15 @@ __device__ __forceinline__ Linear of_column(const Epilogue<T>& epilogue, std::in
   if (epilogue.scale == nullptr) return {1.0f, added};
   const float factor = epilogue.scale[column];
   return {factor, fmaf(added, factor, epilogue.shift[column])};
+}
+
+// What is stored of a sum; the residual counts where the epilogue has one.
+template <typename T>
+__device__ __forceinline__ float finished(const Epilogue<T>& epilogue, float sum, const Linear& linear,
+                                          float residual) {
+  float value = fmaf(sum, linear.factor, linear.offset);
+  if (epilogue.residual != nullptr) value += residual;
+  return epilogue.relu && value < 0.0f ? 0.0f : value;  // a NaN stays one
 }
 
 // An epilogue that changes nothing: of gradients, and of parts of a sum.
@@ -128,10 +137,8 @@ __device__ __forceinline__ void store_rows(Tile& tile, Out* out, std::int64_t fi
             if constexpr (kPlain) {
               access.elements[x] = simt::from_float<Out>(sum);
             } else {
-              float value = fmaf(sum, linear[x].factor, linear[x].offset);
-              if (epilogue.residual != nullptr) value += simt::to_float(residuals[i - i0][half].elements[x]);
-              if (epilogue.relu && value < 0.0f) value = 0.0f;  // a NaN stays one
-              access.elements[x] = simt::from_float<Out>(value);
+              const float residual = simt::to_float(residuals[i - i0][half].elements[x]);
+              access.elements[x] = simt::from_float<Out>(finished(epilogue, sum, linear[x], residual));
               if (epilogue.moments != nullptr) sum = simt::to_float(access.elements[x]);
             }
           }
