@@ -110,10 +110,15 @@ def results(
         splits = getattr(module, f"conv2d_{kernel}_{name}_splits")(p)
         return memory.wanted(f"{output}'s parts", (splits, *shapes[output])) if splits > 1 else None
 
+    def cut(name: str, output: str) -> tuple[Any, ...]:
+        """Of y or dx, where the kernel cuts their sums."""
+        splits = getattr(module, f"conv2d_{kernel}_{name}_splits", None)
+        return () if splits is None else (memory.wanted(f"{output}'s parts", (splits(p), *shapes[output])),)
+
     if "y" in passes:
-        run["fprop"](p, dtype, given["x"], given["w"], given["bias"], found["y"], relu, 0)
+        run["fprop"](p, dtype, given["x"], given["w"], given["bias"], found["y"], relu, *cut("fprop", "y"), 0)
     if "dx" in passes:
-        run["dgrad"](p, dtype, given["dy"], given["w"], found["dx"], 0)
+        run["dgrad"](p, dtype, given["dy"], given["w"], found["dx"], *cut("dgrad", "dx"), 0)
     if "dw" in passes:
         run["wgrad"](p, dtype, given["x"], given["dy"], found["dw"], parts("wgrad", "dw"), 0)
     if "db" in passes:

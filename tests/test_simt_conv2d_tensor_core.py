@@ -321,7 +321,7 @@ def chosen(shape: ConvCase, table: Any, dtype: str, precision: str = "highest") 
 
 
 def test_which_kernel_runs_what() -> None:
-    dense = ConvCase(1, 64, 8, 8, 64, 3, 3)
+    dense = ConvCase(8, 64, 32, 32, 64, 3, 3)
     for table in (ops.fprop, ops.dgrad, ops.wgrad):
         assert chosen(dense, table, "float16") == chosen(dense, table, "bfloat16") == "tensor_core"
         assert chosen(dense, table, "float32") == "split_bf16"
@@ -338,7 +338,7 @@ def test_which_kernel_runs_what() -> None:
 
 
 def test_float32_is_split_only_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    dense = ConvCase(1, 64, 8, 8, 64, 3, 3)
+    dense = ConvCase(8, 64, 32, 32, 64, 3, 3)
     monkeypatch.setattr(tensor_core, "_pays", lambda: False)
     assert chosen(dense, ops.fprop, "float32") == "implicit_gemm"
     assert chosen(dense, ops.fprop, "float32", "high") == "tf32"

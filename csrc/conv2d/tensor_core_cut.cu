@@ -18,14 +18,17 @@
 #include "mma/store.h"
 
 #include <algorithm>
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
 #include <type_traits>
 
 namespace gpucnn {
 namespace {
 
 constexpr int kSumThreads = 128, kTogether = 4;
-constexpr std::int64_t kFewestDepth = 128;                         // of a part, which writes a sum for each of its own
-constexpr std::int64_t kBlocks = 2 * Tiling<1>::kMultiprocessors;  // wanted for one image
+constexpr std::int64_t kFewestDepth = 128;  // of a part, which writes a sum for each of its own
+constexpr std::int64_t kBlocks = 2 * 132;   // wanted for one image: 2 for each of an H100's multiprocessors
 
 template <typename A>
 using ShapeOf = std::conditional_t<std::is_same_v<A, mma::Split>, mma::SplitSmall, mma::Small>;
@@ -60,8 +63,9 @@ __global__ void __launch_bounds__(ShapeOf<A>::kThreads, ShapeOf<A>::kBlocks)
                             const gemm::DepthMatrix<T, true, mma::kStrip<T>> w, float* partial, std::int64_t part_depth,
                             bool wide, unsigned across, unsigned blocks_of_part) {
   using Shape = ShapeOf<A>;
-  using Rows = mma::DepthOperand<T, Shape::kThreads, Shape::kRows, ImageRows<T, true, mma::kStrip<T>>>;
-  using Columns = mma::DepthOperand<T, Shape::kThreads, Shape::kColumns, gemm::DepthMatrix<T, true, mma::kStrip<T>>>;
+  using Rows = mma::DepthOperand<T, Shape::kThreads, Shape::kRows, true, ImageRows<T, true, mma::kStrip<T>>>;
+  using Columns =
+      mma::DepthOperand<T, Shape::kThreads, Shape::kColumns, true, gemm::DepthMatrix<T, true, mma::kStrip<T>>>;
   SIMT_DYNAMIC_SHARED(uint4, ring);
   const gemm::TileAt at = gemm::tile_at<Shape>(blockIdx.x % blocks_of_part, across);
   const std::int64_t part = blockIdx.x / blocks_of_part, begin = part * part_depth;
@@ -80,8 +84,8 @@ __global__ void __launch_bounds__(ShapeOf<A>::kThreads, ShapeOf<A>::kBlocks)
                             bool wide, unsigned blocks_of_part) {
   constexpr int kStep = mma::kStrip<T>;
   using Shape = ShapeOf<A>;
-  using Rows = mma::DepthOperand<T, Shape::kThreads, Shape::kRows, ImageRows<T, true, kStep>>;
-  using Columns = mma::LineOperand<T, Shape::kThreads, Shape::kColumns, FilterLines<T, true, kStep>>;
+  using Rows = mma::DepthOperand<T, Shape::kThreads, Shape::kRows, true, ImageRows<T, true, kStep>>;
+  using Columns = mma::LineOperand<T, Shape::kThreads, Shape::kColumns, true, FilterLines<T, true, kStep>>;
   SIMT_DYNAMIC_SHARED(uint4, ring);
   const DgradTile at = dgrad_tile<Shape>(p, blockIdx.x % blocks_of_part);
   const std::int64_t part = blockIdx.x / blocks_of_part, begin = part * part_depth;
@@ -130,8 +134,20 @@ simt::Status finish(const float* partial, std::int64_t parts, std::int64_t count
   return launch(std::integral_constant<int, 1>{}, tensor_cut_sum_kernel<T, 1>);
 }
 
+// There is no path by single elements: `sizes` lie along memory.
+template <typename T>
+void require_whole(const Conv2dProblem& p, std::initializer_list<std::int64_t> sizes, bool aligned) {
+  require_tensor_core(p);
+  for (const std::int64_t size : sizes) {
+    if (gemm::in_packs<T>(size)) continue;
+    throw std::invalid_argument("conv2d: the tensor_core_cut kernel needs channels that are multiples of " +
+                                std::to_string(kPack<T>) + ", got " + std::to_string(size));
+  }
+  if (!aligned) throw std::invalid_argument("conv2d: the tensor_core_cut kernel needs arrays aligned to 16 bytes");
+}
+
 void require_workspace(std::int64_t parts, std::int64_t count) {
-  if (parts * count <= Tiling<1>::kWorkspace / 4) return;
+  if (parts * count <= decltype(mma::kTiling)::kWorkspace / 4) return;
   throw std::invalid_argument("conv2d: the tensor_core_cut kernel needs fewer images: its parts take more than 64 MiB");
 }
 
@@ -148,7 +164,7 @@ template <typename T>
 simt::Status conv2d_tensor_core_cut_fprop(const Conv2dProblem& p, const T* x, const T* w, T* y, float* partial,
                                           const mma::Epilogue<T>& epilogue, simt::Stream stream,
                                           mma::Precision precision) {
-  require_tensor_core<T>(p, {p.C}, are_aligned(x, w));
+  require_whole<T>(p, {p.C}, are_aligned(x, w));
   const std::int64_t windows = p.positions();
   if (windows == 0) return simt::kSuccess;
   const Cut cut = cut_of_fprop(p);
@@ -170,7 +186,7 @@ simt::Status conv2d_tensor_core_cut_fprop(const Conv2dProblem& p, const T* x, co
 template <typename T>
 simt::Status conv2d_tensor_core_cut_dgrad(const Conv2dProblem& p, const T* dy, const T* w, T* dx, float* partial,
                                           simt::Stream stream, mma::Precision precision) {
-  require_tensor_core<T>(p, {p.C, p.K}, are_aligned(dy, w));
+  require_whole<T>(p, {p.C, p.K}, are_aligned(dy, w));
   if (p.N == 0) return simt::kSuccess;
   const DgradPlan plan = DgradPlan::of(p);
   const Cut cut = cut_of_dgrad(p);

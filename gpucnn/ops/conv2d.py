@@ -9,7 +9,7 @@ import numpy as np
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, empty, from_nhwc
-from gpucnn.ops import compiled, products, tensor_core
+from gpucnn.ops import compiled, products, tensor_core, tensor_core_cut
 from gpucnn.ops.linear import column_sums
 from gpucnn.ops.memory import contiguous, to_nhwc
 from gpucnn.ops.rectifier import relu_grad
@@ -53,6 +53,32 @@ def _wgrad(kernel: str) -> Callable[..., Array]:
         partial = _parts(getattr(module, f"{name}_splits")(p), dw)
         getattr(module, name)(p, x.dtype.name, x, dy, dw, partial, stream)
         return dw
+
+    return call
+
+
+def _fprop_cut(kernel: str) -> Callable[..., Array]:
+    name = f"conv2d_{kernel}_fprop"
+
+    def call(
+        module: Any, p: Conv2dProblem, stream: int, x: Array, w: Array, bias: Array | None, relu: bool = False
+    ) -> Array:
+        y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
+        partial = empty((getattr(module, f"{name}_splits")(p), *y.shape), np.dtype(np.float32), x)
+        getattr(module, name)(p, x.dtype.name, x, w, bias, y, relu, partial, stream)
+        return y
+
+    return call
+
+
+def _dgrad_cut(kernel: str) -> Callable[..., Array]:
+    name = f"conv2d_{kernel}_dgrad"
+
+    def call(module: Any, p: Conv2dProblem, stream: int, dy: Array, w: Array) -> Array:
+        dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
+        partial = empty((getattr(module, f"{name}_splits")(p), *dx.shape), np.dtype(np.float32), dy)
+        getattr(module, name)(p, dy.dtype.name, dy, w, dx, partial, stream)
+        return dx
 
     return call
 
@@ -154,6 +180,7 @@ def _of_pixels(words: Callable[..., str]) -> compiled.Configuration:
 
 fprop = KernelTable("conv2d", "fprop")
 """(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
+tensor_core_cut.add(fprop, _fprop_cut, "C", lambda p: p.K, tensor_core_cut.fprop_sums)
 tensor_core.add(fprop, _fprop, lambda p: p.K, split_slower=_odd_stem)
 compiled.add(fprop, "pointwise", _fprop("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.fprop))
 compiled.add(fprop, "depthwise", _fprop("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
@@ -166,6 +193,7 @@ fprop.add("depthwise", "reference", depthwise.fprop, depthwise.depthwise_only)
 fprop.add("im2col", "reference", reference.fprop_im2col)
 
 dgrad = KernelTable("conv2d", "dgrad")
+tensor_core_cut.add(dgrad, _dgrad_cut, "CK", lambda p: p.C, tensor_core_cut.dgrad_sums)
 tensor_core.add(dgrad, _dgrad, lambda p: p.C, slower=_stem_gradient)
 compiled.add(dgrad, "pointwise", _dgrad("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.dgrad))
 compiled.add(dgrad, "depthwise", _dgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)

@@ -39,8 +39,8 @@ def add(
         slower: why they are better left to a kernel behind them, or None.
         split_slower: as `slower`, of float32 that may not be rounded.
     """
-    for name, kernel, supports, dtypes in _kernels(columns, slower, split_slower):
-        compiled.add(table, name, _on_aligned(call(kernel)), supports, dtypes)
+    for name, kernel, supports, dtypes in kernels(columns, slower, split_slower):
+        compiled.add(table, name, on_aligned(call(kernel)), supports, dtypes)
 
 
 def add_linear(table: KernelTable, call: Callable[[str], Call], columns: Columns) -> None:
@@ -49,12 +49,12 @@ def add_linear(table: KernelTable, call: Callable[[str], Call], columns: Columns
     def of_pixels(supports: Supports) -> Supports:
         return lambda p: supports(as_convolution(p)) if p.I and p.O else "needs inputs and outputs"
 
-    for name, kernel, supports, dtypes in _kernels(columns, always, always):
-        compiled.add(table, name, _on_aligned(call(kernel)), of_pixels(supports), dtypes)
+    for name, kernel, supports, dtypes in kernels(columns):
+        compiled.add(table, name, on_aligned(call(kernel)), of_pixels(supports), dtypes)
 
 
-def _kernels(
-    columns: Columns, slower: Supports, split_slower: Supports
+def kernels(
+    columns: Columns, slower: Supports = always, split_slower: Supports = always
 ) -> list[tuple[str, str, Supports, tuple[str, ...]]]:
     """(name, its bindings' name, what it asks for, dtypes)."""
 
@@ -74,7 +74,7 @@ def as_convolution(p: LinearProblem) -> Conv2dProblem:
     return Conv2dProblem(p.M, 1, 1, p.I, 1, 1, 1, 1, (1, 1), (0, 0), (1, 1), p.O, 1, p.precision)
 
 
-def _on_aligned(call: Call) -> Call:
+def on_aligned(call: Call) -> Call:
     def run(module: Any, problem: Any, stream: int, a: Array, b: Array, *rest: Any) -> Array:
         return call(module, problem, stream, _aligned(a), _aligned(b), *rest)
 
