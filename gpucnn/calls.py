@@ -31,7 +31,7 @@ _OF_BYTES = {"normalize_images"}
 """Functions whose input is uint8 and that are told the dtype of what they return."""
 _TENSORS = {"self", "target", "other", *_NO_FLOATS}
 """Names of arguments for which a tuple of sizes stands for a tensor, whatever their annotation says."""
-_NO_GRADIENTS = {"running_mean", "running_var"}
+_NO_GRADIENTS = {"running_mean", "running_var", "scale", "shift"}
 
 
 Fill = Callable[[tuple[int, ...], "np.dtype[Any]"], Tensor]

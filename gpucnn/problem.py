@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpucnn.arguments import whole
@@ -54,6 +54,18 @@ class Conv2dProblem(_Windows):
     K: int
     groups: int
     precision: str = "highest"
+    epilogue: tuple[str, ...] = ()
+    """What else than bias and ReLU becomes of the sums before they are stored: names of EPILOGUES, in their order."""
+
+    @property
+    def plain(self) -> Conv2dProblem:
+        """The same without an epilogue."""
+        return replace(self, epilogue=()) if self.epilogue else self
+
+
+EPILOGUES = ("scale", "residual", "moments")
+"""relu((sum + bias) * scale + shift + residual) with a scale and a shift for each channel and a residual of y's shape;
+and of what is stored, the moments that a batch norm begins with."""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,11 @@ def _pool_and_back(m: Maker) -> Any:
     return F.max_unpool2d(y, indices, 2, output_size=(6, 7))
 
 
+def _conv_and_norm(m: Any) -> Any:
+    y, moments = F.conv2d(m(2, 3, 7, 6), m(4, 3, 3, 3), return_moments=True)
+    return F.batch_norm_relu(y, m.buffer(0, 4), m.buffer(1, 4), m(4), m(4), training=True, moments=moments)
+
+
 def _trained(m: Maker, kind: Callable[..., optim.Optimizer]) -> Any:
     leaf = m(3, 4)
     m.leaves.clear()
@@ -95,6 +100,11 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "conv2d_relu": lambda m: F.conv2d_relu(m(2, 3, 7, 6), m(4, 3, 3, 3), m(4), padding=1),
     "conv2d_relu 1x1": lambda m: F.conv2d_relu(m(2, 8, 5, 5), m(4, 8, 1, 1)),
     "conv2d_relu depthwise": lambda m: F.conv2d_relu(m(2, 4, 6, 6), m(8, 1, 3, 3), m(8), 2, 1, groups=4),
+    "conv2d residual": lambda m: F.conv2d(m(2, 3, 7, 6), m(4, 3, 3, 3), m(4), padding=1, residual=m(2, 4, 7, 6)),
+    "conv2d_relu scaled": lambda m: F.conv2d_relu(
+        m(2, 8, 5, 5), m(4, 8, 1, 1), m(4), scale=m.buffer(2, 4), shift=m.buffer(0.5, 4), residual=m(2, 4, 5, 5)
+    ),
+    "conv2d moments": _conv_and_norm,
     "conv1d": lambda m: F.conv1d(m(2, 3, 9), m(4, 3, 3), m(4), 2, 1),
     "conv_transpose2d": lambda m: F.conv_transpose2d(m(2, 4, 4, 5), m(4, 3, 3, 3), m(3), 2, 1, 1),
     "conv_transpose2d grouped": lambda m: F.conv_transpose2d(m(2, 4, 4, 5), m(4, 2, 2, 2), None, 2, groups=2),

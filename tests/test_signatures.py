@@ -19,7 +19,7 @@ NOT_OURS = {"device", "size_average", "reduce", "_stacklevel", "out", "generator
 # Of layers alone, whose tensors take on another dtype by `.to(dtype)`.
 MADE_IN_FLOAT32 = {"dtype"}
 # Ours alone, by name only.
-OURS = {"kernel", "precision"}
+OURS = {"kernel", "precision", "scale", "shift", "residual", "moments", "return_moments"}
 # What else differs.
 DIFFERENT: dict[str, set[str]] = {
     # By name only: in PyTorch's order _stacklevel is before it.

@@ -54,6 +54,10 @@ NormProblem problem_of(const py::object& problem) {
   return p;
 }
 
+std::int64_t ceil_of(std::int64_t number, std::int64_t divisor) {
+  return number / divisor + (number % divisor != 0);
+}
+
 constexpr const char* kImages = "(B,M,C) of the problem";
 constexpr const char* kChannels = "(C,) of the problem";
 constexpr const char* kSets = "(B,C) of the problem";
@@ -61,8 +65,11 @@ constexpr const char* kSets = "(B,C) of the problem";
 void fprop_binding(const py::object& problem, const std::string& dtype, const py::object& x, const py::object& weight,
                    const py::object& bias, const py::object& running_mean, const py::object& running_var,
                    const py::object& residual, const py::object& y, const py::object& mean, const py::object& inverse,
-                   const py::object& partial, const py::object& coefficients, std::uintptr_t stream) {
+                   const py::object& partial, const py::object& coefficients, std::uintptr_t stream,
+                   std::int64_t rows_taken) {
   const NormProblem p = problem_of(problem);
+  if (rows_taken < 0) refuse("rows_taken must be at least 0");
+  if (rows_taken > 0 && (!p.own || p.B != 1 || p.groups != p.C)) refuse("moments that are taken are a batch norm's");
   with_float_type(kOp, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const Shape images{p.B, p.M, p.C}, channels{p.C}, sets{p.B, p.C};
@@ -75,7 +82,8 @@ void fprop_binding(const py::object& problem, const std::string& dtype, const py
     const auto out = shaped_view<T>(y, kOp, "y", images, kImages);
     const auto means = shaped_view<double>(mean, kOp, "mean", sets, kSets),
                inverses = shaped_view<double>(inverse, kOp, "inverse", sets, kSets);
-    const std::int64_t splits = norm_splits(p, sizeof(T));
+    const std::int64_t splits = rows_taken ? ceil_of(p.M, rows_taken) : norm_splits(p, sizeof(T));
+    const std::int64_t rows_of_split = rows_taken || !splits ? rows_taken : ceil_of(p.M, splits);
     const auto parts = optional_shaped_view<float>(partial, kOp, "partial", {p.B, 2 * splits + 1, p.C},
                                                    "(B,2*splits+1,C) of the problem");
     const auto linear = shaped_view<float>(coefficients, kOp, "coefficients", {3, p.B, p.C}, "(3,B,C) of the problem");
@@ -94,9 +102,10 @@ void fprop_binding(const py::object& problem, const std::string& dtype, const py
     const auto queue = stream_of(stream);
     run(kOp, describe(in, factors, offsets, kept_mean, kept_var, added, out, means, inverses, parts, linear), [&] {
       simt::Status status = simt::kSuccess;
-      if (p.own) status = norm_moments<T>(p, in.data, parts->data, queue);
+      if (p.own && !rows_taken) status = norm_moments<T>(p, in.data, parts->data, queue);
       if (status == simt::kSuccess) {
-        status = norm_statistics(p, splits, pointer(parts), of, means.data, inverses.data, linear.data, queue);
+        status = norm_statistics(p, splits, rows_of_split, pointer(parts), of, means.data, inverses.data, linear.data,
+                                 queue);
       }
       if (status != simt::kSuccess) return status;
       return norm_scale_shift<T>(p, in.data, pointer(added), linear.data, out.data, queue);
@@ -177,9 +186,12 @@ void register_norm(py::module_& m) {
       partial("partial"), coefficients("coefficients"), stream("stream");
   m.def("norm_fprop", &fprop_binding, problem, dtype, x, weight, py::arg("bias"), py::arg("running_mean"),
         py::arg("running_var"), py::arg("residual"), y, mean, inverse, partial, coefficients, stream,
+        py::arg("rows_taken") = 0,
         (std::string("Writes y, mean and 1 / deviation, and moves the running statistics.\n\n"
                      "weight, bias, running statistics and residual may be None; partial (B,2*splits+1,C) and "
-                     "coefficients (3,B,C) are to work in, partial None where momentum is.") +
+                     "coefficients (3,B,C) are to work in, partial None where momentum is. With rows_taken, of a batch "
+                     "norm, partial holds the partial statistics of splits of so many positions, the last of those "
+                     "that are left, and x is read for y alone.") +
          kCommon)
             .c_str());
   m.def("norm_bprop", &bprop_binding, problem, dtype, py::arg("dy"), x, y, weight, mean, inverse, py::arg("dx"),

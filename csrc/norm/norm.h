@@ -44,11 +44,12 @@ struct NormParameters {
   float* running_var;
 };
 
-// 2. Mean and 1 / deviation (B,C) each from the partial statistics of `splits`, and with own statistics the running
-// ones moved, in place; or from the running ones. partial (B, 2 * splits + 1, C) is written over; coefficients (3,B,C).
-[[nodiscard]] simt::Status norm_statistics(const NormProblem& p, std::int64_t splits, float* partial,
-                                           const NormParameters& of, double* mean, double* inverse, float* coefficients,
-                                           simt::Stream stream);
+// 2. Mean and 1 / deviation (B,C) each from the partial statistics of `splits` of `rows_of_split` positions, the last
+// of those that are left, and with own statistics the running ones moved, in place; or from the running ones. partial
+// (B, 2 * splits + 1, C) is written over unless it is batch norm's; coefficients (3,B,C).
+[[nodiscard]] simt::Status norm_statistics(const NormProblem& p, std::int64_t splits, std::int64_t rows_of_split,
+                                           float* partial, const NormParameters& of, double* mean, double* inverse,
+                                           float* coefficients, simt::Stream stream);
 
 // 3. y = (x - coefficients[0]) * coefficients[1] + coefficients[2] + residual, cut as the problem says; residual
 // (B,M,C) or null.

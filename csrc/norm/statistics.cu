@@ -14,11 +14,11 @@
 // average_kernel  moves running statistics towards the average set's, where there are several: a thread a channel.
 // stored_kernel   coefficients from running statistics: a thread a channel.
 //
-// Layout   partial (B, 2 * splits + 1, C), which merge_kernel leaves squares of the whole set in at [b][1];
-//          mean, inverse (B,C), coefficients (3,B,C).
-// Limits   B * C below 2^36; splits in [1, 528].
-// Bound    latency: batch norm over C256 reads 0.5 MB that the cache holds, some 3 us.
-// Measured not run on hardware yet.
+// Layout   partial (B, 2 * splits + 1, C), which merge_kernel leaves squares of the whole set in at [b][1] where
+//          another kernel follows; mean, inverse (B,C), coefficients (3,B,C).
+// Limits   B * C below 2^36; splits of moments.cu in [1, 528], of a convolution that takes them as many as it has
+// tiles. Bound    latency: batch norm over C256 reads 0.5 MB that the cache holds, some 3 us. Measured not run on
+// hardware yet.
 #include "common/index.h"
 #include "common/reduce.h"
 #include "norm/merge.h"
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(32 * kMostWarps)
   }
   if (at.warp == 0 && at.is_mine) {
     const double middle = static_cast<double>(mine[2 * splits * p.C]) + static_cast<double>(mean);
-    mine[p.C] = square;
+    if (p.groups != p.C || p.B > 1) mine[p.C] = square;  // for the kernels below
     if (p.groups == p.C) {
       to.write(at.in(p.C), at.channel, middle, square / static_cast<float>(p.M), p.eps, of);
     } else {
@@ -156,12 +156,13 @@ dim3 blocks_for(std::int64_t threads) {
 
 }  // namespace
 
-simt::Status norm_statistics(const NormProblem& p, std::int64_t splits, float* partial, const NormParameters& of,
-                             double* mean, double* inverse, float* coefficients, simt::Stream stream) {
+simt::Status norm_statistics(const NormProblem& p, std::int64_t splits, std::int64_t rows_of_split, float* partial,
+                             const NormParameters& of, double* mean, double* inverse, float* coefficients,
+                             simt::Stream stream) {
   if (p.empty()) return simt::kSuccess;
   const Results to{mean, inverse, coefficients, p.B * p.C};
   if (!p.own) return simt::launch(stored_kernel, blocks_for(p.C), dim3(kThreads), 0, stream, p, of, to);
-  const std::int64_t rows_of_split = blocks_of(splits, p.M), lines = 2 * splits + 1;
+  const std::int64_t lines = 2 * splits + 1;
   simt::Status status =
       simt::launch(merge_kernel, strand_blocks(p), dim3(static_cast<unsigned>(32 * warps_for(splits))), 0, stream, p,
                    splits, rows_of_split, partial, of, to);

@@ -188,11 +188,13 @@ def _candidates(
 ) -> tuple[Candidate, ...]:
     found: list[Candidate] = []
     chosen: str | None = None
+    plain = getattr(problem, "plain", problem) if kernel is None else problem
     for spec in specs:
         try:
-            why_not = spec.why_not(problem, like)
+            why_not = spec.why_not(plain, like)
+            beside = None if why_not or plain is problem else spec.why_not(problem, like)
         except RuntimeError as error:  # it asks the compiled module, which is not there
-            why_not = f"nobody can tell here: {error}"
+            why_not, beside = f"nobody can tell here: {error}", None
         if why_not is not None:
             found.append(Candidate(spec.name, False, False, f"can't: {why_not}"))
         elif kernel is not None:
@@ -202,6 +204,7 @@ def _candidates(
         elif chosen is None:
             chosen = spec.name
             why = "runs: the first that can" if len(specs) > 1 else "runs"
+            why += f"; another pass does the rest, for it {beside}" if beside else ""
             found.append(Candidate(spec.name, True, True, why, _configuration(spec, problem, like)))
         else:
             found.append(Candidate(spec.name, False, True, f"can, but {chosen} is preferred"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gpucnn.backend import FLOAT_KINDS
 from gpucnn.tensor import Tensor
 
@@ -62,3 +64,20 @@ def axis_last(input: Tensor, axis: int) -> Tensor:
     if axis == input.ndim - 1:
         return input
     return input.permute(*[i for i in range(input.ndim) if i != axis], axis)
+
+
+def channels_fit(op: str, input: Tensor, shape: tuple[int, ...], meaning: str, **parameters: Tensor | None) -> None:
+    """The parameters have `shape`, are where input is, and are all of its dtype or, beside 16 bits, of float32."""
+    first = None
+    for name, parameter in parameters.items():
+        if parameter is None:
+            continue
+        if a_tensor(parameter, name, op).shape != shape:
+            raise ValueError(f"{op}: {name} must have shape {shape}, {meaning}, got {parameter.shape}")
+        if parameter.device != input.device:
+            raise ValueError(f"{op}: input is on {input.device}, but {name} on {parameter.device}")
+        if parameter.dtype != input.dtype and not (input.dtype.itemsize == 2 and parameter.dtype == np.float32):
+            raise TypeError(f"{op}: input has dtype {input.dtype}, but {name} has {parameter.dtype}")
+        first = first or (name, parameter.dtype)
+        if parameter.dtype != first[1]:
+            raise TypeError(f"{op}: {first[0]} has dtype {first[1]}, but {name} has {parameter.dtype}")

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from gpucnn.arguments import whole
-from gpucnn.functional.checks import a_tensor, floats_together
+from gpucnn.functional.checks import channels_fit, floats_together
 from gpucnn.graph import wrote
 from gpucnn.operators.casts import brought_together
 from gpucnn.ops import norm as ops
 from gpucnn.reference.local_response_norm import LocalResponseProblem
-from gpucnn.reference.norm_problem import NormProblem
+from gpucnn.reference.norm_problem import Moments, NormProblem
 from gpucnn.tensor import Tensor, record
 
 
@@ -28,6 +28,8 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    moments: Moments | None = None,
 ) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias, mean and variance being those of each channel of (N,C,...).
 
@@ -41,15 +43,18 @@ def batch_norm(
         weight, bias: (C,) or None for 1 and 0. For an input of float16 they and the statistics may be float32.
         training: normalise by the batch's statistics.
         momentum: share of the batch's statistics in the new running ones.
+        moments: in training those of this very input, which came with it from `F.conv2d(..., return_moments=True)`: it
+            is then not read for its statistics. None where there are none, and the statistics are taken here.
 
     Raises:
-        ValueError: shapes that do not fit, one value a channel in training, no statistics otherwise.
+        ValueError: shapes that do not fit, one value a channel in training, no statistics otherwise, moments that are
+            of an array of another shape or not asked for.
         TypeError: not tensors, dtypes that do not go together.
     """
     problem, running = _batch_problem(
         "batch_norm", input, running_mean, running_var, weight, bias, training, momentum, eps
     )
-    return _normalized(input, weight, bias, problem, running)
+    return _normalized(input, weight, bias, problem, running, None, _of_input("batch_norm", input, problem, moments))
 
 
 def batch_norm_relu(
@@ -64,6 +69,7 @@ def batch_norm_relu(
     *,
     residual: Tensor | None = None,
     max_val: float = math.inf,
+    moments: Moments | None = None,
 ) -> Tensor:
     """relu(batch_norm(input, ...) + residual), in the passes over memory that the batch norm alone takes.
 
@@ -87,7 +93,25 @@ def batch_norm_relu(
     limit = _number(op, "max_val", max_val)
     if not limit > 0:
         raise ValueError(f"{op}: max_val must be positive, got {max_val}")
-    return _normalized(input, weight, bias, replace(problem, limit=limit), running, residual)
+    taken = _of_input(op, input, problem, moments)
+    return _normalized(input, weight, bias, replace(problem, limit=limit), running, residual, taken)
+
+
+def _of_input(op: str, input: Tensor, problem: NormProblem, moments: Moments | None) -> Moments | None:
+    """The moments, if they can be those of input."""
+    if moments is None:
+        return None
+    if not isinstance(moments, Moments):
+        raise TypeError(f"{op}: moments are what F.conv2d(..., return_moments=True) returns, got {moments!r}")
+    if not problem.own_statistics:
+        raise ValueError(f"{op}: moments are of use in training alone, and training is False")
+    channels = moments.partial.shape[-1]
+    if channels != problem.C or moments.splits != -(-problem.M // moments.rows):
+        raise ValueError(
+            f"{op}: moments are not those of input {input.shape}: they are of {channels} channels and of "
+            f"{(moments.splits - 1) * moments.rows + 1} to {moments.splits * moments.rows} positions"
+        )
+    return moments
 
 
 def _batch_problem(
@@ -106,7 +130,7 @@ def _batch_problem(
     eps = _number(op, "eps", eps)
     running = _running(op, input, channels, running_mean, running_var)
     statistics = {"running_mean": running_mean, "running_var": running_var}
-    _fit(op, input, (channels,), "one number a channel", weight=weight, bias=bias, **statistics)
+    channels_fit(op, input, (channels,), "one number a channel", weight=weight, bias=bias, **statistics)
     if training:
         if input.shape[0] * positions == 1:
             raise ValueError(f"{op}: expected more than 1 value per channel when training, got input {input.shape}")
@@ -141,7 +165,7 @@ def instance_norm(
     channels, positions = _channels("instance_norm", input)
     eps = _number("instance_norm", "eps", eps)
     running = _running("instance_norm", input, channels, running_mean, running_var)
-    _fit("instance_norm", input, (channels,), "one number a channel", weight=weight, bias=bias)
+    channels_fit("instance_norm", input, (channels,), "one number a channel", weight=weight, bias=bias)
     if not use_input_stats:
         if running is None:
             raise ValueError("instance_norm: running_mean and running_var are needed where use_input_stats is False")
@@ -174,7 +198,7 @@ def group_norm(
     groups = whole(num_groups, "group_norm: num_groups")
     if groups < 1 or channels % groups:
         raise ValueError(f"group_norm: num_groups={groups} must divide the {channels} channels of input {input.shape}")
-    _fit("group_norm", input, (channels,), "one number a channel", weight=weight, bias=bias)
+    channels_fit("group_norm", input, (channels,), "one number a channel", weight=weight, bias=bias)
     if input.shape[0] * positions * channels == groups:
         raise ValueError(f"group_norm: expected more than 1 value per group, got input {input.shape} in {groups}")
     return _normalized(input, weight, bias, NormProblem(input.shape[0], positions, channels, groups, eps), None)
@@ -207,7 +231,7 @@ def layer_norm(
         raise ValueError("layer_norm: normalized_shape must name one axis or more, got ()")
     if input.shape[-len(shape) :] != shape:
         raise ValueError(f"layer_norm: input {input.shape} must end in normalized_shape {shape}")
-    _fit("layer_norm", input, shape, "normalized_shape", weight=weight, bias=bias)
+    channels_fit("layer_norm", input, shape, "normalized_shape", weight=weight, bias=bias)
     return record(  # type: ignore[no-any-return]
         ops.LayerNorm, (input, weight, bias), {"axes": len(shape), "eps": _number("layer_norm", "eps", eps)}
     )
@@ -243,23 +267,6 @@ def _channels(op: str, input: Tensor) -> tuple[int, int]:
     return input.shape[1], math.prod(input.shape[2:])
 
 
-def _fit(op: str, input: Tensor, shape: tuple[int, ...], meaning: str, **parameters: Tensor | None) -> None:
-    """The parameters have `shape`, are where input is, and are all of its dtype or, beside 16 bits, of float32."""
-    first = None
-    for name, parameter in parameters.items():
-        if parameter is None:
-            continue
-        if a_tensor(parameter, name, op).shape != shape:
-            raise ValueError(f"{op}: {name} must have shape {shape}, {meaning}, got {parameter.shape}")
-        if parameter.device != input.device:
-            raise ValueError(f"{op}: input is on {input.device}, but {name} on {parameter.device}")
-        if parameter.dtype != input.dtype and not (input.dtype.itemsize == 2 and parameter.dtype == np.float32):
-            raise TypeError(f"{op}: input has dtype {input.dtype}, but {name} has {parameter.dtype}")
-        first = first or (name, parameter.dtype)
-        if parameter.dtype != first[1]:
-            raise TypeError(f"{op}: {first[0]} has dtype {first[1]}, but {name} has {parameter.dtype}")
-
-
 def _running(
     op: str, input: Tensor, channels: int, mean: Tensor | None, var: Tensor | None
 ) -> tuple[Tensor, Tensor] | None:
@@ -292,10 +299,13 @@ def _normalized(
     problem: NormProblem,
     running: tuple[Tensor, Tensor] | None,
     residual: Tensor | None = None,
+    moments: Moments | None = None,
 ) -> Tensor:
     """Records the op."""
     arrays = None if running is None else (running[0].data, running[1].data)
-    options = {"problem": problem, "running": arrays}
+    options: dict[str, Any] = {"problem": problem, "running": arrays}
+    if moments is not None:
+        options["moments"] = moments
     y: Tensor
     if problem.limit is None:
         y = record(ops.Norm, (input, weight, bias), options)

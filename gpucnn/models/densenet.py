@@ -22,6 +22,8 @@ _PUBLISHED_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 class DenseLayer(nn.Module):
     """Adds `growth_rate` maps, made of all there are, to them: (N,C,H,W) -> (N, C + growth_rate, H, W)."""
 
+    conv_norms = (("conv1", "norm2"),)
+
     def __init__(self, in_channels: int, growth_rate: int, bn_size: int, drop_rate: float) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(in_channels)
@@ -33,8 +35,8 @@ class DenseLayer(nn.Module):
         self.drop_rate = drop_rate
 
     def forward(self, x: Tensor) -> Tensor:
-        new = self.conv1(nn.norm_relu(self.norm1, self.relu1, x))
-        new = self.conv2(nn.norm_relu(self.norm2, self.relu2, new))
+        new = nn.norm_relu(self.norm1, self.relu1, x)
+        new = self.conv2(nn.conv_norm_relu(self.conv1, self.norm2, self.relu2, new))
         if self.drop_rate:
             new = F.dropout(new, self.drop_rate, self.training)
         return cat([x, new], 1)

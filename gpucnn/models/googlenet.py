@@ -29,6 +29,8 @@ class GoogLeNetOutputs(NamedTuple):
 class BasicConv2d(nn.Module):
     """Convolution, batch norm, ReLU; `options` are Conv2d's."""
 
+    conv_norms = (("conv", "bn"),)
+
     def __init__(self, in_channels: int, out_channels: int, **options: Any) -> None:
         super().__init__()
         self.out_channels = out_channels
@@ -36,7 +38,7 @@ class BasicConv2d(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = nn.norm_relu(self.bn, F.relu, self.conv(x))
+        x = nn.conv_norm_relu(self.conv, self.bn, F.relu, x)
         return x
 
 

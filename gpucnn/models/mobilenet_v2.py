@@ -40,8 +40,11 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(x)
-        return x + y if self.shortcut else y
+        *layers, conv, norm = self.conv
+        y = x
+        for layer in layers:
+            y = layer(y)
+        return nn.conv_norm_relu(conv, norm, None, y, x if self.shortcut else None)
 
 
 class MobileNetV2(nn.Module):

@@ -31,6 +31,7 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: (N, in_channels, H, W) -> (N, planes, H / stride, W / stride)."""
 
     expansion = 1
+    conv_norms = (("conv1", "bn1"), ("conv2", "bn2"))
 
     def __init__(
         self,
@@ -56,8 +57,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = nn.norm_relu(self.bn1, self.relu, self.conv1(x))
-        x = nn.norm_relu(self.bn2, self.relu, self.conv2(x), shortcut)
+        x = nn.conv_norm_relu(self.conv1, self.bn1, self.relu, x)
+        x = nn.conv_norm_relu(self.conv2, self.bn2, self.relu, x, shortcut)
         return x
 
 
@@ -65,6 +66,7 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 (in `groups`) and 1x1 convolutions and a shortcut: in_channels maps -> 4 * planes."""
 
     expansion = 4
+    conv_norms = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
     def __init__(
         self,
@@ -88,9 +90,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = nn.norm_relu(self.bn1, self.relu, self.conv1(x))
-        x = nn.norm_relu(self.bn2, self.relu, self.conv2(x))
-        x = nn.norm_relu(self.bn3, self.relu, self.conv3(x), shortcut)
+        x = nn.conv_norm_relu(self.conv1, self.bn1, self.relu, x)
+        x = nn.conv_norm_relu(self.conv2, self.bn2, self.relu, x)
+        x = nn.conv_norm_relu(self.conv3, self.bn3, self.relu, x, shortcut)
         return x
 
 
@@ -113,6 +115,8 @@ class ResNet(nn.Module):
     Raises:
         ValueError: groups, another width_per_group or dilation with basic blocks; a width that is not positive.
     """
+
+    conv_norms = (("conv1", "bn1"),)
 
     def __init__(
         self,
@@ -155,7 +159,7 @@ class ResNet(nn.Module):
                     init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(nn.norm_relu(self.bn1, self.relu, self.conv1(x)))
+        x = self.maxpool(nn.conv_norm_relu(self.conv1, self.bn1, self.relu, x))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = self.fc(F.flatten(self.avgpool(x), 1))
         return x

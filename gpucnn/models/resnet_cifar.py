@@ -21,6 +21,8 @@ class CifarBlock(nn.Module):
     on both sides of those that there are.
     """
 
+    conv_norms = (("conv1", "bn1"), ("conv2", "bn2"))
+
     def __init__(self, in_channels: int, channels: int, stride: int, shortcut: bool) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, kernel_size=3, stride=stride, padding=1, bias=False)
@@ -32,8 +34,8 @@ class CifarBlock(nn.Module):
         self.new_maps = (before, channels - in_channels - before)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = nn.norm_relu(self.bn1, F.relu, self.conv1(x))
-        return nn.norm_relu(self.bn2, F.relu, self.conv2(y), self._carried(x) if self.shortcut else None)
+        y = nn.conv_norm_relu(self.conv1, self.bn1, F.relu, x)
+        return nn.conv_norm_relu(self.conv2, self.bn2, F.relu, y, self._carried(x) if self.shortcut else None)
 
     def _carried(self, x: Tensor) -> Tensor:
         if self.stride != 1:
@@ -55,6 +57,8 @@ class CifarResNet(nn.Module):
     Raises:
         ValueError: no block at all in a stage.
     """
+
+    conv_norms = (("conv1", "bn1"),)
 
     def __init__(
         self, blocks: int, num_classes: int = 10, shortcuts: bool = True, *, in_channels: int = 3, width: float = 1.0
@@ -78,7 +82,7 @@ class CifarResNet(nn.Module):
                 init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = nn.norm_relu(self.bn1, F.relu, self.conv1(x))
+        x = nn.conv_norm_relu(self.conv1, self.bn1, F.relu, x)
         x = self.layer3(self.layer2(self.layer1(x)))
         x = self.fc(F.flatten(F.adaptive_avg_pool2d(x, 1), 1))
         return x

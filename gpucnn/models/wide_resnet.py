@@ -21,6 +21,8 @@ class WideBlock(nn.Module):
     (N, in_channels, H, W) -> (N, channels, H / stride, W / stride).
     """
 
+    conv_norms = (("conv1", "bn2"),)
+
     def __init__(self, in_channels: int, channels: int, stride: int, dropout: float) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
@@ -35,7 +37,7 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         active = nn.norm_relu(self.bn1, F.relu, x)
         carried = x if self.shortcut is None else self.shortcut(active)
-        y = self.dropout(nn.norm_relu(self.bn2, F.relu, self.conv1(active)))
+        y = self.dropout(nn.conv_norm_relu(self.conv1, self.bn2, F.relu, active))
         y = self.conv2(y)
         return y + carried  # type: ignore[no-any-return]
 

@@ -22,7 +22,7 @@ from gpucnn.nn.activation import (
     Tanhshrink,
 )
 from gpucnn.nn.container import ModuleDict, ModuleList, Sequential
-from gpucnn.nn.conv import Conv1d, Conv2d, ConvTranspose2d, DepthwiseSeparableConv2d
+from gpucnn.nn.conv import Conv1d, Conv2d, ConvTranspose2d, DepthwiseSeparableConv2d, FusedConv2d
 from gpucnn.nn.dropout import Dropout, Dropout2d
 from gpucnn.nn.linear import Linear
 from gpucnn.nn.loss import (
@@ -46,7 +46,7 @@ from gpucnn.nn.norm import (
     LayerNorm,
     LocalResponseNorm,
 )
-from gpucnn.nn.norm_relu import norm_relu
+from gpucnn.nn.norm_relu import conv_norm_relu, norm_relu
 from gpucnn.nn.padding import CircularPad2d, ConstantPad2d, ReflectionPad2d, ReplicationPad2d, ZeroPad2d
 from gpucnn.nn.parameter import Parameter
 from gpucnn.nn.pooling import (
@@ -108,6 +108,7 @@ __all__ = [
     "Dropout2d",
     "Flatten",
     "Fold",
+    "FusedConv2d",
     "GlobalAvgPool2d",
     "GroupNorm",
     "Hardshrink",
@@ -163,6 +164,7 @@ __all__ = [
     "UpsamplingBilinear2d",
     "UpsamplingNearest2d",
     "ZeroPad2d",
+    "conv_norm_relu",
     "init",
     "norm_relu",
 ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
-from itertools import count
+from itertools import count, pairwise
 from typing import Any, TypeVar, cast, overload
 
 from gpucnn.arguments import whole
-from gpucnn.nn.module import Module
-from gpucnn.nn.norm_relu import are_fused, norm_relu
+from gpucnn.nn.module import Module, changed
+from gpucnn.nn.norm_relu import run_first
 
 R = TypeVar("R", bound="_Row")
 
@@ -88,7 +88,7 @@ class _Row(Module):
 class Sequential(_Row):
     """Each module's output is the next one's input: Sequential(a, b) or Sequential({"name": a, ...}).
 
-    A batch norm and the ReLU behind it run as one op, see `norm_relu`.
+    A batch norm and the ReLU behind it run as one op, and a Conv2d before them takes part: see `conv_norm_relu`.
     """
 
     def __init__(self, *modules: Any) -> None:
@@ -102,14 +102,15 @@ class Sequential(_Row):
         modules = list(self)
         position = 0
         while position < len(modules):
-            several = modules[position : position + 2]
-            if len(several) == 2 and are_fused(*several):
-                input = norm_relu(several[0], several[1], input)
-                position += 2
-            else:
-                input = several[0](input)
-                position += 1
+            input, count = run_first(modules[position : position + 3], input)
+            position += count
         return input
+
+    def pairs(self) -> Iterable[tuple[str, str]]:
+        """Neighbours, unless a subclass has a forward of its own."""
+        names = list(self._modules)
+        is_ours = type(self).forward is Sequential.forward and not changed(self)
+        return pairwise(names) if is_ours else self.conv_norms
 
     def _part(self, named: dict[str, Module]) -> Sequential:
         return Sequential(named)

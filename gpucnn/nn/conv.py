@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
 
 from gpucnn import creation
 from gpucnn import functional as F
+from gpucnn.backend import Array, from_nhwc, to_nhwc
 from gpucnn.nn import init
-from gpucnn.nn.module import Module
+from gpucnn.nn.module import Module, changed
+from gpucnn.nn.norm import BatchNorm2d
 from gpucnn.nn.parameter import Parameter
+from gpucnn.nn.shape import Identity
 from gpucnn.problem import IntPair, conv_padding, each_axis, pair
 from gpucnn.tensor import Tensor
+
+R = TypeVar("R")
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -144,8 +151,64 @@ class Conv2d(_Convolution):
         super().__init__(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias, padding_mode)
 
     def forward(self, input: Tensor) -> Tensor:
+        return self.convolve(input, F.conv2d)
+
+    def convolve(self, input: Tensor, function: Callable[..., R], **options: Any) -> R:
+        """`function`, F.conv2d or F.conv2d_relu, with this layer's state and arguments."""
         input, padding = self._padded(input)
-        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return function(*(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups), **options)
+
+    def joined(self, following: Module) -> tuple[Module, Module] | None:
+        """With a BatchNorm2d as they come: (FusedConv2d, Identity)."""
+        if type(self) is not Conv2d or type(following) is not BatchNorm2d or changed(self) or changed(following):
+            return None
+        coefficients = following.scale_shift()
+        if coefficients is None or following.num_features != self.out_channels:
+            return None
+        return FusedConv2d(self, *coefficients), Identity()
+
+
+class FusedConv2d(Conv2d):
+    """A Conv2d and the batch norm behind it in evaluation, as `Module.fuse` puts them in the place of the Conv2d.
+
+    (conv(x) + bias) * scale + shift, with the batch norm's scale = weight / sqrt(running_var + eps) and
+    shift = bias - running_mean * scale. Of float32 and float64 the scale is multiplied into `weight` and what is added
+    lies in `bias`, so that any kernel for convolutions does it all (Jacob et al., "Quantization and training of neural
+    networks for efficient integer-arithmetic-only inference", 2018, section 3.2). Products of 16 bits would be rounded
+    once more than they need be: there `weight` is the Conv2d's, and `scale` and `shift` are float32 (out_channels,),
+    see F.conv2d.
+    """
+
+    evaluates_only = True
+    scale: Tensor | None
+    shift: Tensor | None
+
+    def __init__(self, conv: Conv2d, scale: Array, shift: Array) -> None:
+        """`scale`, `shift`: (out_channels,), float64."""
+        Module.__init__(self)
+        for name, value in vars(conv).items():
+            if name not in vars(self):
+                setattr(self, name, value)
+        weight, bias = conv.weight, conv.bias
+        shift = shift if bias is None else shift + bias.data.astype(np.float64) * scale
+        self.register_buffer("scale", None)
+        self.register_buffer("shift", None)
+        self.register_parameter("bias", None)
+        if weight.dtype.itemsize == 2:
+            self.weight = Parameter(weight.data, requires_grad=False)
+            self.scale, self.shift = (Tensor(array.astype(np.float32)) for array in (scale, shift))
+        else:
+            in_memory = to_nhwc(weight.data).astype(np.float64) * scale[:, None, None, None]
+            self.weight = Parameter(from_nhwc(in_memory.astype(weight.dtype)), requires_grad=False)
+            self.bias = Parameter(shift.astype(weight.dtype), requires_grad=False)
+        self.training = False
+
+    def convolve(self, input: Tensor, function: Callable[..., R], **options: Any) -> R:
+        """`function`, F.conv2d or F.conv2d_relu, with this layer's state and arguments."""
+        return super().convolve(input, function, scale=self.scale, shift=self.shift, **options)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", scale and shift" if self.scale is not None else "")
 
 
 class ConvTranspose2d(_Convolution):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -27,6 +27,10 @@ class Module:
     frozen: bool = False
     optional_state: tuple[str, ...] = ()
     """Names of own parameters and buffers that a state need not have; one that it lacks stays as it is."""
+    evaluates_only: bool = False
+    """Whether there is no training mode."""
+    conv_norms: tuple[tuple[str, str], ...] = ()
+    """Names of own modules that forward runs in a row by `nn.conv_norm_relu`: what `fuse` may make one."""
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
@@ -170,11 +174,26 @@ class Module:
     # -- mode, place, gradients
 
     def train(self: M, mode: bool = True) -> M:
-        """Sets `training` here and, through their own train(), in the modules below; what is frozen stays in eval."""
+        """Sets `training` here and, through their own train(), in the modules below; what is frozen stays in eval.
+
+        Raises:
+            RuntimeError: a module that `fuse` has made is to be trained, whose batch norm is no more.
+        """
+        if mode:
+            self._can_train()
         self.training = mode and not self.frozen
         for child in self.children():
             child.train(mode)
         return self
+
+    def _can_train(self, also_frozen: bool = False) -> None:
+        for name, module in self.named_modules():
+            if module.evaluates_only and (also_frozen or not module.frozen):
+                raise RuntimeError(
+                    f"{type(self).__name__}: {name or 'it'} is a convolution that fuse() folded a batch norm into, and "
+                    "has no training mode; make the network anew and load the state it had before, fuse a "
+                    "copy.deepcopy of what is trained, or freeze() it, and train() leaves it in evaluation"
+                )
 
     def eval(self: M) -> M:
         """train(False)."""
@@ -192,13 +211,52 @@ class Module:
         Parameters no longer collect gradients, and until `unfreeze()` the modules compute as in evaluation, also
         after train(): dropout lets everything pass and batch norm neither uses nor moves with the batch's statistics.
         """
+        if not frozen:
+            self._can_train(also_frozen=True)
         for module in self.modules():
             module.frozen = frozen
         return self.requires_grad_(not frozen).train(not frozen)
 
     def unfreeze(self: M) -> M:
-        """Undoes `freeze()` here and below, and leaves all in training mode."""
+        """Undoes `freeze()` here and below, and leaves all in training mode; raises what train() does."""
         return self.freeze(False)
+
+    def fuse(self: M) -> M:
+        """Makes one convolution of each Conv2d and the BatchNorm2d behind it, for inference: in place.
+
+        They are found where they follow each other in a Sequential and where a class names them in `conv_norms`, as
+        the networks of `gpucnn.models` do. A `FusedConv2d` takes the Conv2d's place, which does what batch norm, sum
+        with a shortcut and ReLU behind it do, and an Identity the batch norm's; the rest is left alone, such as a
+        batch norm without running statistics or behind another layer, and what has a forward of its own. What comes
+        out is the same but for rounding. Parameters of the new modules collect no gradients; train() raises.
+
+        The state is another one then: of each pair the Conv2d's names alone, `weight` and `bias` of float32, `weight`,
+        `scale` and `shift` of 16 bits. It fits networks that are fused too; so load published weights before, and fuse
+        a `copy.deepcopy` of what is to be trained further.
+
+        Raises:
+            ValueError: a module is in training mode: `eval()` first.
+        """
+        for name, module in self.named_modules():
+            if module.training:
+                raise ValueError(
+                    f"{type(self).__name__}.fuse(): {name or 'it'} is in training mode, in which batch norm uses the "
+                    "batch's own statistics; call eval() first"
+                )
+        for module in list(self.modules()):
+            for names in module.pairs():
+                first, second = (module._modules.get(name) for name in names)
+                if first is not None and second is not None and (both := first.joined(second)) is not None:
+                    module._modules.update(zip(names, both, strict=True))
+        return self
+
+    def pairs(self) -> Iterable[tuple[str, str]]:
+        """Names of the modules directly below of which the second runs on nothing but what the first returns."""
+        return self.conv_norms
+
+    def joined(self, following: Module) -> tuple[Module, Module] | None:
+        """What takes the places of this module and of the one that runs behind it, if one can do what both do."""
+        return None
 
     def zero_grad(self) -> None:
         """Forgets the gradients of all parameters."""
@@ -291,6 +349,11 @@ class Module:
         if not lines:
             return f"{type(self).__name__}({extra})"
         return "\n".join([f"{type(self).__name__}({extra}", *lines, ")"])
+
+
+def changed(module: Any) -> bool:
+    """Whether somebody has given this one module a forward of its own."""
+    return "forward" in getattr(module, "__dict__", ())
 
 
 _KINDS: dict[str, type[Any]] = {"_parameters": Parameter, "_buffers": Tensor, "_modules": Module}

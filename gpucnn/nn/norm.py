@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from gpucnn import creation
 from gpucnn import functional as F
+from gpucnn.backend import Array
 from gpucnn.functional.checks import a_tensor
 from gpucnn.nn import init
 from gpucnn.nn.module import Module
@@ -101,6 +104,22 @@ class _BatchNorm(_ChannelNorm):
         if batches is not None:
             batches.data += 1  # where it lies; no op, since it counts and nothing follows from it
         return y
+
+    @property
+    def by_own_statistics(self) -> bool:
+        """Whether it normalises by the batch's statistics, as it is now."""
+        return self.training or (self.running_mean is None and self.running_var is None)
+
+    def scale_shift(self) -> tuple[Array, Array] | None:
+        """(scale, shift), float64 (C,), of what evaluation computes, x * scale + shift; None without statistics."""
+        if self.running_mean is None or self.running_var is None:
+            return None
+        mean, var = (kept.data.astype(np.float64) for kept in (self.running_mean, self.running_var))
+        scale = 1.0 / (var + self.eps) ** 0.5
+        if self.weight is not None:
+            scale = scale * self.weight.data.astype(np.float64)
+        shift = -mean * scale
+        return scale, shift if self.bias is None else shift + self.bias.data.astype(np.float64)
 
 
 class BatchNorm1d(_BatchNorm):

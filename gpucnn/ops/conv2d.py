@@ -9,14 +9,16 @@ import numpy as np
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, empty, from_nhwc
-from gpucnn.ops import compiled, products, tensor_core, tensor_core_cut
+from gpucnn.ops import compiled, epilogue, products, tensor_core, tensor_core_cut
 from gpucnn.ops.linear import column_sums
 from gpucnn.ops.memory import contiguous, to_nhwc
 from gpucnn.ops.rectifier import relu_grad
-from gpucnn.ops.registry import KernelTable
+from gpucnn.ops.registry import KernelTable, Supports, always
 from gpucnn.problem import Conv2dProblem
 from gpucnn.reference import conv2d as reference
 from gpucnn.reference import depthwise
+from gpucnn.reference.epilogue import with_epilogue
+from gpucnn.reference.norm_problem import Moments
 
 # ------------------------------------------------------------------------------- kernels, by their bindings' names
 
@@ -25,11 +27,29 @@ def _fprop(kernel: str) -> Callable[..., Array]:
     name = f"conv2d_{kernel}_fprop"
 
     def call(
-        module: Any, p: Conv2dProblem, stream: int, x: Array, w: Array, bias: Array | None, relu: bool = False
-    ) -> Array:
+        module: Any,
+        p: Conv2dProblem,
+        stream: int,
+        x: Array,
+        w: Array,
+        bias: Array | None,
+        relu: bool = False,
+        scale: Array | None = None,
+        shift: Array | None = None,
+        residual: Array | None = None,
+    ) -> Array | tuple[Array, Moments]:
         y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
-        getattr(module, name)(p, x.dtype.name, x, w, bias, y, relu, stream)
-        return y
+        if not p.epilogue:
+            getattr(module, name)(p, x.dtype.name, x, w, bias, y, relu, stream)
+            return y
+        moments = None
+        if "moments" in p.epilogue:
+            rows = getattr(module, f"conv2d_{kernel}_moment_rows")(p, x.dtype.name)
+            splits = -(-p.N * p.P * p.Q // rows)
+            moments = Moments(empty((2 * splits + 1, p.K), np.dtype(np.float32), x), rows)
+        partial = None if moments is None else moments.partial
+        getattr(module, name)(p, x.dtype.name, x, w, bias, y, relu, stream, scale, shift, residual, partial)
+        return y if moments is None else (y, moments)
 
     return call
 
@@ -179,18 +199,26 @@ def _of_pixels(words: Callable[..., str]) -> compiled.Configuration:
 # ------------------------------------------------------------------------------------------------------------- tables
 
 fprop = KernelTable("conv2d", "fprop")
-"""(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
+"""(problem, x, w, bias or None, relu=False, scale=None, shift=None, residual=None) -> y, max(y, 0) with `relu`; or
+(y, Moments): what `problem.epilogue` says."""
+
+
+def _add_fprop(name: str, supports: Supports = always, configuration: compiled.Configuration | None = None) -> None:
+    alone = epilogue.bias_and_relu_alone(supports)
+    compiled.add(fprop, name, _fprop(name), alone, compiled.FLOATS, configuration)
+
+
 tensor_core_cut.add(fprop, _fprop_cut, "C", lambda p: p.K, tensor_core_cut.fprop_sums)
-tensor_core.add(fprop, _fprop, lambda p: p.K, split_slower=_odd_stem)
-compiled.add(fprop, "pointwise", _fprop("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.fprop))
-compiled.add(fprop, "depthwise", _fprop("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
-compiled.add(fprop, "grouped", _fprop("grouped"), _grouped_only, dtypes=compiled.FLOATS)
-compiled.add(fprop, "stem", _fprop("stem"), _stem_only, dtypes=compiled.FLOATS)
-compiled.add(fprop, "implicit_gemm", _fprop("implicit_gemm"), _dense_only, compiled.FLOATS, products.conv2d_fprop)
-compiled.add(fprop, "direct", _fprop("direct"), dtypes=compiled.FLOATS)
-fprop.add("pointwise", "reference", reference.fprop_pointwise, reference.pointwise_only)
-fprop.add("depthwise", "reference", depthwise.fprop, depthwise.depthwise_only)
-fprop.add("im2col", "reference", reference.fprop_im2col)
+tensor_core.add(fprop, _fprop, lambda p: p.K, slower=epilogue.bias_and_relu_alone(), split_slower=_odd_stem)
+_add_fprop("pointwise", _pointwise_only, _of_pixels(products.fprop))
+_add_fprop("depthwise", _depthwise_only)
+_add_fprop("grouped", _grouped_only)
+_add_fprop("stem", _stem_only)
+_add_fprop("implicit_gemm", _dense_only, products.conv2d_fprop)
+_add_fprop("direct")
+fprop.add("pointwise", "reference", with_epilogue(reference.fprop_pointwise), reference.pointwise_only)
+fprop.add("depthwise", "reference", with_epilogue(depthwise.fprop), depthwise.depthwise_only)
+fprop.add("im2col", "reference", with_epilogue(reference.fprop_im2col))
 
 dgrad = KernelTable("conv2d", "dgrad")
 tensor_core_cut.add(dgrad, _dgrad_cut, "CK", lambda p: p.C, tensor_core_cut.dgrad_sums)
@@ -225,13 +253,16 @@ bgrad.add("rows", "reference", reference.bgrad)
 
 
 class Conv2d(Function):
-    """x (N,C,H,W), w (K,C/groups,R,S), bias (K,) or None -> y (N,K,P,Q)."""
+    """x (N,C,H,W), w (K,C/groups,R,S), bias (K,) or None -> y (N,K,P,Q); a fourth input is added to y.
+
+    Parameters:
+        scale, shift: (K,), constants that y is multiplied by and that are added, before that; or None.
+        moments: a list that gets the Moments of y, if the kernel takes them; or None.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Array, w: Array, bias: Array | None, *, problem: Conv2dProblem, kernel: str | None = None
-    ) -> Array:
-        y, *saved = _forward(ctx, x, w, bias, False, problem, kernel)
+    def forward(ctx: Any, *inputs: Array | None, **parameters: Any) -> Array:
+        y, *saved = _forward(ctx, False, *inputs, **parameters)
         ctx.save_for_backward(*saved)
         return y
 
@@ -245,10 +276,8 @@ class Conv2dReLU(Function):
     """As Conv2d, of max(y, 0)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Array, w: Array, bias: Array | None, *, problem: Conv2dProblem, kernel: str | None = None
-    ) -> Array:
-        y, *saved = _forward(ctx, x, w, bias, True, problem, kernel)
+    def forward(ctx: Any, *inputs: Array | None, **parameters: Any) -> Array:
+        y, *saved = _forward(ctx, True, *inputs, **parameters)
         ctx.save_for_backward(*saved, y)
         return y
 
@@ -260,20 +289,40 @@ class Conv2dReLU(Function):
 
 
 def _forward(
-    ctx: Any, x: Array, w: Array, bias: Array | None, relu: bool, problem: Conv2dProblem, kernel: str | None
+    ctx: Any,
+    relu: bool,
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    residual: Array | None = None,
+    *,
+    problem: Conv2dProblem,
+    kernel: str | None = None,
+    scale: Array | None = None,
+    shift: Array | None = None,
+    moments: list[Moments] | None = None,
 ) -> tuple[Array, Array | None, Array | None]:
     """y, and the x and w that backward needs, in memory order."""
     x, w, bias = to_nhwc(x), to_nhwc(w), None if bias is None else contiguous(bias)
-    ctx.problem = problem
-    y = from_nhwc(fprop(problem, x, w, bias, relu, kernel=kernel, like=x))
-    return y, x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None
+    ctx.problem, ctx.scale = problem, scale
+    added = None if residual is None else to_nhwc(residual)
+    wanted = epilogue.Epilogue(scale, shift, added, moments is not None)
+    y, taken = epilogue.run(fprop, problem, x, w, bias, relu, wanted, kernel)
+    if moments is not None and taken is not None:
+        moments.append(taken)
+    return from_nhwc(y), x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None
 
 
 def _gradients(ctx: Any, dy: Array, x: Array, w: Array) -> tuple[Array | None, ...]:
-    """Of x, w and bias, where they are needed; dy and what forward saved are in memory order."""
+    """Of x, w, bias and what was added to y, where they are needed; dy and what forward saved are in memory order."""
     p: Conv2dProblem = ctx.problem
+    wanted = ctx.needs_input_grad
+    added = (from_nhwc(dy) if wanted[3] else None,) if len(wanted) > 3 else ()
+    if ctx.scale is not None and True in wanted[:3]:
+        dy = epilogue.passed(dy, False, ctx.scale, None, None)
     return (
-        from_nhwc(dgrad(p, dy, w, like=dy)) if ctx.needs_input_grad[0] else None,
-        from_nhwc(wgrad(p, x, dy, like=dy)) if ctx.needs_input_grad[1] else None,
-        bgrad(p, dy, like=dy) if ctx.needs_input_grad[2] else None,
+        from_nhwc(dgrad(p, dy, w, like=dy)) if wanted[0] else None,
+        from_nhwc(wgrad(p, x, dy, like=dy)) if wanted[1] else None,
+        bgrad(p, dy, like=dy) if wanted[2] else None,
+        *added,
     )

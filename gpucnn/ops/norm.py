@@ -15,7 +15,7 @@ from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import layer_norm, local_response_norm
 from gpucnn.reference import norm as reference
 from gpucnn.reference.local_response_norm import LocalResponseProblem
-from gpucnn.reference.norm_problem import NormProblem, Wanted
+from gpucnn.reference.norm_problem import Moments, NormProblem, Wanted
 
 
 def _columns_fprop(
@@ -27,19 +27,20 @@ def _columns_fprop(
     bias: Array | None,
     running: tuple[Array, Array] | None,
     residual: Array | None,
+    given: Moments | None = None,
 ) -> tuple[Array, Array, Array]:
     if not x.size:
         return reference.fprop(p, x, weight, bias, running, residual)
     y = empty(x.shape, x.dtype, x)
     mean, inverse = empty((2, p.B, p.C), np.float64, x)
-    partial = None
-    if p.own_statistics:  # less than a fiftieth of x
+    partial, rows = (None, 0) if given is None else (given.partial.reshape(1, -1, p.C), given.rows)
+    if p.own_statistics and given is None:  # less than a fiftieth of x
         partial = empty((p.B, 2 * module.norm_splits(p, x.dtype.name) + 1, p.C), np.float32, x)
     linear = empty((3, p.B, p.C), np.float32, x)
     kept = (None, None) if running is None else tuple(_single(array) for array in running)
     module.norm_fprop(
         *(p, x.dtype.name, x, _single(weight), _single(bias), *kept),
-        *(residual, y, mean, inverse, partial, linear, stream),
+        *(residual, y, mean, inverse, partial, linear, stream, rows),
     )
     if running is not None and p.own_statistics:
         for array, moved in zip(running, kept, strict=True):
@@ -86,6 +87,7 @@ def _single(array: Array | None) -> Array | None:
 
 
 fprop = KernelTable("norm", "fprop")
+"""(problem, x, weight, bias, running, residual, Moments of a batch norm's x or None) -> (y, mean, 1 / deviation)."""
 compiled.add(fprop, "columns", _columns_fprop, dtypes=compiled.FLOATS)
 fprop.add("blocks", "reference", reference.fprop)
 
@@ -174,6 +176,7 @@ class Norm(Function):
     Parameters:
         problem: which elements share a mean and a variance, and whether these are x's own or `running`.
         running: mean and variance (C,), moved in place in the former case; or None.
+        moments: of a batch norm's x, taken already; or None. Kernels write over them.
     """
 
     @staticmethod
@@ -185,8 +188,9 @@ class Norm(Function):
         *,
         problem: NormProblem,
         running: tuple[Array, Array] | None = None,
+        moments: Moments | None = None,
     ) -> Array:
-        return _forward(ctx, x, weight, bias, None, problem, running)
+        return _forward(ctx, x, weight, bias, None, problem, running, moments)
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
@@ -206,8 +210,9 @@ class NormReLU(Function):
         *,
         problem: NormProblem,
         running: tuple[Array, Array] | None = None,
+        moments: Moments | None = None,
     ) -> Array:
-        return _forward(ctx, x, weight, bias, residual, problem, running)
+        return _forward(ctx, x, weight, bias, residual, problem, running, moments)
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
@@ -222,12 +227,13 @@ def _forward(
     residual: Array | None,
     problem: NormProblem,
     running: tuple[Array, Array] | None,
+    moments: Moments | None,
 ) -> Array:
     x = _channels_last(x)
     shape = problem.B, problem.M, problem.C
     rows = x.reshape(shape)
     added = None if residual is None else _channels_last(residual).reshape(shape)
-    y, mean, inverse = fprop(problem, rows, weight, bias, running, added, like=x)
+    y, mean, inverse = fprop(problem, rows, weight, bias, running, added, moments, like=x)
     ctx.problem = problem
     needs_x, needs_weight = ctx.needs_input_grad[:2]
     ctx.save_for_backward(

@@ -76,7 +76,8 @@ def as_convolution(p: LinearProblem) -> Conv2dProblem:
 
 def on_aligned(call: Call) -> Call:
     def run(module: Any, problem: Any, stream: int, a: Array, b: Array, *rest: Any) -> Array:
-        return call(module, problem, stream, _aligned(a), _aligned(b), *rest)
+        others = [_aligned(each) if getattr(each, "ndim", 0) == 4 else each for each in rest]
+        return call(module, problem, stream, _aligned(a), _aligned(b), *others)
 
     return run
 

@@ -8,6 +8,7 @@ from math import gcd
 from typing import NamedTuple
 
 from gpucnn.ops import compiled, tensor_core
+from gpucnn.ops.epilogue import bias_and_relu_alone
 from gpucnn.ops.registry import KernelTable, Supports
 from gpucnn.problem import Conv2dProblem
 
@@ -68,7 +69,7 @@ def add(
         return lambda p: supports(p) or _broken(p, sizes, unit) or _why_not(p, sums(p))
 
     for name, kernel, supports, dtypes in tensor_core.kernels(columns):
-        fits = cut(supports, 4 if "float32" in dtypes else 8)
+        fits = bias_and_relu_alone(cut(supports, 4 if "float32" in dtypes else 8))
         compiled.add(table, f"{name}_cut", tensor_core.on_aligned(call(f"{kernel}_cut")), fits, dtypes)
 
 

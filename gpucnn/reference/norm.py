@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from gpucnn.backend import Array, empty, namespace, workspace
-from gpucnn.reference.norm_problem import NormProblem, Wanted
+from gpucnn.reference.norm_problem import Moments, NormProblem, Wanted
 from gpucnn.reference.norm_walk import Tile, Walk, guess, let_through, sums
 
 
@@ -30,16 +30,18 @@ def fprop(
     bias: Array | None,
     running: tuple[Array, Array] | None,
     residual: Array | None,
+    given: Moments | None = None,
 ) -> tuple[Array, Array, Array]:
     """(y, mean, 1 / deviation) of y = (x - mean) / deviation * weight + bias + residual, cut as `p.limit` says.
 
     weight, bias, running mean and variance: (C,); the latter two are moved in place unless there is no position.
+    `given`: of a batch norm's x, which is then read for y alone.
     """
     if p.momentum is None:
         assert running is not None
         mean, var = (kept.astype(np.float64)[None] for kept in running)
     else:
-        mean, var = moments(p, x)
+        mean, var = moments(p, x) if given is None else merged(p, given)
         if running is not None and x.size:
             moved(p, running, mean, var, p.momentum)
     inverse, scale, shift = coefficients(mean, var, p.eps, weight, bias)
@@ -106,6 +108,20 @@ def moments(p: NormProblem, x: Array) -> tuple[Array, Array]:
         var = group_mean(p, var + (mean - centre) ** 2)
         mean = centre
     return mean, var
+
+
+@np.errstate(all="ignore")
+def merged(p: NormProblem, given: Moments) -> tuple[Array, Array]:
+    """Mean and biased variance (1,C) of a batch norm's x, of its splits'.
+
+    The mean is taken of differences from the first split's: of one split alone it stays what it is.
+    """
+    xp, lines = namespace(given.partial), given.partial.astype(np.float64, copy=False)
+    numbers = xp.minimum(given.rows, p.M - given.rows * xp.arange(given.splits))[:, None]
+    means, squares = lines[:-1:2], lines[1::2]
+    middle = means[0] + (numbers * (means - means[0])).sum(axis=0) / p.M
+    var = (squares.sum(axis=0) + (numbers * (means - middle) ** 2).sum(axis=0)) / p.M
+    return (middle + lines[-1])[None], var[None]
 
 
 @np.errstate(all="ignore")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gpucnn.backend import Array
+
 
 @dataclass(frozen=True)
 class NormProblem:
@@ -32,3 +34,17 @@ class Wanted(NamedTuple):
     weight: bool
     bias: bool
     residual: bool = False
+
+
+class Moments(NamedTuple):
+    """Of an array (M,C) whose statistics a batch norm needs: what it would else read the array for."""
+
+    partial: Array
+    """(2 * splits + 1, C): for each split the mean of its rows' differences from the last line, and the sum of squared
+    differences from that mean."""
+    rows: int
+    """Of each split, but the last, which has those that are left."""
+
+    @property
+    def splits(self) -> int:
+        return len(self.partial) // 2

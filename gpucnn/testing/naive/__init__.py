@@ -39,7 +39,14 @@ from gpucnn.testing.naive.adaptive_pool2d import (
     adaptive_avg_pool2d_grad,
     adaptive_max_pool2d,
 )
-from gpucnn.testing.naive.conv2d import conv2d, conv2d_bias_grad, conv2d_input_grad, conv2d_weight_grad
+from gpucnn.testing.naive.conv2d import (
+    conv2d,
+    conv2d_bias_grad,
+    conv2d_epilogue,
+    conv2d_input_grad,
+    conv2d_moments,
+    conv2d_weight_grad,
+)
 from gpucnn.testing.naive.conv_transpose2d import (
     conv_transpose2d,
     conv_transpose2d_input_grad,
@@ -120,7 +127,9 @@ __all__ = [
     "cat",
     "conv2d",
     "conv2d_bias_grad",
+    "conv2d_epilogue",
     "conv2d_input_grad",
+    "conv2d_moments",
     "conv2d_weight_grad",
     "conv_output_size",
     "conv_transpose2d",

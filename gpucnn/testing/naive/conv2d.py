@@ -110,6 +110,40 @@ def conv2d_bias_grad(dy: ArrayLike) -> NDArray[np.float64]:
     return dbias
 
 
+def conv2d_epilogue(
+    sums: ArrayLike,
+    scale: ArrayLike | None = None,
+    shift: ArrayLike | None = None,
+    residual: ArrayLike | None = None,
+    relu: bool = False,
+) -> NDArray[np.float64]:
+    """y[n, k, p, q] = sums[n, k, p, q] * scale[k] + shift[k] + residual[n, k, p, q], and with `relu` max(y, 0).
+
+    scale and shift (K,), or None for 1 and 0; residual (N, K, P, Q), or None for 0.
+    """
+    y = np.array(sums, np.float64)
+    for k in range(y.shape[1]):
+        if scale is not None:
+            y[:, k] *= np.asarray(scale, np.float64)[k]
+        if shift is not None:
+            y[:, k] += np.asarray(shift, np.float64)[k]
+    if residual is not None:
+        y += np.asarray(residual, np.float64)
+    return np.maximum(y, 0) if relu else y
+
+
+def conv2d_moments(y: ArrayLike, rows: int) -> NDArray[np.float64]:
+    """(2 * splits, K): for each split of `rows` windows, in the order n, p, q, a line of means, and one of the sums of
+    squared differences from them; the last split has the windows that are left."""
+    windows = [image[:, p, q] for image in np.asarray(y, np.float64) for p, q in np.ndindex(image.shape[1:])]
+    lines = []
+    for start in range(0, len(windows), rows):
+        split = np.array(windows[start : start + rows])
+        mean = split.sum(axis=0) / len(split)
+        lines += [mean, ((split - mean) ** 2).sum(axis=0)]
+    return np.array(lines)
+
+
 def _relations(
     x_shape: tuple[int, ...],
     weight_shape: tuple[int, ...],
