@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import make_simt_golden as tool
+import ml_dtypes
 import numpy as np
 import pytest
 from simt_checks import compiler
@@ -161,6 +162,18 @@ def test_file_has_reductions_and_votes() -> None:
     for name, reduce in expected.items():
         for given, found in zip(GOLDEN[f"{name}.bits.in"], GOLDEN[f"{name}.bits.out"], strict=True):
             assert set(map(int, found[:, 0])) == {int(reduce(given[:, 0])) % 2**32}, name
+
+
+def test_file_has_the_nearest_numbers() -> None:
+    """Of 8 bits, even where two are as near, and of 11, away from zero where they are; NaN stay some NaN."""
+    bfloat16 = ml_dtypes.bfloat16
+    for given, found in zip(GOLDEN["pack_bfloat16.bits.in"], GOLDEN["pack_bfloat16.bits.out"], strict=True):
+        expected = given.view(np.float32).astype(bfloat16).astype(np.float32)
+        np.testing.assert_array_equal(halves(found[:, 0]).view(bfloat16).astype(np.float32), expected)
+    for given, found in zip(GOLDEN["to_tf32.bits.in"], GOLDEN["to_tf32.bits.out"], strict=True):
+        number = np.isfinite(given.view(np.float32))
+        up = np.where(number, (given + np.uint32(0x1000)) & np.uint32(0xFFFFE000), given)
+        np.testing.assert_array_equal(found.view(np.float32), up.view(np.float32))
 
 
 @pytest.mark.parametrize("entry", ["ldmatrix_x4.bits", "mma_m16n8k16_bf16.bits", "mma_m16n8k8_tf32.products"])

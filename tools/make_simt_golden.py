@@ -123,7 +123,7 @@ def inputs(instruction: str, words: int) -> dict[str, Words]:
         given[:, ::2, 1] = given[:, ::2, 0]
     if instruction == "half_to_float" or instruction == "bfloat16_to_float":
         given %= 2**16
-    if instruction.endswith("from_float") or instruction.startswith("float_"):
+    if instruction.endswith("from_float") or instruction.startswith(("float_", "pack_", "to_tf32")):
         given[0] = _awkward(instruction, draw, words)
     return {"bits": given}
 

@@ -175,6 +175,13 @@ INSTRUCTION(half_from_float, 1, 1, { out[0] = rounded<simt::half>(in[0]); })
 INSTRUCTION(bfloat16_from_float, 1, 1, { out[0] = rounded<simt::bfloat16>(in[0]); })
 INSTRUCTION(half_to_float, 1, 1, { out[0] = widened<simt::half>(in[0]); })
 INSTRUCTION(bfloat16_to_float, 1, 1, { out[0] = widened<simt::bfloat16>(in[0]); })
+INSTRUCTION(pack_bfloat16, 2, 1, { out[0] = simt::pack_bfloat16(same_bits<float>(in[0]), same_bits<float>(in[1])); })
+// A NaN may stay any NaN.
+INSTRUCTION(to_tf32, 1, 1, {
+  const float given = same_bits<float>(in[0]);
+  const float found = same_bits<float>(simt::to_tf32(given));
+  out[0] = given == given || found == found ? same_bits<Word>(found) : 0x7fffffffu;
+})
 INSTRUCTION(float_min, 2, 1, { out[0] = same_bits<Word>(min(same_bits<float>(in[0]), same_bits<float>(in[1]))); })
 INSTRUCTION(float_max, 2, 1, { out[0] = same_bits<Word>(max(same_bits<float>(in[0]), same_bits<float>(in[1]))); })
 
