@@ -72,6 +72,7 @@ from gpucnn.functional.arithmetic import (
     where,
 )
 from gpucnn.functional.shape import cat, flatten, stack
+from gpucnn.optim import GradScaler
 from gpucnn.precision import autocast, float32_precision, set_float32_precision
 from gpucnn.random import manual_seed
 from gpucnn.serialization import load, save
@@ -84,6 +85,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Function",
+    "GradScaler",
     "Tensor",
     "abs",
     "all",

@@ -102,6 +102,23 @@ def _steps(kind: Any, **options: Any) -> Callable[[str], None]:
     return run
 
 
+def _scaled_steps(divides: bool) -> Callable[[str], None]:
+    """Of a loss that was scaled: gradients looked at, or divided too; and the next scale."""
+
+    def run(dtype: str) -> None:
+        parameters = [Parameter(numbers((count,), dtype)) for count in (4096, 4096, 64)]
+        optimizer, scaler = optim.SGD(parameters, lr=0.1), optim.GradScaler(8.0)
+        scaler.scale(Tensor(np.ones((), np.float32)))
+        for parameter in parameters:
+            parameter.grad = normals(parameter.shape, supported_dtype(dtype))
+        if divides:
+            scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+
+    return run
+
+
 def _scaled(start: int) -> Callable[[str], None]:
     def run(dtype: str) -> None:
         record(Scale, (Tensor(numbers((COUNT + 8,), dtype)[start : start + COUNT]),), {"alpha": 2.0})
@@ -159,3 +176,8 @@ def maps() -> Iterator[Case]:
     yield Case("template", {"start": 1}, then=_scaled(1), aligned=False)
     yield Case("sgd", then=_steps(optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-4), dtypes=DTYPES)
     yield Case("adamw", then=_steps(optim.AdamW, lr=0.1))
+    for name, kind in (("sgd", optim.SGD), ("adamw", optim.AdamW)):
+        options = {"lr": 0.1, "master_weights": True}
+        yield Case(name, {"master_weights": True}, dtypes=("float16", "bfloat16"), then=_steps(kind, **options))
+    yield Case("scaled sgd", then=_scaled_steps(divides=False), dtypes=DTYPES)
+    yield Case("scaled sgd", {"divides": True}, then=_scaled_steps(divides=True), dtypes=("float32", "bfloat16"))

@@ -70,6 +70,22 @@ def _trained(m: Maker, kind: Callable[..., optim.Optimizer]) -> Any:
     return leaf.detach()
 
 
+def _scaled(m: Maker) -> Any:
+    """Two steps, the first of which is skipped; its gradient is divided in place where float16 does not forbid it."""
+    leaf = m(3, 4)
+    m.leaves.clear()
+    optimizer = optim.SGD([leaf], 0.1, momentum=0.9, master_weights=True)
+    scaler = gpucnn.GradScaler(2.0, growth_interval=1)
+    for factor in (math.inf, 1.0):
+        leaf.grad = m.values((3, 4)) * factor
+        scaler.scale(m.values(()))
+        if m.dtype != "float16":
+            scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+    return leaf.detach()
+
+
 def _network(m: Maker, *layers: nn.Module, shape: tuple[int, ...] = (2, 3, 8, 8)) -> Any:
     model = nn.Sequential(*layers).to(m.dtype).to(m.device)
     m.leaves.extend(model.parameters())
@@ -248,6 +264,7 @@ CALLS: dict[str, Callable[[Maker], Any]] = {
     "sgd": lambda m: _trained(m, lambda p: optim.SGD(p, 0.1, momentum=0.9, nesterov=True, weight_decay=0.01)),
     "adam": lambda m: _trained(m, lambda p: optim.Adam(p, 0.1, weight_decay=0.01)),
     "adamw": lambda m: _trained(m, lambda p: optim.AdamW(p, 0.1)),
+    "scaled": _scaled,
     "network": lambda m: _network(
         m,
         *(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),

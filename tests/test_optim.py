@@ -311,16 +311,16 @@ def test_schedules_refuse(make: Any, message: str) -> None:
 # ----------------------------------------------------------------------------------- wrong kernels must be caught
 
 
-def no_momentum(p: Any, params: Any, grads: Any, *velocities: Any) -> None:
+def no_momentum(p: Any, params: Any, grads: Any, guard: Any, *velocities: Any) -> None:
     reference.sgd(p, params, grads)
 
 
-def first_step_dampened(p: Any, params: Any, grads: Any, *velocities: Any) -> None:
+def first_step_dampened(p: Any, params: Any, grads: Any, guard: Any, *velocities: Any) -> None:
     reference.sgd(p, params, [(1 - p.dampening) * g if p.first else g for g in grads], *velocities)
 
 
-def no_correction(p: Any, *arrays: Any) -> None:
-    reference.adam(p._replace(step=1000), *arrays)
+def no_correction(p: Any, params: Any, grads: Any, guard: Any, *states: Any) -> None:
+    reference.adam(p._replace(step=1000), params, grads, *states)
 
 
 @pytest.mark.parametrize("wrong", [no_momentum, first_step_dampened, no_correction])

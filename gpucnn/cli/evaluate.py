@@ -48,7 +48,8 @@ def evaluate(
     )
     if tuple(test.classes) != facts.classes:
         raise ValueError(f"the run knows the classes {', '.join(facts.classes)}, the data {', '.join(test.classes)}")
-    result = run_evaluation(model, DataLoader(test, EVALUATION_BATCH, transform=facts.normalize()), place)
+    batches = DataLoader(test, EVALUATION_BATCH, transform=facts.normalize())
+    result = run_evaluation(model, batches, place, config.amp)
     matrix = result.confusion(len(facts.classes))
     counts, hits = matrix.sum(axis=1), np.diag(matrix)
     recall = [float(hit / count) if count else None for hit, count in zip(hits, counts, strict=True)]

@@ -14,6 +14,7 @@ from gpucnn.cli import session
 from gpucnn.cli.options import choose, computing, run_folder
 from gpucnn.data import Draw, load_image
 from gpucnn.train import Run
+from gpucnn.train.evaluate import mixed
 
 MODES = {1: "L", 3: "RGB"}
 
@@ -49,7 +50,7 @@ def predict(
     pixels = np.stack([load_image(path, (height, width), MODES[channels]) for path in images])
     normalized = facts.normalize()(255 - pixels if invert else pixels, Draw(0, 0, np.arange(len(pixels))))
     model = session.trained_model(run, config, facts, checkpoint, place)
-    with no_grad():
+    with no_grad(), mixed(config.amp):
         probabilities = F.softmax(model(tensor(normalized.transpose(0, 3, 1, 2), device=place)), 1).numpy()
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     rows = []

@@ -18,6 +18,7 @@ from gpucnn.cli import session
 from gpucnn.cli.options import choose, computing, data_place
 from gpucnn.cli.progress import TerminalProgress
 from gpucnn.data import DATASETS, Dataset
+from gpucnn.precision import AUTOCAST_DTYPES
 from gpucnn.train import InterruptedRunError, Run, TrainConfig, Trainer, recipe
 from gpucnn.train.config import OPTIMIZERS, SCHEDULES
 from gpucnn.train.evaluate import Evaluation, evaluate
@@ -49,6 +50,11 @@ _RECIPE = "  [default: the model's recipe]"
 @click.option("--label-smoothing", type=float, help="Share of each label spread over all classes." + _RECIPE)
 @click.option("--shift", type=int, help="Random shifts in training, in pixels." + _RECIPE)
 @click.option("--flip/--no-flip", default=None, help="Random mirroring in training." + _RECIPE)
+@click.option(
+    "--amp",
+    type=click.Choice(AUTOCAST_DTYPES),
+    help="Mixed precision: multiply in 16 bits; float16 scales the loss.  [default: float32 throughout]",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order, shifts and dropout.")
 @computing
 @click.option("--out", type=click.Path(file_okay=False), help="Folder of the run.  [default: runs/<model>-<data>]")
@@ -123,6 +129,7 @@ def _fit(trainer: Trainer, test_set: Dataset) -> None:
     click.echo(
         f"{config.model}: {parameters:,} parameters, {config.epochs} epochs of {len(trainer.train_loader)} batches of "
         f"{config.batch_size} on {trainer.device} (backend {gpucnn.backend.current_backend()})"
+        + (f", in {config.amp}" if config.amp else "")
     )
     try:
         trainer.fit()
@@ -130,7 +137,7 @@ def _fit(trainer: Trainer, test_set: Dataset) -> None:
         raise InterruptedRunError(
             f"{stopped}; checkpoint written, go on with: gpucnn train --resume --run {run.folder}"
         ) from None
-    result = evaluate(trainer.model, trainer.test_loader, trainer.device)
+    result = evaluate(trainer.model, trainer.test_loader, trainer.device, config.amp)
     _finish(run, trainer.model, test_set, result, f"{config.model} on {test_set.name}")
 
 

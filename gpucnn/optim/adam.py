@@ -12,7 +12,10 @@ from gpucnn.tensor import Tensor
 
 
 class Adam(Optimizer):
-    """Steps of lr * mean / sqrt(square), both corrected for starting at 0; weight decay enters the gradient."""
+    """Steps of lr * mean / sqrt(square), both corrected for starting at 0; weight decay enters the gradient.
+
+    `master_weights`: 16-bit parameters are updated in float32 copies of them, see Optimizer.
+    """
 
     table = ops.adam
     decoupled = False
@@ -24,8 +27,10 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        master_weights: bool = False,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
+        options = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**options, "master_weights": master_weights})
 
     def check(self, options: dict[str, Any]) -> None:
         super().check(options)
@@ -34,7 +39,7 @@ class Adam(Optimizer):
             raise ValueError(f"{type(self).__name__}: betas must be two numbers in [0, 1), got {betas}")
 
     def prepare(self, param: Tensor, group: dict[str, Any], state: dict[str, Any]) -> tuple[Any, tuple[Array, ...]]:
-        if not state:
+        if "step" not in state:
             state.update(step=0, mean=like(param), square=like(param))
         state["step"] += 1
         beta1, beta2 = group["betas"]
@@ -56,5 +61,6 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        master_weights: bool = False,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay, master_weights)

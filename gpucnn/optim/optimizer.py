@@ -7,7 +7,7 @@ from typing import Any
 
 from gpucnn.backend import Array, accumulator, namespace, to_device
 from gpucnn.graph import wrote
-from gpucnn.ops.optim import step
+from gpucnn.ops.optim import Guard, step
 from gpucnn.ops.registry import KernelTable
 from gpucnn.tensor import Tensor, as_array
 
@@ -17,7 +17,10 @@ class Optimizer:
 
     Args:
         params: tensors, or dicts {"params": tensors, option: value, ...}, one a group.
-        defaults: options of the groups that do not set them.
+        defaults: options of the groups that do not set them. With the option `master_weights` each parameter of 16 bits
+            has a copy in float32, "master" in its state, which is updated in its place and rounded: steps too small for
+            16 bits add up (Micikevicius et al., "Mixed precision training", 2018). A parameter that is written from
+            elsewhere takes its copy along. Others are their own copies.
 
     Raises:
         ValueError: no parameters, one given twice, an unknown option.
@@ -72,18 +75,28 @@ class Optimizer:
             for param in group["params"]:
                 param.grad = None
 
-    def step(self) -> None:
+    def step(self, guard: Guard | None = None) -> None:
         """Changes every parameter that has a gradient, many by one kernel; nothing while the device flag is raised
-        (gpucnn.flags)."""
+        (gpucnn.flags).
+
+        Args:
+            guard: what a `GradScaler` found out about the gradients.
+        """
         number, changed, updates = 0, [], []
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
-                    problem, state = self.prepare(param, group, self.state.setdefault(number, {}))
+                    kept = self.state.setdefault(number, {})
+                    problem, state = self.prepare(param, group, kept)
+                    if group.get("master_weights") and param.dtype.itemsize == 2:
+                        if "master" not in kept:
+                            kept["master"] = like(param)  # zeros, which the step finds not to be the parameter
+                        state = (*state, kept["master"])
+                        problem = problem._replace(master=True)
                     changed.append(param.data)
                     updates.append((problem, (param.data, param.grad.data, *state)))
                 number += 1
-        step(self.table, updates)
+        step(self.table, updates, guard or Guard())
         for data in changed:
             wrote(data)
 

@@ -15,6 +15,7 @@ class SGD(Optimizer):
     """Gradient descent with momentum (heavy ball or Nesterov) and weight decay added to the gradient.
 
     velocity = momentum * velocity + (1 - dampening) * g;  param -= lr * (velocity, or g + momentum * velocity).
+    `master_weights`: 16-bit parameters are updated in float32 copies of them, see Optimizer.
     """
 
     table = ops.sgd
@@ -27,9 +28,10 @@ class SGD(Optimizer):
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        master_weights: bool = False,
     ) -> None:
-        options = {"lr": lr, "momentum": momentum, "dampening": dampening}
-        super().__init__(params, {**options, "weight_decay": weight_decay, "nesterov": nesterov})
+        options = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
+        super().__init__(params, {**options, "nesterov": nesterov, "master_weights": master_weights})
 
     def check(self, options: dict[str, Any]) -> None:
         super().check(options)

@@ -1,6 +1,8 @@
 """Update rules, in place on parameters and their state: lists of arrays, those of one parameter having one shape.
 
-State is float32 where parameters are 16-bit, else of their dtype.
+State is float32 where parameters are 16-bit, else of their dtype. With `master` the last list of state holds float32
+copies of 16-bit parameters, which are updated in their place and rounded; where a parameter is not what its copy rounds
+to, somebody else has written it, and the copy begins anew from there.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ class SGDProblem(NamedTuple):
     """The first step of these parameters: the momentum buffer becomes the gradient."""
     last: bool = False
     """The last call of an optimiser's step."""
+    master: bool = False
+    """The last list of state holds float32 copies of the parameters."""
 
 
 class AdamProblem(NamedTuple):
@@ -34,6 +38,14 @@ class AdamProblem(NamedTuple):
     """Weight decay shrinks the parameter (AdamW) instead of entering the gradient (Adam)."""
     step: int
     last: bool = False
+    master: bool = False
+
+
+class ScaleProblem(NamedTuple):
+    growth: float
+    backoff: float
+    interval: int
+    """Steps without trouble after which the scale grows."""
 
 
 def sgd(p: SGDProblem, params: Sequence[Array], grads: Sequence[Array], *velocities: Sequence[Array]) -> None:
@@ -47,9 +59,32 @@ def adam(
     grads: Sequence[Array],
     means: Sequence[Array],
     squares: Sequence[Array],
+    *masters: Sequence[Array],
 ) -> None:
     """Kingma and Ba, "Adam" (2015); decoupled: Loshchilov and Hutter, "Decoupled weight decay" (2019)."""
-    _each(_adam, p, params, grads, means, squares)
+    _each(_adam, p, params, grads, means, squares, *masters)
+
+
+def unscale(divides: bool, grads: Sequence[Array], loss_scale: Array, found: Array) -> None:
+    """Whether gradients are finite: found, int32 (1,), is 1 if one is not. Divides them by loss_scale if told to."""
+    inverse = (1 / loss_scale).reshape(())
+    for grad in grads:
+        wide = grad.astype(accumulator(grad.dtype), copy=False)
+        finite = namespace(wide).isfinite(wide).all()
+        found |= (~finite).astype(found.dtype)
+        if divides:
+            grad[...] = wide * inverse
+
+
+def next_scale(p: ScaleProblem, scale: Array, clean: Array, found: Sequence[Array]) -> tuple[Array, Array]:
+    """The scale (1,) after a step, and after how many without trouble that is; PyTorch's rule."""
+    xp = namespace(scale)
+    trouble = sum(found[1:], start=found[0]) != 0
+    grown, shrunk = scale * scale.dtype.type(p.growth), scale * scale.dtype.type(p.backoff)
+    steps = clean + clean.dtype.type(1)
+    grows = steps >= p.interval
+    kept = xp.where(grows & xp.isfinite(grown), grown, scale)
+    return xp.where(trouble, shrunk, kept), xp.where(trouble | grows, clean.dtype.type(0), steps)
 
 
 def _each(rule: Callable[..., None], p: Any, *lists: Sequence[Array]) -> None:
@@ -57,7 +92,12 @@ def _each(rule: Callable[..., None], p: Any, *lists: Sequence[Array]) -> None:
     for param, grad, *state in zip(*lists, strict=True):
         work = accumulator(param.dtype)
         wide = param.astype(work, copy=False)
+        if p.master:
+            master = state.pop()
+            wide = namespace(param).where(master.astype(param.dtype) == param, master, wide)
         rule(p, wide, grad.astype(work, copy=False), *state)
+        if p.master:
+            master[...] = wide
         if wide is not param:
             param[...] = wide
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from gpucnn.precision import AUTOCAST_DTYPES
+
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
 
@@ -34,11 +36,15 @@ class TrainConfig:
     flip: bool = False
     """Random mirroring left to right in training."""
     seed: int = 0
+    amp: str | None = None
+    """What convolutions and linear layers multiply in: "bfloat16", or "float16" with a scaled loss; None: float32."""
 
     def __post_init__(self) -> None:
         for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.amp is not None and self.amp not in AUTOCAST_DTYPES:
+            raise ValueError(f"amp must be one of {', '.join(AUTOCAST_DTYPES)}, got {self.amp!r}")
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -55,6 +61,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
         """Raises ValueError for keys that no option has or that are missing."""
+        values = {"amp": None, **values}  # which runs from before there was a choice do not say
         names = {field.name for field in fields(cls)}
         if names != set(values):
             raise ValueError(f"not a configuration of this version: {', '.join(sorted(names ^ set(values)))} differ")

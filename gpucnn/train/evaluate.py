@@ -11,6 +11,7 @@ import numpy as np
 from gpucnn import functional as F
 from gpucnn.autograd import no_grad
 from gpucnn.nn import Module
+from gpucnn.precision import autocast
 from gpucnn.tensor import Tensor
 
 
@@ -39,8 +40,18 @@ class Evaluation:
         return matrix
 
 
-def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]], device: str = "cpu") -> Evaluation:
+def mixed(amp: str | None) -> autocast:
+    """The block that a configuration's `amp` asks for: `autocast(amp)`, or for None one that casts nothing."""
+    return autocast(enabled=False) if amp is None else autocast(amp)
+
+
+def evaluate(
+    model: Module, batches: Iterable[tuple[Tensor, Tensor]], device: str = "cpu", amp: str | None = None
+) -> Evaluation:
     """Runs the model in evaluation mode over batches of images (N,C,H,W) and labels (N,).
+
+    Args:
+        amp: "bfloat16" or "float16" to multiply in, as `gpucnn.autocast`; None for the dtype that the model has.
 
     Raises ValueError for no images.
     """
@@ -48,7 +59,7 @@ def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]], device: st
     model.eval()
     losses, labels, predicted, confidence = [], [], [], []
     try:
-        with no_grad():
+        with no_grad(), mixed(amp):
             for images, targets in batches:
                 logits = model(images.to(device))
                 losses.append(F.cross_entropy(logits, targets.to(device), reduction="sum").item())

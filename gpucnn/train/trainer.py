@@ -16,7 +16,7 @@ from gpucnn.nn import Module
 from gpucnn.tensor import Tensor
 from gpucnn.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpucnn.train.config import TrainConfig
-from gpucnn.train.evaluate import evaluate
+from gpucnn.train.evaluate import evaluate, mixed
 from gpucnn.train.run import Run
 
 EVALUATION_BATCH = 250
@@ -160,6 +160,7 @@ class Trainer:
             raise ValueError("the training set has no images")
         self.optimizer = build_optimizer(config, model)
         self.schedule = build_schedule(config, self.optimizer, len(self.train_loader))
+        self.scaler = optim.GradScaler(enabled=config.amp == "float16")
         self.at = _Position()
 
     # -- where the training stands
@@ -173,6 +174,7 @@ class Trainer:
         progress = {
             **{"epoch": at.epoch, "batch": at.batch, "step": at.step, "best_accuracy": at.best_accuracy},
             **{"sums": vars(at.sums), "schedule": self.schedule.state_dict(), "random": random.state()},
+            **{"scaler": self.scaler.state_dict()},
         }
         checkpoint = Checkpoint(dict(self.model.state_dict()), self.optimizer.state_dict(), progress)
         previous = self.run.checkpoint("previous") if which == "last" else None
@@ -188,6 +190,7 @@ class Trainer:
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.schedule.load_state_dict(progress["schedule"])
+        self.scaler.load_state_dict(progress.get("scaler", {}))
         random.set_state(progress["random"])
         position = {name: progress[name] for name in ("epoch", "batch", "step", "best_accuracy")}
         self.at = _Position(**position, sums=_Sums(**progress["sums"]))
@@ -229,13 +232,15 @@ class Trainer:
         try:
             for images, labels in batches:
                 images, labels = images.to(self.device), labels.to(self.device)
-                logits, loss = training_loss(self.model(images), labels, self.config.label_smoothing)
+                with mixed(self.config.amp):
+                    logits, loss = training_loss(self.model(images), labels, self.config.label_smoothing)
                 unread.append(_Unread(at.step + 1, loss.detach(), logits.argmax(1) == labels, len(labels)))
                 if len(unread) == every:
                     self._read(unread)
                 self.optimizer.zero_grad()
-                loss.backward()
-                self.optimizer.step()
+                self.scaler.scale(loss).backward()
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
                 self.schedule.step()
                 at.batch += 1
                 at.step += 1
@@ -277,7 +282,7 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         at, sums = self.at, self.at.sums
-        result = evaluate(self.model, self.test_loader, self.device)
+        result = evaluate(self.model, self.test_loader, self.device, self.config.amp)
         row = {
             **{"epoch": at.epoch + 1, "step": at.step},
             **{"train_loss": sums.loss / sums.images, "train_accuracy": sums.correct / sums.images},
