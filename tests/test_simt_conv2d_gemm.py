@@ -29,6 +29,8 @@ from kernel_checks import ORDERS, Planted, sample
 from op_checks import NCHW, SEED, compare
 
 from gpucnn.ops import conv2d as ops
+from gpucnn.ops import planned
+from gpucnn.ops.registry import first_choice
 from gpucnn.problem import Conv2dProblem, conv2d_problem, conv_transpose2d_problem
 from gpucnn.testing import ConvCase, conv_cases, naive
 
@@ -237,11 +239,14 @@ def test_what_a_kernel_does_not_do_is_refused(simt: ModuleType) -> None:
 def chosen(case: Any, table: Any) -> str:
     p: Conv2dProblem = problem_of(case) if isinstance(case, ConvCase) else case
     like = np.empty(0, np.float32)
-    return next(spec.name for spec in table.specs("simt") if spec.why_not(p, like) is None)
+    found = first_choice(table.specs("simt"), p, like)
+    assert found is not None
+    return found.name
 
 
-def test_which_kernel_runs_what() -> None:
-    """Of float32 that tensor cores can't copy, or whose tiles they would leave empty."""
+def test_which_kernel_runs_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of float32 that tensor cores would be slower at."""
+    monkeypatch.setattr(planned, "slower", lambda *arguments: "slower")
     for table in (ops.fprop, ops.dgrad, ops.wgrad):
         assert chosen(ConvCase(1, 15, 8, 8, 15, 1, 1), table) == "pointwise"
         assert chosen(ConvCase(1, 15, 8, 8, 15, 1, 1, stride=(2, 2)), table) == "implicit_gemm"

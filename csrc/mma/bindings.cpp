@@ -76,11 +76,13 @@ Planned planned(const Table& tiling, const Machine& m, std::int64_t rows, std::i
 }
 
 py::dict product_plan(const std::string& arithmetic, std::int64_t rows, std::int64_t columns, std::int64_t depth,
-                      bool cut, const std::string& configuration, const std::optional<Figures>& figures) {
+                      bool cut, const std::string& configuration, const std::optional<Figures>& figures,
+                      std::int64_t parts) {
   if (rows < 1 || columns < 1 || depth < 1) throw py::value_error("rows, columns and depth must be at least 1");
   const Machine m = machine_from(figures);
   return with_tiling(arithmetic, [&](const auto& tiling) {
-    const Planned found = planned(tiling, m, rows, columns, depth, cut, numbered(tiling, configuration));
+    Planned found = planned(tiling, m, rows, columns, depth, cut, numbered(tiling, configuration));
+    if (parts > 0) found.parts = parts;
     py::dict answer;
     answer["configuration"] = std::string(tiling.at(found.configuration).name);
     answer["parts"] = found.parts;
@@ -122,7 +124,7 @@ void register_mma(py::module_& m) {
           .c_str());
   m.def(
       "product_plan", &product_plan, py::arg("arithmetic"), py::arg("rows"), py::arg("columns"), py::arg("depth"),
-      py::arg("cut") = false, py::arg("configuration") = "", py::arg("machine") = py::none(),
+      py::arg("cut") = false, py::arg("configuration") = "", py::arg("machine") = py::none(), py::arg("parts") = 0,
       "What is planned for rows x columns sums over depth, on machine(), or on one of other figures: a dict of\n"
       "configuration (its name), parts (of the depth; cut: whether it may be cut), waves (of blocks that the machine\n"
       "holds at once) and seconds (that the cost model expects multiplying and the second-level cache to take).\n"

@@ -16,7 +16,7 @@ import numpy as np
 from gpucnn import backend as backends
 from gpucnn.calls import Call
 from gpucnn.ops.compiled import COMPILED, Kernel
-from gpucnn.ops.registry import KernelSpec, KernelTable, observe_calls
+from gpucnn.ops.registry import KernelSpec, KernelTable, first_choice, observe_calls
 
 
 @dataclass(frozen=True)
@@ -186,29 +186,54 @@ def _instead(name: str, kernel: str | None, in_its_place: str | None) -> str:
 def _candidates(
     specs: Sequence[KernelSpec], problem: Any, kernel: str | None, like: backends.Array
 ) -> tuple[Candidate, ...]:
-    found: list[Candidate] = []
-    chosen: str | None = None
     plain = getattr(problem, "plain", problem) if kernel is None else problem
-    for spec in specs:
-        try:
-            why_not = spec.why_not(plain, like)
-            beside = None if why_not or plain is problem else spec.why_not(problem, like)
-        except RuntimeError as error:  # it asks the compiled module, which is not there
-            why_not, beside = f"nobody can tell here: {error}", None
-        if why_not is not None:
-            found.append(Candidate(spec.name, False, False, f"can't: {why_not}"))
+    reasons = [_why_not(spec, plain, kernel, like) for spec in specs]
+    able = [spec for spec, reason in zip(specs, reasons, strict=True) if reason is None]
+    chosen = first_choice(able, plain, like) if kernel is None else None
+    found: list[Candidate] = []
+    for spec, reason in zip(specs, reasons, strict=True):
+        if reason is not None:
+            found.append(Candidate(spec.name, False, False, f"can't: {reason}"))
         elif kernel is not None:
-            runs = spec.name == kernel
+            runs = spec.name == kernel.partition(":")[0]
             why = "runs: asked for" if runs else "can, and is not asked for"
-            found.append(Candidate(spec.name, runs, True, why, _configuration(spec, problem, like) if runs else None))
-        elif chosen is None:
-            chosen = spec.name
+            words = _configuration(_asked(spec, kernel), problem, like) if runs else None
+            found.append(Candidate(spec.name, runs, True, why, words))
+        elif spec is chosen:
             why = "runs: the first that can" if len(specs) > 1 else "runs"
+            beside = None if plain is problem else spec.why_not(problem, like)
             why += f"; another pass does the rest, for it {beside}" if beside else ""
             found.append(Candidate(spec.name, True, True, why, _configuration(spec, problem, like)))
         else:
-            found.append(Candidate(spec.name, False, True, f"can, but {chosen} is preferred"))
+            found.append(Candidate(spec.name, False, True, _why_later(spec, able, chosen, plain, like)))
     return tuple(found)
+
+
+def _why_not(spec: KernelSpec, problem: Any, kernel: str | None, like: backends.Array) -> str | None:
+    try:
+        if kernel is not None and kernel.partition(":")[0] == spec.name:
+            spec = _asked(spec, kernel)
+        return spec.why_not(problem, like)
+    except ValueError as error:  # it has no such configuration
+        return str(error)
+    except RuntimeError as error:  # it asks the compiled module, which is not there
+        return f"nobody can tell here: {error}"
+
+
+def _why_later(
+    spec: KernelSpec, able: Sequence[KernelSpec], chosen: KernelSpec | None, problem: Any, like: backends.Array
+) -> str:
+    """Why a kernel that can run does not, where `chosen` does."""
+    if chosen is None:
+        return "can"
+    slower = spec.why_later(problem, like) if able.index(spec) < able.index(chosen) else None
+    return f"can, but slower: {slower}" if slower else f"can, but {chosen.name} is preferred"
+
+
+def _asked(spec: KernelSpec, kernel: str) -> KernelSpec:
+    """The kernel in the configuration that is asked for."""
+    configuration = kernel.partition(":")[2]
+    return spec.configured(configuration) if configuration else spec
 
 
 def _configuration(spec: KernelSpec, problem: Any, like: backends.Array) -> str | None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gpucnn import extension
 from gpucnn.backend import current_stream
-from gpucnn.ops.registry import KernelTable, Supports, always
+from gpucnn.ops.registry import KernelTable, Supports, Yields, always
 
 COMPILED = ("cuda", "simt")
 """The backends whose kernels are compiled from csrc/."""
 
 Configuration = Callable[[Any, Any, str], str]
 """(module, problem, dtype) -> which of a kernel's configurations runs it, in words for the user."""
+
+Slower = Callable[[Any, Any, str, int], "str | None"]
+"""(module, problem, dtype, device) -> why a kernel further down the table is expected to be faster, or None."""
 
 FLOATS = ("float32", "float16", "bfloat16")
 """What such kernels store numbers as; their arithmetic is float32's."""
@@ -26,6 +32,8 @@ def add(
     supports: Supports = always,
     dtypes: tuple[str, ...] | None = None,
     configuration: Configuration | None = None,
+    configurations: Callable[[Any], list[str]] | None = None,
+    slower: Slower | None = None,
 ) -> None:
     """Appends a kernel to `table` for every backend of COMPILED.
 
@@ -38,10 +46,37 @@ def add(
         supports: problem -> None, or the reason why the kernel can't run it.
         dtypes: the names of those that the kernel computes in; None is any, or what `supports` says.
         configuration: which one runs a problem, for `gpucnn.explain`; None where there is no choice to tell of. It only
-            asks the module for plain arithmetic, the same in each, and takes the arrays for aligned.
+            asks the module for plain arithmetic, and takes the arrays for aligned.
+        configurations: module -> the names of all of them, each of which can be asked for as "kernel:configuration".
+        slower: where a kernel further down is expected to be faster, and so preferred: why.
     """
     for backend in COMPILED:
-        table.add(name, backend, Kernel(f"{table}: {name}", backend, call, configuration), supports, dtypes)
+        kernel = Kernel(f"{table}: {name}", backend, call, configuration, configurations)
+        table.add(
+            *(name, backend, kernel, supports, dtypes),
+            yields=None if slower is None else _asking(backend, slower),
+            variants=None if configurations is None else kernel.variants,
+        )
+
+
+def _asking(backend: str, slower: Slower) -> Yields:
+    """Of the module that the backend runs on, or of one that stands in for it."""
+
+    def yields(problem: Any, like: Any) -> str | None:
+        module = _arithmetic_of(backend)
+        if module is None:
+            return None
+        return slower(module, problem, like.dtype.name, 0 if isinstance(like, np.ndarray) else like.device.id)
+
+    return yields
+
+
+def _arithmetic_of(backend: str) -> Any:
+    """The backend's module for its plain arithmetic, another one where it is missing; None where there is none."""
+    names = [extension.CUDA, *(f"_simt_{flavour}" for flavour in extension.FLAVOURS)]
+    if backend == "simt":
+        names = [*names[1:], names[0]]
+    return next((found for found in map(extension.load, names) if found is not None), None)
 
 
 def runs(table: KernelTable, problem: Any, like: Any) -> bool:
@@ -54,13 +89,19 @@ class Kernel:
     """`run(problem, *arrays)` of one kernel on one backend."""
 
     def __init__(
-        self, label: str, backend: str, call: Callable[..., Any], configuration: Configuration | None = None
+        self,
+        label: str,
+        backend: str,
+        call: Callable[..., Any],
+        configuration: Configuration | None = None,
+        configurations: Callable[[Any], list[str]] | None = None,
     ) -> None:
         self.label = label
         """What it is for, and its name: "conv2d fprop: direct"."""
         self._backend = backend
         self._call = call
         self._configuration = configuration
+        self._configurations = configurations
 
     def __call__(self, problem: Any, *arrays: Any) -> Any:
         return self.on(extension.compiled(self._backend), problem, *arrays)
@@ -76,6 +117,32 @@ class Kernel:
         """Which of its configurations runs `problem`; None where there is none to tell of, or no module to ask."""
         if self._configuration is None:
             return None
-        names = ("_cuda", *(f"_simt_{flavour}" for flavour in extension.FLAVOURS))
-        module = next((found for found in map(extension.load, names) if found is not None), None)
+        module = _arithmetic_of(self._backend)
         return None if module is None else self._configuration(module, problem, dtype)
+
+    def variants(self) -> dict[str, Callable[..., Any]]:
+        """By the names of its configurations, the kernel in each of them; empty where there is no module to ask."""
+        module = _arithmetic_of(self._backend)
+        if self._configurations is None or module is None:
+            return {}
+        return {name: self._in(name) for name in self._configurations(module)}
+
+    def _in(self, configuration: str) -> Kernel:
+        def call(module: Any, *arguments: Any) -> Any:
+            return self._call(_Configured(module, configuration), *arguments)
+
+        return Kernel(f"{self.label}:{configuration}", self._backend, call, lambda *_: f"tile {configuration}")
+
+
+class _Configured:
+    """A module of which the bindings of products are those of one configuration."""
+
+    def __init__(self, module: Any, configuration: str) -> None:
+        self._module = module
+        self._configuration = configuration
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("matmul_"):
+            return functools.partial(getattr(self._module, name), configuration=self._configuration)
+        stem, splits, _ = name.partition("_splits")
+        return getattr(self._module, f"{stem}_{self._configuration}{splits}")

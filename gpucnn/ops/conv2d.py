@@ -196,6 +196,13 @@ def _of_pixels(words: Callable[..., str]) -> compiled.Configuration:
     return lambda module, p, dtype: words(module, p.N * p.P * p.Q, p.K, p.C, dtype)
 
 
+def _add_products(
+    table: KernelTable, name: str, call: Callable[..., Array], supports: Supports, words: compiled.Configuration
+) -> None:
+    """A kernel on the tiles of csrc/gemm."""
+    compiled.add(table, name, call, supports, compiled.FLOATS, words, products.configurations)
+
+
 # ------------------------------------------------------------------------------------------------------------- tables
 
 fprop = KernelTable("conv2d", "fprop")
@@ -205,11 +212,12 @@ fprop = KernelTable("conv2d", "fprop")
 
 def _add_fprop(name: str, supports: Supports = always, configuration: compiled.Configuration | None = None) -> None:
     alone = epilogue.bias_and_relu_alone(supports)
-    compiled.add(fprop, name, _fprop(name), alone, compiled.FLOATS, configuration)
+    names = products.configurations if configuration else None
+    compiled.add(fprop, name, _fprop(name), alone, compiled.FLOATS, configuration, names)
 
 
-tensor_core_cut.add(fprop, _fprop_cut, "C", lambda p: p.K, tensor_core_cut.fprop_sums)
-tensor_core.add(fprop, _fprop, lambda p: p.K, slower=epilogue.bias_and_relu_alone(), split_slower=_odd_stem)
+tensor_core_cut.add(fprop, _fprop_cut, "C", tensor_core_cut.fprop_sums)
+tensor_core.add(fprop, _fprop, supports=epilogue.bias_and_relu_alone(), split_slower=_odd_stem)
 _add_fprop("pointwise", _pointwise_only, _of_pixels(products.fprop))
 _add_fprop("depthwise", _depthwise_only)
 _add_fprop("grouped", _grouped_only)
@@ -221,13 +229,13 @@ fprop.add("depthwise", "reference", with_epilogue(depthwise.fprop), depthwise.de
 fprop.add("im2col", "reference", with_epilogue(reference.fprop_im2col))
 
 dgrad = KernelTable("conv2d", "dgrad")
-tensor_core_cut.add(dgrad, _dgrad_cut, "CK", lambda p: p.C, tensor_core_cut.dgrad_sums)
-tensor_core.add(dgrad, _dgrad, lambda p: p.C, slower=_stem_gradient)
-compiled.add(dgrad, "pointwise", _dgrad("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.dgrad))
+tensor_core_cut.add(dgrad, _dgrad_cut, "CK", tensor_core_cut.dgrad_sums)
+tensor_core.add(dgrad, _dgrad, slower=_stem_gradient)
+_add_products(dgrad, "pointwise", _dgrad("pointwise"), _pointwise_only, _of_pixels(products.dgrad))
 compiled.add(dgrad, "depthwise", _dgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "grouped", _dgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "stem", _dgrad("stem"), _stem_gradient_only, dtypes=compiled.FLOATS)
-compiled.add(dgrad, "implicit_gemm", _dgrad("implicit_gemm"), _dense_only, compiled.FLOATS, products.conv2d_dgrad)
+_add_products(dgrad, "implicit_gemm", _dgrad("implicit_gemm"), _dense_only, products.conv2d_dgrad)
 compiled.add(dgrad, "direct", _dgrad("direct"), dtypes=compiled.FLOATS)
 dgrad.add("pointwise", "reference", reference.dgrad_pointwise, reference.pointwise_only)
 dgrad.add("depthwise", "reference", depthwise.dgrad, depthwise.depthwise_only)
@@ -235,12 +243,12 @@ dgrad.add("taps", "reference", reference.dgrad_taps, reference.few_channels_only
 dgrad.add("im2col", "reference", reference.dgrad_im2col)
 
 wgrad = KernelTable("conv2d", "wgrad")
-tensor_core.add(wgrad, _wgrad, lambda p: p.C * p.R * p.S, split_slower=_odd_stem)
-compiled.add(wgrad, "pointwise", _wgrad("pointwise"), _pointwise_only, compiled.FLOATS, _of_pixels(products.wgrad))
+tensor_core.add(wgrad, _wgrad, split_slower=_odd_stem)
+_add_products(wgrad, "pointwise", _wgrad("pointwise"), _pointwise_only, _of_pixels(products.wgrad))
 compiled.add(wgrad, "depthwise", _wgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "grouped", _wgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "stem", _wgrad("stem"), _stem_only, dtypes=compiled.FLOATS)
-compiled.add(wgrad, "implicit_gemm", _wgrad("implicit_gemm"), _dense_only, compiled.FLOATS, products.conv2d_wgrad)
+_add_products(wgrad, "implicit_gemm", _wgrad("implicit_gemm"), _dense_only, products.conv2d_wgrad)
 compiled.add(wgrad, "direct", _wgrad("direct"), dtypes=compiled.FLOATS)
 wgrad.add("depthwise", "reference", depthwise.wgrad, depthwise.depthwise_only)
 wgrad.add("im2col", "reference", reference.wgrad_im2col, reference.narrow_only)

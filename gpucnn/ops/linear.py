@@ -89,8 +89,13 @@ def why_no_split(rows: int, width: int, depth: int) -> str | None:
     return None
 
 
-def _of_sizes(words: Callable[..., str]) -> compiled.Configuration:
-    return lambda module, p, dtype: words(module, p.M, p.O, p.I, dtype)
+def _add_tiled(table: KernelTable, call: Callable[..., Array], words: Callable[..., str]) -> None:
+    compiled.add(
+        *(table, "tiled", call),
+        dtypes=compiled.FLOATS,
+        configuration=lambda module, p, dtype: words(module, p.M, p.O, p.I, dtype),
+        configurations=products.configurations,
+    )
 
 
 def _pixels(array: Array) -> Array:
@@ -140,19 +145,19 @@ def _tensor_core_wgrad(kernel: str) -> tensor_core.Call:
 fprop = KernelTable("linear", "fprop")
 """(problem, x, w, bias or None, relu=False) -> y: with `relu`, max(y, 0)."""
 compiled.add(fprop, "split", split_fprop, lambda p: why_no_split(p.M, p.O, p.I), dtypes=compiled.FLOATS)
-tensor_core.add_linear(fprop, _tensor_core_fprop, lambda p: p.K)
-compiled.add(fprop, "tiled", tiled_fprop, dtypes=compiled.FLOATS, configuration=_of_sizes(products.fprop))
+tensor_core.add_linear(fprop, _tensor_core_fprop)
+_add_tiled(fprop, tiled_fprop, products.fprop)
 fprop.add("matmul", "reference", reference.fprop)
 
 dgrad = KernelTable("linear", "dgrad")
 compiled.add(dgrad, "split", split_dgrad, lambda p: why_no_split(p.M, p.I, p.O), dtypes=compiled.FLOATS)
-tensor_core.add_linear(dgrad, _tensor_core_dgrad, lambda p: p.C)
-compiled.add(dgrad, "tiled", tiled_dgrad, dtypes=compiled.FLOATS, configuration=_of_sizes(products.dgrad))
+tensor_core.add_linear(dgrad, _tensor_core_dgrad)
+_add_tiled(dgrad, tiled_dgrad, products.dgrad)
 dgrad.add("matmul", "reference", reference.dgrad)
 
 wgrad = KernelTable("linear", "wgrad")
-tensor_core.add_linear(wgrad, _tensor_core_wgrad, lambda p: p.C)
-compiled.add(wgrad, "tiled", tiled_wgrad, dtypes=compiled.FLOATS, configuration=_of_sizes(products.wgrad))
+tensor_core.add_linear(wgrad, _tensor_core_wgrad)
+_add_tiled(wgrad, tiled_wgrad, products.wgrad)
 wgrad.add("matmul", "reference", reference.wgrad)
 
 bgrad = KernelTable("linear", "bgrad")

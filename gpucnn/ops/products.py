@@ -8,6 +8,11 @@ from typing import Any
 from gpucnn.problem import Conv2dProblem
 
 
+def configurations(module: Any) -> list[str]:
+    """The names of all of them."""
+    return list(module.gemm_configurations())
+
+
 def fprop(module: Any, M: int, N: int, K: int, dtype: str) -> str:
     """y (M,N) of x (M,K) and w (N,K)."""
     return tile(module, M, N, _whole_packs(dtype, K))

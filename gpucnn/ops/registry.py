@@ -1,8 +1,9 @@
 """Which kernel runs an op's pass: one ordered table each, asked on every call.
 
 A kernel is a plain callable `run(problem, *arrays)`. On a backend the first kernel runs that takes the data's dtype and
-whose `supports(problem)` is None; its answer is otherwise the reason why not, in words for the user. `kernel="name"`
-forces one or says why not.
+whose `supports(problem)` is None; its answer is otherwise the reason why not, in words for the user. One that yields
+runs only where none that can does not. `kernel="name"` forces one or says why not, `kernel="name:configuration"` one of
+its configurations.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ Supports = Callable[[Any], "str | None"]
 """problem -> None if the kernel can run it, else the reason why not."""
 
 
+Yields = Callable[[Any, Array], "str | None"]
+"""(problem, like) -> None, or why a kernel further down the table is expected to be faster."""
+
+Variants = Callable[[], "dict[str, Callable[..., Any]]"]
+"""() -> a kernel's code in each of its configurations, by their names."""
+
+
 def always(problem: Any) -> None:
     return None
 
@@ -35,7 +43,8 @@ def always(problem: Any) -> None:
 class KernelSpec:
     """One kernel: its name within the op, the backend that it belongs to, the code, and what it can do.
 
-    `dtypes` are the names of those that it computes in; None is any. `widens`: see `KernelTable.add`.
+    `dtypes` are the names of those that it computes in; None is any. `widens`: see `KernelTable.add`. `yields` says
+    where it is passed over, `variants` gives it in each of its configurations; None: nowhere, and it has none.
     """
 
     name: str
@@ -44,12 +53,30 @@ class KernelSpec:
     supports: Supports = always
     dtypes: tuple[str, ...] | None = None
     widens: bool = False
+    yields: Yields | None = None
+    variants: Variants | None = None
 
     def why_not(self, problem: Any, like: Array) -> str | None:
         """Why it can't run `problem` on data of `like`'s dtype; None if it can."""
         if self.dtypes is not None and like.dtype.name not in self.dtypes:
             return f"needs {' or '.join(self.dtypes)}, got {like.dtype.name}"
         return self.supports(problem)
+
+    def why_later(self, problem: Any, like: Array) -> str | None:
+        """Why one further down that can run `problem` goes before it; None if none does."""
+        return None if self.yields is None else self.yields(problem, like)
+
+    def configurations(self) -> tuple[str, ...]:
+        """The names of those that can be asked for."""
+        return () if self.variants is None else tuple(self.variants())
+
+    def configured(self, name: str) -> KernelSpec:
+        """The same in one configuration. Raises ValueError that names those there are."""
+        variants = {} if self.variants is None else self.variants()
+        if name not in variants:
+            there = f"there are: {', '.join(variants)}" if variants else "it has none to choose from"
+            raise ValueError(f"kernel {self.name!r} has no configuration {name!r}, {there}")
+        return replace(self, name=f"{self.name}:{name}", run=variants[name], variants=None)
 
 
 class KernelTable:
@@ -72,8 +99,10 @@ class KernelTable:
         supports: Supports = always,
         dtypes: tuple[str, ...] | None = None,
         widens: bool = True,
+        yields: Yields | None = None,
+        variants: Variants | None = None,
     ) -> None:
-        """Appends a kernel; those added first are preferred.
+        """Appends a kernel; those added first are preferred, but for those that yield.
 
         Array code sums in the dtype of its arrays unless told otherwise, and numpy has no common dtype of bfloat16 and
         most others. So a reference kernel gets bfloat16 arrays as float32, and its float32 results leave as bfloat16
@@ -86,7 +115,7 @@ class KernelTable:
         if any(spec.name == name for spec in self._by_backend[backend]):
             raise ValueError(f"{self}: backend {backend!r} has a kernel {name!r} already")
         widens = widens and backend == "reference"
-        self._by_backend[backend].append(KernelSpec(name, backend, run, supports, dtypes, widens))
+        self._by_backend[backend].append(KernelSpec(name, backend, run, supports, dtypes, widens, yields, variants))
 
     def specs(self, backend: str) -> tuple[KernelSpec, ...]:
         """The kernels of a backend, in order of preference."""
@@ -119,24 +148,26 @@ class KernelTable:
         if kernel is not None:
             chosen = self._forced(kernel, name, specs, problem, like)
         else:
-            for spec in specs:
-                if spec.why_not(problem, like) is None:
-                    chosen = spec
-                    break
-            else:
-                chosen = self._fall_back(name, problem, like)
+            chosen = first_choice(specs, problem, like) or self._fall_back(name, problem, like)
         return _widened(chosen) if chosen.widens and like.dtype.kind == "V" else chosen
 
     def _forced(self, kernel: str, name: str, specs: Iterable[KernelSpec], problem: Any, like: Array) -> KernelSpec:
         by_name = {spec.name: spec for spec in specs}
-        if kernel not in by_name:
-            near = difflib.get_close_matches(kernel, by_name, n=1)
+        base, colon, configuration = kernel.partition(":")
+        if base not in by_name:
+            near = difflib.get_close_matches(base, by_name, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             there = ", ".join(by_name) or "none"
-            raise ValueError(f"{self}: no kernel {kernel!r} on backend {name!r}, there are: {there}{hint}")
-        if reason := by_name[kernel].why_not(problem, like):
+            raise ValueError(f"{self}: no kernel {base!r} on backend {name!r}, there are: {there}{hint}")
+        spec = by_name[base]
+        if colon:
+            try:
+                spec = spec.configured(configuration)
+            except ValueError as error:
+                raise ValueError(f"{self}: {error}") from None
+        if reason := spec.why_not(problem, like):
             raise ValueError(f"{self}: kernel {kernel!r} can't run this: {reason} ({problem})")
-        return by_name[kernel]
+        return spec
 
     def _fall_back(self, name: str, problem: Any, like: Array) -> KernelSpec:
         reasons = [f"{spec.name}: {spec.why_not(problem, like)}" for spec in self._by_backend[name]]
@@ -154,6 +185,17 @@ class KernelTable:
 
     def __str__(self) -> str:
         return f"{self.op} {self.direction}"
+
+
+def first_choice(specs: Iterable[KernelSpec], problem: Any, like: Array) -> KernelSpec | None:
+    """The first that can run `problem` and does not yield; the first that can where all do; None where none can."""
+    yielding: KernelSpec | None = None
+    for spec in specs:
+        if spec.why_not(problem, like) is None:
+            if spec.why_later(problem, like) is None:
+                return spec
+            yielding = yielding or spec
+    return yielding
 
 
 def _widened(spec: KernelSpec) -> KernelSpec:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpucnn import backend, extension
 from gpucnn.backend import Array
-from gpucnn.ops import compiled
+from gpucnn.ops import compiled, planned
 from gpucnn.ops.memory import laid_out
 from gpucnn.ops.registry import KernelTable, Supports, always
 from gpucnn.problem import Conv2dProblem
@@ -18,16 +17,31 @@ from gpucnn.reference.linear import LinearProblem
 
 _MOST_WINDOWS = 256
 _OFFSETS = 2.0**31
-_TILE, _FLOAT_TILE = 64, 32
+_MOST_POSITIONS = 1 << 33
+
+SIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes of a number."""
 
 Call = Callable[..., Array]
-Columns = Callable[[Conv2dProblem], int]
+
+
+class Kernel(NamedTuple):
+    """One of those that compute a pass."""
+
+    name: str
+    binding: str
+    arithmetic: str
+    """In the words of `planned`."""
+    supports: Supports
+    slower: Supports
+    """Why it is better left to a kernel behind it, or None; beside what the cost model expects."""
+    dtypes: tuple[str, ...]
 
 
 def add(
     table: KernelTable,
     call: Callable[[str], Call],
-    columns: Columns,
+    supports: Supports = always,
     slower: Supports = always,
     split_slower: Supports = always,
 ) -> None:
@@ -35,37 +49,57 @@ def add(
 
     Args:
         call: what calls the bindings of a name.
-        columns: of the product of matrices.
-        slower: why they are better left to a kernel behind them, or None.
+        supports: what they ask for beside what all such kernels do.
+        slower: why they are better left to a kernel behind them, or None; beside what the cost model expects.
         split_slower: as `slower`, of float32 that may not be rounded.
     """
-    for name, kernel, supports, dtypes in kernels(columns, slower, split_slower):
-        compiled.add(table, name, on_aligned(call(kernel)), supports, dtypes)
+    for each in kernels(slower, split_slower):
+        _add(table, call, each, both(each.supports, supports), lambda p: p)
 
 
-def add_linear(table: KernelTable, call: Callable[[str], Call], columns: Columns) -> None:
+def add_linear(table: KernelTable, call: Callable[[str], Call]) -> None:
     """As `add`, to a table of linear: a convolution of images of one pixel."""
 
     def of_pixels(supports: Supports) -> Supports:
         return lambda p: supports(as_convolution(p)) if p.I and p.O else "needs inputs and outputs"
 
-    for name, kernel, supports, dtypes in kernels(columns):
-        compiled.add(table, name, on_aligned(call(kernel)), of_pixels(supports), dtypes)
+    for each in kernels():
+        _add(table, call, each, of_pixels(each.supports), as_convolution)
 
 
-def kernels(
-    columns: Columns, slower: Supports = always, split_slower: Supports = always
-) -> list[tuple[str, str, Supports, tuple[str, ...]]]:
-    """(name, its bindings' name, what it asks for, dtypes)."""
-
-    def both(first: Supports, second: Supports) -> Supports:
-        return lambda p: first(p) or second(p)
-
+def kernels(slower: Supports = always, split_slower: Supports = always) -> list[Kernel]:
+    """In order of preference."""
     return [
-        ("tensor_core", "tensor_core", both(multiplies, slower), ("float16", "bfloat16")),
-        ("tf32", "tensor_core", both(rounds, slower), ("float32",)),
-        ("split_bf16", "split_tensor_core", both(splits(columns), both(slower, split_slower)), ("float32",)),
+        Kernel("tensor_core", "tensor_core", "16-bit", multiplies, slower, ("float16", "bfloat16")),
+        Kernel("tf32", "tensor_core", "tf32", rounds, slower, ("float32",)),
+        Kernel("split_bf16", "split_tensor_core", "split", multiplies, both(slower, split_slower), ("float32",)),
     ]
+
+
+def both(first: Supports, second: Supports) -> Supports:
+    """Asks for what two ask for."""
+    return lambda p: first(p) or second(p)
+
+
+def _add(
+    table: KernelTable,
+    call: Callable[[str], Call],
+    kernel: Kernel,
+    supports: Supports,
+    described: Callable[[Any], Conv2dProblem],
+) -> None:
+    def slower(module: Any, problem: Any, dtype: str, device: int) -> str | None:
+        p = described(problem)
+        return kernel.slower(p) or planned.slower(module, kernel.arithmetic, table.direction, p, SIZE[dtype], device)
+
+    def words(module: Any, problem: Any, dtype: str) -> str:
+        return planned.words(module, kernel.arithmetic, table.direction, described(problem), SIZE[dtype])
+
+    compiled.add(
+        *(table, kernel.name, on_aligned(call(kernel.binding)), supports, kernel.dtypes, words),
+        configurations=lambda module: list(module.product_configurations(kernel.arithmetic)),
+        slower=slower,
+    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -86,6 +120,8 @@ def multiplies(p: Conv2dProblem) -> str | None:
     """What every kernel on tensor cores asks for."""
     if p.groups > 1:
         return f"needs groups=1, got {p.groups}"
+    if p.N * p.P * p.Q > _MOST_POSITIONS:
+        return f"needs at most 2^33 windows, got {p.N * p.P * p.Q}"
     return None if is_near(p) else "needs smaller images: 32 bits count what a block reads"
 
 
@@ -94,23 +130,6 @@ def rounds(p: Conv2dProblem) -> str | None:
     if p.precision != "high":
         return f"needs precision='high', got {p.precision!r}"
     return multiplies(p)
-
-
-def splits(columns: Columns) -> Supports:
-    """As `multiplies`, of float32 in six products of bfloat16, where those are faster than float32's own; `columns` of
-    the product are what its tiles may be too wide for."""
-
-    def why_not(p: Conv2dProblem) -> str | None:
-        if reason := multiplies(p):
-            return reason
-        if not _pays():
-            return "six products of bfloat16 take longer than one of float32 on this GPU"
-        count = columns(p)
-        if -(-count // _TILE) * _TILE >= 2 * (-(-count // _FLOAT_TILE) * _FLOAT_TILE):
-            return f"tiles of {_TILE} columns would stay mostly empty, of {count}"
-        return None
-
-    return why_not
 
 
 def is_near(p: Conv2dProblem) -> bool:
@@ -124,17 +143,6 @@ def is_near(p: Conv2dProblem) -> bool:
     y = size(p.P, 0, p.R, down) * size(p.Q, 0, p.S, across) * p.K
     windows, pixels = p.P * p.Q, -(-p.H // u) * -(-p.W // v)
     return x * (_MOST_WINDOWS // windows + 2) < _OFFSETS and y * (_MOST_WINDOWS // pixels + 2) < _OFFSETS
-
-
-def _pays() -> bool:
-    """Whether tensor cores multiply bfloat16 more than six times as fast as float32 is multiplied: on the GPUs of data
-    centres they do, at about 10 times the rate; on others at 2. On the CPU it is to be tried."""
-    return backend.current_backend() != "cuda" or _is_of_a_data_centre()
-
-
-@functools.cache
-def _is_of_a_data_centre() -> bool:
-    return extension.require().device_properties(0)["compute_capability"] in ((8, 0), (9, 0))
 
 
 def _aligned(array: Array) -> Array:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from gpucnn.ops import compiled, tensor_core
+from gpucnn.ops import compiled, planned, tensor_core
 from gpucnn.ops.epilogue import bias_and_relu_alone
-from gpucnn.ops.registry import KernelTable, Supports
+from gpucnn.ops.registry import KernelTable
 from gpucnn.problem import Conv2dProblem
 
 MULTIPROCESSORS = 132
@@ -56,21 +56,37 @@ def tiles(rows: int, columns: int) -> int:
 
 
 def add(
-    table: KernelTable,
-    call: Callable[[str], tensor_core.Call],
-    sizes: str,
-    columns: Callable[[Conv2dProblem], int],
-    sums: Callable[[Conv2dProblem], Sums],
+    table: KernelTable, call: Callable[[str], tensor_core.Call], sizes: str, sums: Callable[[Conv2dProblem], Sums]
 ) -> None:
     """As `tensor_core.add`, of the kernels that cut the sums of a pass, `sums` of one image. `sizes`, "C" or "CK", lie
     along memory, and have to be whole units of 16 bytes."""
+    for each in tensor_core.kernels():
+        _add(table, call, each, sizes, sums)
 
-    def cut(supports: Supports, unit: int) -> Supports:
-        return lambda p: supports(p) or _broken(p, sizes, unit) or _why_not(p, sums(p))
 
-    for name, kernel, supports, dtypes in tensor_core.kernels(columns):
-        fits = bias_and_relu_alone(cut(supports, 4 if "float32" in dtypes else 8))
-        compiled.add(table, f"{name}_cut", tensor_core.on_aligned(call(f"{kernel}_cut")), fits, dtypes)
+def _add(
+    table: KernelTable,
+    call: Callable[[str], tensor_core.Call],
+    kernel: tensor_core.Kernel,
+    sizes: str,
+    sums: Callable[[Conv2dProblem], Sums],
+) -> None:
+    unit = 4 if "float32" in kernel.dtypes else 8
+
+    def supports(p: Conv2dProblem) -> str | None:
+        return kernel.supports(p) or _broken(p, sizes, unit) or _why_not(p, sums(p))
+
+    def slower(module: Any, p: Conv2dProblem, dtype: str, device: int) -> str | None:
+        size = tensor_core.SIZE[dtype]
+        return planned.slower(module, kernel.arithmetic, table.direction, p, size, device, parts(sums(p)))
+
+    def words(module: Any, p: Conv2dProblem, dtype: str) -> str:
+        size = tensor_core.SIZE[dtype]
+        return planned.words(module, kernel.arithmetic, table.direction, p, size, parts(sums(p)))
+
+    run = tensor_core.on_aligned(call(f"{kernel.binding}_cut"))
+    fits = bias_and_relu_alone(supports)
+    compiled.add(table, f"{kernel.name}_cut", run, fits, kernel.dtypes, words, slower=slower)
 
 
 def _broken(p: Conv2dProblem, sizes: str, unit: int) -> str | None:

@@ -4,7 +4,8 @@ Sources: [H100] NVIDIA, "H100 Tensor Core GPU Architecture", 2023 (tables of the
 multiprocessor), and the H200 data sheet, 2024. [A100] NVIDIA, "A100 Tensor Core GPU Architecture", 2020. [Ada] NVIDIA,
 "Ada GPU Architecture", 2023. [Guide] "CUDA C++ Programming Guide", table of technical specifications by compute
 capability. [Luo] W. Luo and others, "Benchmarking and Dissecting the Nvidia Hopper GPU Architecture via
-Microbenchmarking", 2024: what the second-level cache delivers. Rates are peaks at the boost clock.
+Microbenchmarking", 2024: what the second-level cache delivers, and mma.sync. Rates are peaks at the boost clock. The
+same figures are in csrc/common/machine.h, which tiles are chosen by.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Device:
         l2: bytes a cycle that the second-level cache delivers to all multiprocessors together.
         fp32: float32 multiplications with addition of a multiprocessor.
         tensor: the same by its tensor cores, dense, by the dtype of the factors.
+        mma: what mma.sync reaches of that with 16-bit factors; the rest is wgmma's.
         wavefronts: of the first-level cache and shared memory, 128 bytes each, of a multiprocessor.
         registers, shared_bytes, threads, warps, blocks: that a multiprocessor holds.
         source: of the figures.
@@ -38,6 +40,7 @@ class Device:
     l2: float
     fp32: int
     tensor: dict[str, int]
+    mma: int
     registers: int
     shared_bytes: int
     threads: int
@@ -55,17 +58,43 @@ _AMPERE = {"bf16": 1024, "fp16": 1024, "tf32": 512}
 
 DEVICES = {
     "h100": Device(
-        "H100 SXM", (9, 0), 132, 1.83e9, 3.35e12, 5120, 128, _HOPPER, 65536, 228 << 10, 2048, 32, "[H100] [Guide] [Luo]"
+        "H100 SXM",
+        (9, 0),
+        132,
+        1.83e9,
+        3.35e12,
+        5120,
+        128,
+        _HOPPER,
+        1200,
+        65536,
+        228 << 10,
+        2048,
+        32,
+        "[H100] [Guide] [Luo]",
     ),
     "h200": Device(
-        "H200 SXM", (9, 0), 132, 1.83e9, 4.8e12, 5120, 128, _HOPPER, 65536, 228 << 10, 2048, 32, "[H100] [Guide] [Luo]"
+        "H200 SXM",
+        (9, 0),
+        132,
+        1.83e9,
+        4.8e12,
+        5120,
+        128,
+        _HOPPER,
+        1200,
+        65536,
+        228 << 10,
+        2048,
+        32,
+        "[H100] [Guide] [Luo]",
     ),
     "a100": Device(
-        *("A100 SXM 80 GB", (8, 0), 108, 1.41e9, 2.039e12, 5120, 64, _AMPERE),
+        *("A100 SXM 80 GB", (8, 0), 108, 1.41e9, 2.039e12, 5120, 64, _AMPERE, 1024),
         *(65536, 164 << 10, 2048, 32, "[A100] [Guide]"),
     ),
     "rtx4090": Device(
-        *("GeForce RTX 4090", (8, 9), 128, 2.52e9, 1.008e12, 2048, 128, {"bf16": 256, "fp16": 256, "tf32": 128}),
+        *("GeForce RTX 4090", (8, 9), 128, 2.52e9, 1.008e12, 2048, 128, {"bf16": 256, "fp16": 256, "tf32": 128}, 256),
         *(65536, 100 << 10, 1536, 24, "[Ada] [Guide]; second-level cache: that of the A100 by its slices"),
     ),
 }
