@@ -60,6 +60,27 @@ def test_what_is_wrong_is_said() -> None:
     assert unknown.startswith("access_widths.json does not say how wide its accesses are")
 
 
+LOOP = """
+\t\tFunction : tensor
+        /*0000*/               @P0 BRA 0x40 ;                                /* 0x0000000000900947 */
+        /*0010*/                   LDGSTS.E.BYPASS.128 [R5], desc[UR4][R2.64], P1 ;
+        /*0020*/                   {body} R64, R72.reuse, R68, R64 ;         /* 0x000000444840723c */
+        /*0030*/              @!P1 BRA P2, 0x10 ;                            /* 0xfffffffc00b49947 */
+        /*0040*/                   HMMA.16816.F32.BF16 R64, R72, R68, R64 ;  /* 0x000000444840723c */
+        /*0050*/                   BRA 0x50 ;
+"""
+
+
+def test_products_on_tensor_cores_are_in_a_loop() -> None:
+    name, promised = "fprop_kernel<Of<half>, half>", {"": {"fprop_kernel<Of<half>, half>": [16, 0]}}
+    (good,) = parse(LOOP.replace("{body}", "HMMA.16816.F32.BF16").splitlines())
+    assert good.loop == {"LDGSTS": 1, "HMMA": 1, "BRA": 1}
+    assert list(wrong(name, good, promised)) == []
+    (bad,) = parse(LOOP.replace("{body}", "FFMA").splitlines())
+    assert list(wrong(name, bad, promised)) == ["no loop has a matrix instruction"]
+    assert list(wrong("relu_kernel<half>", bad, {"": {"relu_kernel<half>": [16, 0]}})) == []
+
+
 def test_widths_are_promised_for_kernels_that_there_are() -> None:
     """For which of them is for the gate to say, which has the machine code."""
     sources = {path.name for path in (machine_code.ROOT / "csrc").rglob("*.cu")}

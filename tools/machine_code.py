@@ -6,8 +6,8 @@ python tools/machine_code.py --write [module]    also writes access_widths.json 
 
 For every architecture: no kernel loads or stores local memory (LDL, STL: spilled registers, arrays that are indexed by
 what only a run knows); none has a floating-point atomic, whose order would change a sum's bits; each has global loads
-and stores as wide as access_widths.json, beside this file, promises (16 bytes where the layout allows it); and the file
-stays below MOST_BYTES. Exits 1 with what is wrong, 2 where nothing can be disassembled. cuobjdump and nvdisasm come
+and stores as wide as access_widths.json, beside this file, promises (16 bytes where the layout allows it); those on tensor
+cores have matrix instructions in a loop; and the file stays below MOST_BYTES. Exits 1 with what is wrong, 2 where nothing can be disassembled. cuobjdump and nvdisasm come
 with a CUDA toolkit or as wheels: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm.
 """
 
@@ -41,7 +41,10 @@ Widths = dict[str, dict[str, list[int]]]
 
 _FUNCTION = re.compile(r"^\s*Function : (\S+)")
 _SOURCE = re.compile(r"^identifier = (\S+)")
-_OPERATION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[T\d]+\s+)?([A-Z][A-Z0-9_.]*)")
+_OPERATION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P[T\d]+\s+)?([A-Z][A-Z0-9_.]*)([^;]*)")
+_TARGET = re.compile(r"\b0x([0-9a-f]+)\s*$")
+_MATRIX = ("HMMA", "HGMMA")
+_ARITHMETIC = re.compile(r"<(Of<|Tf32|Split)")
 _LOCAL = ("LDL", "STL")
 _ATOMIC = ("ATOM", "ATOMG", "ATOMS", "RED", "REDG", "REDAS")
 _FLOATS = ("F16", "F16x2", "BF16", "BF16_V2", "F32", "F64")
@@ -59,19 +62,27 @@ class Code:
     loads: Counter[int] = field(default_factory=Counter)
     """From global memory, by bytes."""
     stores: Counter[int] = field(default_factory=Counter)
+    loop: Counter[str] = field(default_factory=Counter)
+    """Instructions, by name, of the shortest loop with a matrix instruction; empty if there is none."""
 
 
 def parse(lines: Iterable[str]) -> list[Code]:
     """Every kernel in the output of `cuobjdump -sass`."""
     found: list[Code] = []
     file = ""
+    operations: list[tuple[int, str]] = []  # of the last kernel: where, and what
+    branches: list[tuple[int, int]] = []  # of those, from where to where
     for line in lines:
         if source := _SOURCE.match(line):
             file = Path(source[1]).name
         elif function := _FUNCTION.match(line):
+            _set_loop(found, operations, branches)
             found.append(Code(function[1], file))
         elif operation := _OPERATION.match(line):
-            name, *modifiers = operation[1].split(".")
+            name, *modifiers = operation[2].split(".")
+            operations.append((int(operation[1], 16), name))
+            if name == "BRA" and (target := _TARGET.search(operation[3])):
+                branches.append((operations[-1][0], int(target[1], 16)))
             if name in _LOCAL:
                 found[-1].local += 1
             elif name in _ATOMIC and any(modifier.startswith(_FLOATS) for modifier in modifiers):
@@ -80,7 +91,21 @@ def parse(lines: Iterable[str]) -> list[Code]:
                 found[-1].loads[_bytes(modifiers)] += 1
             elif name == "STG":
                 found[-1].stores[_bytes(modifiers)] += 1
+    _set_loop(found, operations, branches)
     return found
+
+
+def _set_loop(found: list[Code], operations: list[tuple[int, str]], branches: list[tuple[int, int]]) -> None:
+    """Of the kernel that was read last; what was read of it is forgotten."""
+    for at, target in sorted(branches, key=lambda branch: branch[0] - branch[1]):
+        if target > at:
+            continue
+        loop = Counter(name for place, name in operations if target <= place <= at)
+        if any(loop[name] for name in _MATRIX):
+            found[-1].loop = loop
+            break
+    operations.clear()
+    branches.clear()
 
 
 def _bytes(modifiers: list[str]) -> int:
@@ -100,6 +125,8 @@ def wrong(name: str, code: Code, promised: Widths) -> Iterator[str]:
         yield f"{code.local} accesses to local memory"
     if code.float_atomics:
         yield f"{code.float_atomics} floating-point atomics"
+    if _ARITHMETIC.search(name) and not code.loop:
+        yield "no loop has a matrix instruction"
     if name not in promised.get(code.file, {}):
         yield f"{WIDTHS.name} does not say how wide its accesses are; tools/machine_code.py --write"
         return
@@ -170,6 +197,9 @@ def check(module: Path, archs: list[str], table: bool, write: bool) -> list[str]
         for code, name in codes:
             if table:
                 print(f"{arch}  {code.file}: {name}  loads {_in_words(code.loads)}; stores {_in_words(code.stores)}")
+                if code.loop:
+                    matrix = sum(code.loop[each] for each in _MATRIX)
+                    print(f"    loop: {code.loop.total()} instructions, {matrix} of them multiply matrices")
             findings += [f"{arch} {code.file}: {name}: {what}" for what in wrong(name, code, promised)]
         print(f"{arch}: {len(codes)} kernels")
     return findings
