@@ -19,16 +19,29 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
+def examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
 def example() -> str:
-    found = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(found) == 1
-    return str(found[0])
+    return examples()[0]
 
 
 def test_the_readmes_example_learns(tmp_path: Path) -> None:
     right = re.fullmatch(r"(\d+) of 1000 digits right\n", run(example(), tmp_path))
     assert right is not None
     assert int(right[1]) >= 900
+
+
+def test_the_second_example_goes_on_from_the_first_and_there_is_no_other(tmp_path: Path) -> None:
+    first, second = examples()
+    assert first.count("range(3)") == 1
+    told = "\nprint(loss.item(), scaler.get_scale(), model[0].weight.dtype)"
+    *_, last = run(first.replace("range(3)", "range(1)") + second + told, tmp_path).splitlines()
+    loss, scale, dtype = last.split()
+    assert float(loss) < 1.0
+    assert 1.0 <= float(scale) <= 2.0**16
+    assert dtype == "float32"
 
 
 def test_the_readmes_example_is_the_script_and_short() -> None:

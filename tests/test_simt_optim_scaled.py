@@ -201,6 +201,25 @@ def test_scaled_training_in_float16_has_the_references_bits(simt: ModuleType) ->
         assert_equal(mine, truth)
 
 
+def test_the_kernels_path_never_asks_what_was_found(simt: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where array code has to read the word on the host, which on a GPU waits for it."""
+
+    def read(*arguments: Any) -> bool:
+        raise AssertionError("the host read the device")
+
+    monkeypatch.setattr("gpucnn.ops.optim._skipped", read)
+    for name in ("get_scale", "_clean"):
+        monkeypatch.setattr(gpucnn.GradScaler, name, read)
+    param = gpucnn.Tensor(np.ones(3, np.float32), requires_grad=True)
+    optimizer, scaler = gpucnn.optim.SGD([param], 0.5), gpucnn.GradScaler(8.0)
+    for gradient, expected in ((math.inf, 1.0), (8.0, 0.0), (4.0, -0.5)):
+        scaler.scale(gpucnn.tensor(1.0))
+        param.grad = gpucnn.Tensor(np.full(3, gradient, np.float32))
+        scaler.step(optimizer)
+        scaler.update()
+        assert_equal(param, np.full(3, expected, np.float32))
+
+
 # ------------------------------------------------------------------------------------------------ wrong ones, refusals
 
 
