@@ -46,8 +46,10 @@ class Fire(nn.Module):
         self.expand3x3_activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.squeeze_activation(self.squeeze(x))
-        return cat([self.expand1x1_activation(self.expand1x1(x)), self.expand3x3_activation(self.expand3x3(x))], 1)
+        x = nn.conv_norm_relu(self.squeeze, None, self.squeeze_activation, x)
+        narrow = nn.conv_norm_relu(self.expand1x1, None, self.expand1x1_activation, x)
+        wide = nn.conv_norm_relu(self.expand3x3, None, self.expand3x3_activation, x)
+        return cat([narrow, wide], 1)
 
 
 class SqueezeNet(nn.Module):

@@ -38,8 +38,7 @@ class WideBlock(nn.Module):
         active = nn.norm_relu(self.bn1, F.relu, x)
         carried = x if self.shortcut is None else self.shortcut(active)
         y = self.dropout(nn.conv_norm_relu(self.conv1, self.bn2, F.relu, active))
-        y = self.conv2(y)
-        return y + carried  # type: ignore[no-any-return]
+        return nn.conv_norm_relu(self.conv2, None, None, y, carried)
 
 
 class WideResNet(nn.Module):

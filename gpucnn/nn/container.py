@@ -88,7 +88,8 @@ class _Row(Module):
 class Sequential(_Row):
     """Each module's output is the next one's input: Sequential(a, b) or Sequential({"name": a, ...}).
 
-    A batch norm and the ReLU behind it run as one op, and a Conv2d before them takes part: see `conv_norm_relu`.
+    A batch norm and the ReLU behind it run as one op, a Conv2d before them takes part, and a ReLU behind a Conv2d is
+    part of that: see `conv_norm_relu`.
     """
 
     def __init__(self, *modules: Any) -> None:

@@ -165,7 +165,9 @@ class Conv2d(_Convolution):
         coefficients = following.scale_shift()
         if coefficients is None or following.num_features != self.out_channels:
             return None
-        return FusedConv2d(self, *coefficients), Identity()
+        nothing = Identity()
+        nothing.training, nothing.frozen = False, following.frozen
+        return FusedConv2d(self, *coefficients), nothing
 
 
 class FusedConv2d(Conv2d):
@@ -191,16 +193,14 @@ class FusedConv2d(Conv2d):
                 setattr(self, name, value)
         weight, bias = conv.weight, conv.bias
         shift = shift if bias is None else shift + bias.data.astype(np.float64) * scale
-        self.register_buffer("scale", None)
-        self.register_buffer("shift", None)
-        self.register_parameter("bias", None)
-        if weight.dtype.itemsize == 2:
-            self.weight = Parameter(weight.data, requires_grad=False)
-            self.scale, self.shift = (Tensor(array.astype(np.float32)) for array in (scale, shift))
-        else:
+        folds = weight.dtype.itemsize > 2
+        if folds:
             in_memory = to_nhwc(weight.data).astype(np.float64) * scale[:, None, None, None]
-            self.weight = Parameter(from_nhwc(in_memory.astype(weight.dtype)), requires_grad=False)
-            self.bias = Parameter(shift.astype(weight.dtype), requires_grad=False)
+            weight = Parameter(from_nhwc(in_memory.astype(weight.dtype)))
+        self.weight = Parameter(weight.data, requires_grad=False)
+        self.register_parameter("bias", Parameter(shift.astype(weight.dtype), requires_grad=False) if folds else None)
+        for name, array in (("scale", scale), ("shift", shift)):
+            self.register_buffer(name, None if folds else Tensor(array.astype(np.float32)))
         self.training = False
 
     def convolve(self, input: Tensor, function: Callable[..., R], **options: Any) -> R:

@@ -1,4 +1,4 @@
-"""Convolution, batch norm, the sum with a shortcut and the ReLU behind it in as few ops as there can be, wherever a
+"""Convolution, batch norm, the sum with a shortcut and the ReLU behind them in as few ops as there can be, wherever a
 network has them in a row."""
 
 from __future__ import annotations
@@ -43,18 +43,21 @@ def conv_norm_relu(
     """relu(norm(conv(input)) + residual): as `norm_relu`, and the convolution takes part.
 
     In training a Conv2d whose kernel can do so takes the moments of its output while it has that at hand, and the
-    BatchNorm2d behind it does not read it for them. After `Module.fuse` batch norm, sum and ReLU are the convolution's.
+    BatchNorm2d behind it does not read it for them. Where there is no batch norm, or `Module.fuse` has made it part of
+    the convolution, so are the sum and the ReLU, by F.conv2d_relu.
 
     Args:
-        conv, norm: modules.
+        conv: a module.
+        norm: a module, or None for none.
         relu: a module, a function such as F.relu, or None for none.
         residual: of the shape that the convolution returns, or None.
     """
     if not are_joined(conv, norm):
         y, moments = conv(input), None
-    elif type(conv) is FusedConv2d:
+    elif type(norm) is not BatchNorm2d:
         if relu is None or _limit(relu) == math.inf:
-            return conv.convolve(input, F.conv2d if relu is None else F.conv2d_relu, residual=residual)
+            y = conv.convolve(input, F.conv2d if relu is None else F.conv2d_relu, residual=residual)
+            return y  # type: ignore[no-any-return]
         return relu(conv.convolve(input, F.conv2d, residual=residual))
     elif norm.by_own_statistics:
         y, moments = conv.convolve(input, F.conv2d, return_moments=True)
@@ -62,19 +65,22 @@ def conv_norm_relu(
         y, moments = conv(input), None
     if relu is not None and are_fused(norm, relu):
         return _in_one(norm, relu, y, residual, moments=moments)
-    y = norm(y) if moments is None else norm.normalize(y, F.batch_norm, moments=moments)
+    if norm is not None:
+        y = norm(y) if moments is None else norm.normalize(y, F.batch_norm, moments=moments)
     return _one_by_one(y, relu, residual)
 
 
 def run_first(modules: Sequence[Module], input: Any) -> tuple[Any, int]:
     """Runs the first of modules in a row, and behind it those that can be part of its op: (output, how many)."""
-    first, *others = modules[:3]
-    if others and are_joined(first, others[0]):
-        relu = others[1] if len(others) > 1 and _limit(others[1]) is not None else None
-        return conv_norm_relu(first, others[0], relu, input), 2 if relu is None else 3
-    if others and are_fused(first, others[0]):
-        return norm_relu(first, others[0], input), 2
-    return first(input), 1
+    first, second, third = [*modules[:3], None, None][:3]
+    if second is not None and are_joined(first, second):
+        relu = third if _limit(third) is not None else None
+        return conv_norm_relu(first, second, relu, input), 2 if relu is None else 3
+    if _limit(second) == math.inf and are_joined(first, None):
+        return conv_norm_relu(first, None, second, input), 2
+    if are_fused(first, second):
+        return norm_relu(first, second, input), 2  # type: ignore[arg-type]
+    return first(input), 1  # type: ignore[misc]
 
 
 def are_fused(norm: Any, relu: Any) -> bool:
@@ -85,10 +91,12 @@ def are_fused(norm: Any, relu: Any) -> bool:
 
 
 def are_joined(conv: Any, norm: Any) -> bool:
-    """Whether `conv` knows of `norm` behind it: as they come, or as `Module.fuse` leaves them, and no observer."""
-    if (type(conv), type(norm)) not in ((Conv2d, BatchNorm2d), (FusedConv2d, Identity)):
-        return False
-    return not changed(conv) and not changed(norm) and not _is_observed()
+    """Whether `conv` knows of what is behind it: as they come, or as `Module.fuse` leaves them, and no observer."""
+    if type(conv) is Conv2d:
+        fits = norm is None or type(norm) is BatchNorm2d or type(norm) is Identity
+    else:
+        fits = type(conv) is FusedConv2d and (norm is None or type(norm) is Identity)
+    return fits and not changed(conv) and not changed(norm) and not _is_observed()
 
 
 def _is_observed() -> bool:
