@@ -83,7 +83,7 @@ def restore(run: Run) -> tuple[TrainConfig, DataFacts, dict[str, Any]]:
 
 
 def trained_model(run: Run, config: TrainConfig, facts: DataFacts, checkpoint: str, device: str) -> Module:
-    """The run's network with a checkpoint's weights, in evaluation mode on `device`."""
+    """The run's network with a checkpoint's weights, fused for evaluation, on `device`."""
     model = models.build_for(config.model, len(facts.classes), facts.image_shape)
     model.load_state_dict(load_checkpoint(run.checkpoint(checkpoint)).model)
-    return model.to(device=device).eval()
+    return model.to(device=device).eval().fuse()
