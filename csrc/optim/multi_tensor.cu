@@ -100,7 +100,8 @@ __global__ void __launch_bounds__(kTableThreads)
   if (guard.advances && blockIdx.x == 0 && threadIdx.x == 0 && guard.flag != nullptr) ++guard.flag[1];
   if (skipped) return;
   const float inverse = guard.loss_scale == nullptr ? 1.0f : 1.0f / *guard.loss_scale;
-  for_each_pack(table, [&](auto width, const OptimTensor& tensor, std::int64_t at) {
+  // Of 16 bits too, whose state is float32: accesses to it leave no gaps.
+  for_each_pack<kPack<float>>(table, [&](auto width, const OptimTensor& tensor, std::int64_t at) {
     update<T, decltype(width)::value>(rule, tensor, at, inverse);
   });
 }

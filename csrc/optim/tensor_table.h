@@ -25,8 +25,8 @@ struct TensorTable {
 static_assert(sizeof(TensorTable) <= 3584, "of the 4 KB that a kernel's parameters may take");
 
 // body(width, tensor, at) for each of the calling thread's packs, which begin at element `at` of the block's tensor:
-// `width` is a constant of 4, or of 1 where an array of the tensor is not aligned and at its end.
-template <typename Body>
+// `width` is a constant of kWidth, or of 1 where an array of the tensor is not aligned and at its end.
+template <int kWidth, typename Body>
 __device__ __forceinline__ void for_each_pack(const TensorTable& table, Body body) {
   const int block = static_cast<int>(blockIdx.x);
   int number = 0;  // of the last tensor that begins at this block or before
@@ -42,7 +42,6 @@ __device__ __forceinline__ void for_each_pack(const TensorTable& table, Body bod
                         address(tensor.state[1]) | address(tensor.master)) %
                            16 ==
                        0;
-  constexpr int kWidth = kPack<float>;  // of 16 bits too, whose state is float32: accesses to it leave no gaps
   const std::int64_t packed = aligned ? begin + (end - begin) / kWidth * kWidth : begin;
   for (std::int64_t at = begin + threadIdx.x * kWidth; at < packed; at += kTableThreads * kWidth) {
     body(std::integral_constant<int, kWidth>(), tensor, at);

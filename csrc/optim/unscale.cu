@@ -9,8 +9,8 @@
 // Layout   flat memory.
 // Launch   unscale: a table of up to 64 tensors by value, more tensors being more launches. next_scale: one thread.
 // Block    256 threads, 4,096 elements of one tensor, which it finds in the table by halving.
-// Thread   packs of four, elements one by one where a tensor is not aligned and at its end. One that met trouble says
-//          so by one integer atomic, whose result does not depend on the order of threads.
+// Thread   packs of 16 bytes, elements one by one where a tensor is not aligned and at its end. One that met trouble
+//          says so by one integer atomic, whose result does not depend on the order of threads.
 // Limits   2^31 blocks a launch; tensors of up to 2^38 elements; 64 words of what was found.
 // Bound    memory: reads g, 4 bytes an element of float32, and writes as many if it divides. On an H100 (copy 3.0 TB/s)
 //          ResNet-50, 25.6 M gradients, takes 34 us, and 68 us.
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kTableThreads)
                    std::int32_t* __restrict__ found, bool divides) {
   const float inverse = 1.0f / *scale;
   unsigned largest = 0;  // magnitude, as bits, which have the order of numbers with infinity and NaN at their end
-  for_each_pack(table, [&](auto width, const OptimTensor& tensor, std::int64_t at) {
+  for_each_pack<kPack<T>>(table, [&](auto width, const OptimTensor& tensor, std::int64_t at) {
     constexpr int kWidth = decltype(width)::value;
     T* const gradient = static_cast<T*>(tensor.parameter) + at;
     Floats<kWidth> g = load<kWidth>(gradient);
