@@ -77,9 +77,11 @@ from gpucnn.precision import autocast, float32_precision, set_float32_precision
 from gpucnn.random import manual_seed
 from gpucnn.serialization import load, save
 from gpucnn.tensor import Tensor
+from gpucnn.tuned import set_tuning
 
 if TYPE_CHECKING:
     from gpucnn.books import explain, summary
+    from gpucnn.tuning import tune
 
 __version__ = "0.1.0"
 
@@ -144,6 +146,7 @@ __all__ = [
     "roll",
     "save",
     "set_float32_precision",
+    "set_tuning",
     "sign",
     "sort",
     "split",
@@ -157,6 +160,7 @@ __all__ = [
     "tensor",
     "topk",
     "transpose",
+    "tune",
     "unbind",
     "unsqueeze",
     "use_backend",
@@ -167,16 +171,17 @@ __all__ = [
 ]
 
 _ON_FIRST_USE = ("books", "data", "filters", "models", "testing", "train", "vis")
-_OF_THE_BOOKS = ("explain", "summary")
+_FROM = {"explain": "books", "summary": "books", "tune": "tuning"}
+"""Functions that are loaded on first use, and their modules."""
 
 
 def __getattr__(name: str) -> Any:
     if name in _ON_FIRST_USE:
         return importlib.import_module(f"gpucnn.{name}")
-    if name in _OF_THE_BOOKS:
-        return getattr(importlib.import_module("gpucnn.books"), name)
+    if name in _FROM:
+        return getattr(importlib.import_module(f"gpucnn.{_FROM[name]}"), name)
     raise AttributeError(f"module 'gpucnn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ON_FIRST_USE, *_OF_THE_BOOKS])
+    return sorted([*globals(), *_ON_FIRST_USE, *_FROM])

@@ -115,6 +115,12 @@ def bfloat16() -> np.dtype[Any]:
     return found
 
 
+@functools.cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """`dtype.name`, which numpy takes microseconds to put together."""
+    return str(dtype.name)
+
+
 def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype that sums over `dtype` are kept in: float32 for 16-bit numbers, else the dtype itself."""
     return np.dtype("float32") if dtype.itemsize == 2 else dtype

@@ -17,7 +17,7 @@ import ml_dtypes  # noqa: F401  from here on numpy knows bfloat16 by its name
 import pytest
 from kernel_record import listen, pytest_runtest_logreport, pytest_runtest_setup, pytest_sessionfinish
 
-from gpucnn import extension
+from gpucnn import extension, tuned
 from gpucnn.testing import rotating_seed, shapes
 
 __all__ = ["pytest_runtest_logreport", "pytest_runtest_setup", "pytest_sessionfinish"]
@@ -35,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     listen(config)
     if config.getoption("fixed_cases"):
         leave_samples_out()
+    os.environ[tuned.SWITCH] = "0"  # what somebody has tuned on this machine is not what is tested
+    tuned.set_tuning(False)
     # What workers (pytest -n) and other processes of this run inherit: one seed, also at midnight; the cores, shared.
     os.environ["GPUCNN_TEST_SEED"] = str(rotating_seed())
     if workers := getattr(config.option, "numprocesses", None):

@@ -22,7 +22,7 @@ PACKAGE = Path(gpucnn.__file__).parent
 LAYERS = [
     ["extension"],
     ["backend", "kernels", "random"],
-    ["arguments", "flags", "precision"],
+    ["arguments", "flags", "precision", "tuned"],
     ["problem"],
     ["autograd", "ops.registry", "reference", "testing"],
     ["ops"],
@@ -33,7 +33,7 @@ LAYERS = [
     ["functional"],
     ["nn", "optim", "data", "filters", "vis", "serialization"],
     ["calls"],
-    ["models", "train", "books", "profile"],
+    ["models", "train", "books", "profile", "tuning"],
     [""],
     ["cli"],
     ["__main__"],
@@ -46,12 +46,12 @@ ONLY = {
     "vis": set[str](),
     "reference": {"backend", "problem", "random"},
     "autograd": {"backend"},
-    "ops.registry": {"backend"},
+    "ops.registry": {"backend", "tuned"},
     "flags": {"backend"},
     "ops": {"autograd", "backend", "extension", "flags", "ops.registry", "precision", "problem", "reference"},
     "": {room for rooms in LAYERS[: LEVEL["models"]] for room in rooms} - {"data", "filters", "vis"},
 }
-EXTENSION_IS_FOR = {"backend", "kernels", "ops", "cli", "profile"}
+EXTENSION_IS_FOR = {"backend", "kernels", "ops", "cli", "profile", "tuned"}
 
 # Heavy, and not needed by everyone: imported where they are used.
 ON_USE = {"PIL", "cupy", "matplotlib", "ml_dtypes", "pooch", "requests", "safetensors", "tabulate", "threadpoolctl"}

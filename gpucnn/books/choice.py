@@ -159,8 +159,8 @@ class _Questions:
         return _allocated(table, problem, arrays, like)
 
     def _answer(self, table: KernelTable, problem: Any, kernel: str | None, like: backends.Array) -> Pass:
-        candidates = {name: _candidates(table.specs(name), problem, kernel, like) for name in self._asked}
-        reference = _candidates(table.specs("reference"), problem, None, like)
+        candidates = {name: _candidates(table, name, problem, kernel, like) for name in self._asked}
+        reference = _candidates(table, "reference", problem, None, like)
         in_its_place = next((candidate.kernel for candidate in reference if candidate.runs), None)
         instead = {
             name: _instead(name, kernel, in_its_place)
@@ -184,12 +184,22 @@ def _instead(name: str, kernel: str | None, in_its_place: str | None) -> str:
 
 
 def _candidates(
-    specs: Sequence[KernelSpec], problem: Any, kernel: str | None, like: backends.Array
+    table: KernelTable, backend: str, problem: Any, kernel: str | None, like: backends.Array
 ) -> tuple[Candidate, ...]:
+    specs = table.specs(backend)
     plain = getattr(problem, "plain", problem) if kernel is None else problem
     reasons = [_why_not(spec, plain, kernel, like) for spec in specs]
     able = [spec for spec, reason in zip(specs, reasons, strict=True) if reason is None]
-    chosen = first_choice(able, plain, like) if kernel is None else None
+    chosen, measured = None, False
+    if kernel is None:
+        chosen = first_choice(able, plain, like)
+        if tuned := table.measured(backend, plain, like):
+            name, colon, _ = tuned.name.partition(":")
+            chosen, measured = next(spec for spec in able if spec.name == name), True
+            if colon:
+                specs = tuple([tuned if spec is chosen else spec for spec in specs])
+                able = [tuned if spec is chosen else spec for spec in able]
+                chosen = tuned
     found: list[Candidate] = []
     for spec, reason in zip(specs, reasons, strict=True):
         if reason is not None:
@@ -201,11 +211,12 @@ def _candidates(
             found.append(Candidate(spec.name, runs, True, why, words))
         elif spec is chosen:
             why = "runs: the first that can" if len(specs) > 1 else "runs"
+            why = "runs: measured to be the fastest" if measured else why
             beside = None if plain is problem else spec.why_not(problem, like)
             why += f"; another pass does the rest, for it {beside}" if beside else ""
             found.append(Candidate(spec.name, True, True, why, _configuration(spec, problem, like)))
         else:
-            found.append(Candidate(spec.name, False, True, _why_later(spec, able, chosen, plain, like)))
+            found.append(Candidate(spec.name, False, True, _why_later(spec, able, chosen, measured, plain, like)))
     return tuple(found)
 
 
@@ -221,11 +232,18 @@ def _why_not(spec: KernelSpec, problem: Any, kernel: str | None, like: backends.
 
 
 def _why_later(
-    spec: KernelSpec, able: Sequence[KernelSpec], chosen: KernelSpec | None, problem: Any, like: backends.Array
+    spec: KernelSpec,
+    able: Sequence[KernelSpec],
+    chosen: KernelSpec | None,
+    measured: bool,
+    problem: Any,
+    like: backends.Array,
 ) -> str:
     """Why a kernel that can run does not, where `chosen` does."""
     if chosen is None:
         return "can"
+    if measured:
+        return f"can, but {chosen.name} was measured to be the fastest"
     slower = spec.why_later(problem, like) if able.index(spec) < able.index(chosen) else None
     return f"can, but slower: {slower}" if slower else f"can, but {chosen.name} is preferred"
 

@@ -16,6 +16,7 @@ from gpucnn.cli.predict import predict
 from gpucnn.cli.profile import profile
 from gpucnn.cli.summary import summary
 from gpucnn.cli.train import train
+from gpucnn.cli.tune import tune
 from gpucnn.train import InterruptedRunError
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell expects of a program that Ctrl-C ended
@@ -51,5 +52,5 @@ def main(traceback: bool, verbose: bool) -> None:
     )
 
 
-for command in (train, evaluate, predict, summary, explain, kernels, profile, info):
+for command in (train, evaluate, predict, summary, explain, kernels, profile, tune, info):
     main.add_command(command)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn import extension
-from gpucnn.backend import current_stream
+from gpucnn.backend import current_stream, dtype_name
 from gpucnn.ops.registry import KernelTable, Supports, Yields, always
 
 COMPILED = ("cuda", "simt")
@@ -66,13 +66,17 @@ def _asking(backend: str, slower: Slower) -> Yields:
         module = _arithmetic_of(backend)
         if module is None:
             return None
-        return slower(module, problem, like.dtype.name, 0 if isinstance(like, np.ndarray) else like.device.id)
+        device = 0 if isinstance(like, np.ndarray) else like.device.id
+        return slower(module, problem, dtype_name(like.dtype), device)
 
     return yields
 
 
 def _arithmetic_of(backend: str) -> Any:
     """The backend's module for its plain arithmetic, another one where it is missing; None where there is none."""
+    own = extension.load(extension.CUDA if backend == "cuda" else f"_simt_{extension.FLAVOURS[0]}")
+    if own is not None:
+        return own
     names = [extension.CUDA, *(f"_simt_{flavour}" for flavour in extension.FLAVOURS)]
     if backend == "simt":
         names = [*names[1:], names[0]]

@@ -15,11 +15,11 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from gpucnn import backend
+from gpucnn import backend, tuned
 from gpucnn.backend import Array
 
 log = logging.getLogger("gpucnn")
@@ -58,8 +58,8 @@ class KernelSpec:
 
     def why_not(self, problem: Any, like: Array) -> str | None:
         """Why it can't run `problem` on data of `like`'s dtype; None if it can."""
-        if self.dtypes is not None and like.dtype.name not in self.dtypes:
-            return f"needs {' or '.join(self.dtypes)}, got {like.dtype.name}"
+        if self.dtypes is not None and (name := backend.dtype_name(like.dtype)) not in self.dtypes:
+            return f"needs {' or '.join(self.dtypes)}, got {name}"
         return self.supports(problem)
 
     def why_later(self, problem: Any, like: Array) -> str | None:
@@ -132,24 +132,53 @@ class KernelTable:
         return self.pick(problem, like, kernel).run(problem, *arrays)
 
     def pick(self, problem: Any, like: Array, kernel: str | None = None) -> KernelSpec:
-        """The kernel that would run `problem` on data lying where `like` does.
+        """The kernel that would run `problem` on data lying where `like` does: the one that is asked for, the one that
+        was measured to be the fastest (gpucnn.tune), or the first choice.
 
         Raises:
             ValueError: `kernel` is not one of the backend's, or can't run this problem.
             RuntimeError: no kernel can run it; the backend has none and is strict; it works on another device.
         """
+        name = self._backend(like)
+        if kernel is not None:
+            return ready(self._forced(kernel, name, self._by_backend[name], problem, like), like)
+        return ready(self.measured(name, problem, like) or self._expected(name, problem, like), like)
+
+    def pick_unmeasured(self, problem: Any, like: Array) -> KernelSpec:
+        """As `pick`, as if nothing had been measured."""
+        return ready(self._expected(self._backend(like), problem, like), like)
+
+    def _backend(self, like: Array) -> str:
+        """The one that kernels for data lying where `like` does are of."""
         name = backend.current_backend()
         on_cpu = isinstance(like, np.ndarray)
         if name == "cuda" and (on_cpu or not backend.runs_kernels(like.device.id)):
-            name = "reference"  # the kernels work on GPU memory; a CPU tensor beside them is no gap in the backend
+            return "reference"  # the kernels work on GPU memory; a CPU tensor beside them is no gap in the backend
         if name == "simt" and not on_cpu:
             raise RuntimeError(f"{self}: backend 'simt' works on cpu arrays, got one on {backend.device_of(like)}")
-        specs = self._by_backend[name]
-        if kernel is not None:
-            chosen = self._forced(kernel, name, specs, problem, like)
-        else:
-            chosen = first_choice(specs, problem, like) or self._fall_back(name, problem, like)
-        return _widened(chosen) if chosen.widens and like.dtype.kind == "V" else chosen
+        return name
+
+    def _expected(self, name: str, problem: Any, like: Array) -> KernelSpec:
+        return first_choice(self._by_backend[name], problem, like) or self._fall_back(name, problem, like)
+
+    def measured(self, name: str, problem: Any, like: Array) -> KernelSpec | None:
+        """The backend's kernel that was measured to be the fastest; None where nothing was measured, or what was is no
+        longer there or can't run this."""
+        if not tuned.is_enabled or self.op not in tuned.OPS:
+            return None
+        choices = tuned.choices(tuned.place(name, like))
+        if not choices.by_question:
+            return None
+        key = (self.op, self.direction, backend.dtype_name(like.dtype), problem)
+        if key in choices.remembered:
+            found: KernelSpec | None = choices.remembered[key]
+            return found
+        choice = choices.by_question.get(tuned.question(*key))
+        spec = None
+        if choice is not None:
+            with contextlib.suppress(ValueError):
+                spec = self._forced(choice.kernel, name, self._by_backend[name], problem, like)
+        return cast("KernelSpec | None", choices.remember(key, spec))
 
     def _forced(self, kernel: str, name: str, specs: Iterable[KernelSpec], problem: Any, like: Array) -> KernelSpec:
         by_name = {spec.name: spec for spec in specs}
@@ -196,6 +225,11 @@ def first_choice(specs: Iterable[KernelSpec], problem: Any, like: Array) -> Kern
                 return spec
             yielding = yielding or spec
     return yielding
+
+
+def ready(spec: KernelSpec, like: Array) -> KernelSpec:
+    """The kernel as it is run on data of `like`'s dtype."""
+    return _widened(spec) if spec.widens and like.dtype.kind == "V" else spec
 
 
 def _widened(spec: KernelSpec) -> KernelSpec:

@@ -116,6 +116,7 @@ def on_aligned(call: Call) -> Call:
     return run
 
 
+@functools.lru_cache(maxsize=4096)
 def multiplies(p: Conv2dProblem) -> str | None:
     """What every kernel on tensor cores asks for."""
     if p.groups > 1:
