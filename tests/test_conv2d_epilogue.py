@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -438,31 +437,6 @@ def test_moments_that_are_not_the_inputs_are_refused(options: Any, error: type[E
         with pytest.raises(error, match=f"{name}: .*{message}"):
             getattr(F, name)(x, *kept, **{"training": True, **options})
     assert kept[0].tolist() == [0] * 5
-
-
-def test_the_binding_refuses_moments_that_are_no_batch_norms() -> None:
-    if reason := backend.unavailable("simt"):
-        pytest.skip(reason)
-    from gpucnn import extension
-
-    module = extension.compiled("simt")
-
-    def call(p: NormProblem, rows: int, lines: int = 3) -> None:
-        x, y, partial, linear = (np.zeros(s, np.float32) for s in ((1, 6, 8), (1, 6, 8), (1, lines, 8), (3, 1, 8)))
-        mean, inverse = np.zeros((2, 1, 8))
-        kept = (None, None) if p.own_statistics else (np.zeros(8, "f4"), np.ones(8, "f4"))
-        module.norm_fprop(p, "float32", x, None, None, *kept, None, y, mean, inverse, partial, linear, 0, rows)
-
-    call(NormProblem(1, 6, 8, 8), 6)
-    call(NormProblem(1, 6, 8, 8), 4, 5)
-    for p, rows, lines, message in [
-        (NormProblem(1, 6, 8, 8), -1, 3, "rows_taken must be at least 0"),
-        (NormProblem(1, 6, 8, 4), 6, 3, "moments that are taken are a batch norm's"),
-        (NormProblem(1, 6, 8, 8, momentum=None), 6, 3, "moments that are taken are a batch norm's"),
-        (NormProblem(1, 6, 8, 8), 4, 3, "'partial' of shape"),
-    ]:
-        with pytest.raises(ValueError, match=f"norm: .*{re.escape(message)}"):
-            call(p, rows, lines)
 
 
 # ------------------------------------------------------------------------------------------------ wrong kernels

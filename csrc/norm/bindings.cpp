@@ -9,6 +9,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -66,10 +67,12 @@ void fprop_binding(const py::object& problem, const std::string& dtype, const py
                    const py::object& bias, const py::object& running_mean, const py::object& running_var,
                    const py::object& residual, const py::object& y, const py::object& mean, const py::object& inverse,
                    const py::object& partial, const py::object& coefficients, std::uintptr_t stream,
-                   std::int64_t rows_taken) {
+                   const py::object& taken, std::int64_t rows_taken) {
   const NormProblem p = problem_of(problem);
-  if (rows_taken < 0) refuse("rows_taken must be at least 0");
-  if (rows_taken > 0 && (!p.own || p.B != 1 || p.groups != p.C)) refuse("moments that are taken are a batch norm's");
+  if (!taken.is_none()) {
+    if (rows_taken < 1) refuse("rows_taken must be at least 1");
+    if (!p.own || p.B != 1 || p.groups != p.C) refuse("moments that are taken are a batch norm's");
+  }
   with_float_type(kOp, dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const Shape images{p.B, p.M, p.C}, channels{p.C}, sets{p.B, p.C};
@@ -82,34 +85,48 @@ void fprop_binding(const py::object& problem, const std::string& dtype, const py
     const auto out = shaped_view<T>(y, kOp, "y", images, kImages);
     const auto means = shaped_view<double>(mean, kOp, "mean", sets, kSets),
                inverses = shaped_view<double>(inverse, kOp, "inverse", sets, kSets);
-    const std::int64_t splits = rows_taken ? ceil_of(p.M, rows_taken) : norm_splits(p, sizeof(T));
-    const std::int64_t rows_of_split = rows_taken || !splits ? rows_taken : ceil_of(p.M, splits);
+    const std::int64_t there = taken.is_none() ? 0 : ceil_of(p.M, rows_taken);
+    const auto given = optional_shaped_view<const float>(taken, kOp, "taken", {2 * there + 1, p.C},
+                                                         "(2*splits+1,C) of the problem and rows_taken");
+    const std::int64_t splits = given ? norm_condensed_splits(there) : norm_splits(p, sizeof(T));
+    const bool is_condensed = splits < there;
+    const std::int64_t rows_of_split = given    ? ceil_of(there, std::max<std::int64_t>(splits, 1)) * rows_taken
+                                       : splits ? ceil_of(p.M, splits)
+                                                : 0;
     const auto parts = optional_shaped_view<float>(partial, kOp, "partial", {p.B, 2 * splits + 1, p.C},
                                                    "(B,2*splits+1,C) of the problem");
     const auto linear = shaped_view<float>(coefficients, kOp, "coefficients", {3, p.B, p.C}, "(3,B,C) of the problem");
     if (kept_mean.has_value() != kept_var.has_value()) refuse("running_mean and running_var go together");
     if (!p.own && !kept_mean) refuse("running_mean and running_var are needed where momentum is None");
     if (p.own && kept_mean && p.groups != p.C) refuse("running statistics are those of each channel");
-    if (p.own && !parts) refuse("partial is needed where momentum is a number");
+    if (p.own && !parts && (!given || is_condensed)) refuse("partial is needed where momentum is a number");
     require_apart(kOp, out, in, factors, offsets, kept_mean, kept_var, added, means, inverses, parts, linear);
     require_apart(kOp, means, in, inverses, kept_mean, kept_var, parts, linear, added, factors, offsets);
     require_apart(kOp, inverses, in, kept_mean, kept_var, parts, linear, added, factors, offsets);
     require_apart(kOp, linear, in, kept_mean, kept_var, parts, added, factors, offsets);
     require_apart(kOp, parts, in, kept_mean, kept_var, added, factors, offsets);
+    for (const auto& written : {parts, kept_mean, kept_var}) require_apart(kOp, written, given);
+    require_apart(kOp, given, out, means, inverses, linear);
     require_apart(kOp, kept_mean, in, kept_var, added, factors, offsets);
     require_apart(kOp, kept_var, in, added, factors, offsets);
     const NormParameters of{pointer(factors), pointer(offsets), pointer(kept_mean), pointer(kept_var)};
     const auto queue = stream_of(stream);
-    run(kOp, describe(in, factors, offsets, kept_mean, kept_var, added, out, means, inverses, parts, linear), [&] {
-      simt::Status status = simt::kSuccess;
-      if (p.own && !rows_taken) status = norm_moments<T>(p, in.data, parts->data, queue);
-      if (status == simt::kSuccess) {
-        status = norm_statistics(p, splits, rows_of_split, pointer(parts), of, means.data, inverses.data, linear.data,
-                                 queue);
-      }
-      if (status != simt::kSuccess) return status;
-      return norm_scale_shift<T>(p, in.data, pointer(added), linear.data, out.data, queue);
-    });
+    run(kOp, describe(in, factors, offsets, kept_mean, kept_var, added, given, out, means, inverses, parts, linear),
+        [&] {
+          simt::Status status = simt::kSuccess;
+          if (is_condensed) {
+            status = norm_condense(p, there, rows_taken, given->data, parts->data, queue);
+          } else if (p.own && !given) {
+            status = norm_moments<T>(p, in.data, parts->data, queue);
+          }
+          const float* const from = given && !is_condensed ? given->data : pointer(parts);
+          if (status == simt::kSuccess) {
+            status = norm_statistics(p, splits, rows_of_split, from, pointer(parts), of, means.data, inverses.data,
+                                     linear.data, queue);
+          }
+          if (status != simt::kSuccess) return status;
+          return norm_scale_shift<T>(p, in.data, pointer(added), linear.data, out.data, queue);
+        });
   });
 }
 
@@ -186,12 +203,13 @@ void register_norm(py::module_& m) {
       partial("partial"), coefficients("coefficients"), stream("stream");
   m.def("norm_fprop", &fprop_binding, problem, dtype, x, weight, py::arg("bias"), py::arg("running_mean"),
         py::arg("running_var"), py::arg("residual"), y, mean, inverse, partial, coefficients, stream,
-        py::arg("rows_taken") = 0,
+        py::arg("taken") = py::none(), py::arg("rows_taken") = 0,
         (std::string("Writes y, mean and 1 / deviation, and moves the running statistics.\n\n"
                      "weight, bias, running statistics and residual may be None; partial (B,2*splits+1,C) and "
-                     "coefficients (3,B,C) are to work in, partial None where momentum is. With rows_taken, of a batch "
-                     "norm, partial holds the partial statistics of splits of so many positions, the last of those "
-                     "that are left, and x is read for y alone.") +
+                     "coefficients (3,B,C) are to work in, partial None where momentum is.\n\n"
+                     "taken (2*splits+1,C): of a batch norm partial statistics of splits of rows_taken positions, the "
+                     "last of those that are left, where something else has taken them: x is then read for y alone, "
+                     "and partial, of norm_condensed_splits(splits), is None where these are as many.") +
          kCommon)
             .c_str());
   m.def("norm_bprop", &bprop_binding, problem, dtype, py::arg("dy"), x, y, weight, mean, inverse, py::arg("dx"),
@@ -201,6 +219,13 @@ void register_norm(py::module_& m) {
                      "positions are needed.") +
          kCommon)
             .c_str());
+  m.def(
+      "norm_condensed_splits",
+      [](std::int64_t splits) {
+        if (splits < 0) refuse("splits must be at least 0");
+        return norm_condensed_splits(splits);
+      },
+      py::arg("splits"), "How many norm_fprop makes of so many splits that are taken elsewhere.");
   m.def(
       "norm_splits",
       [](const py::object& p, const std::string& name) {

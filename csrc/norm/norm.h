@@ -33,6 +33,13 @@ template <typename T>
 // Splits of norm_moments and norm_gradient_sums: of M and C alone, so that an image's bits don't depend on the batch.
 [[nodiscard]] std::int64_t norm_splits(const NormProblem& p, int bytes_of_element);
 
+// Of the partial statistics of a batch norm that something else has taken, in `splits` of `rows_of_split` positions,
+// the last of those that are left: taken (2 * splits + 1, C) as partial (2 * norm_condensed_splits(splits) + 1, C),
+// whose splits are the quotient's neighbours together. Fewer than 529 are enough, and stay as many.
+[[nodiscard]] simt::Status norm_condense(const NormProblem& p, std::int64_t splits, std::int64_t rows_of_split,
+                                         const float* taken, float* partial, simt::Stream stream);
+[[nodiscard]] std::int64_t norm_condensed_splits(std::int64_t splits);
+
 // Blocks of the largest launch, which must be fewer than 2^31.
 [[nodiscard]] std::int64_t norm_blocks(const NormProblem& p);
 
@@ -46,10 +53,11 @@ struct NormParameters {
 
 // 2. Mean and 1 / deviation (B,C) each from the partial statistics of `splits` of `rows_of_split` positions, the last
 // of those that are left, and with own statistics the running ones moved, in place; or from the running ones. partial
-// (B, 2 * splits + 1, C) is written over unless it is batch norm's; coefficients (3,B,C).
+// (B, 2 * splits + 1, C); `work` of the same size, which may be the same memory, is written to unless the problem is a
+// batch norm; coefficients (3,B,C).
 [[nodiscard]] simt::Status norm_statistics(const NormProblem& p, std::int64_t splits, std::int64_t rows_of_split,
-                                           float* partial, const NormParameters& of, double* mean, double* inverse,
-                                           float* coefficients, simt::Stream stream);
+                                           const float* partial, float* work, const NormParameters& of, double* mean,
+                                           double* inverse, float* coefficients, simt::Stream stream);
 
 // 3. y = (x - coefficients[0]) * coefficients[1] + coefficients[2] + residual, cut as the problem says; residual
 // (B,M,C) or null.

@@ -57,13 +57,13 @@ __device__ __forceinline__ void move_running(const NormParameters& of, std::int6
 }
 
 __global__ void __launch_bounds__(32 * kMostWarps)
-    merge_kernel(NormProblem p, std::int64_t splits, std::int64_t rows_of_split, float* partial, NormParameters of,
-                 Results to) {
+    merge_kernel(NormProblem p, std::int64_t splits, std::int64_t rows_of_split, const float* partial, float* work,
+                 NormParameters of, Results to) {
   SIMT_SHARED(float, means, [kMostWarps][32]);
   SIMT_SHARED(float, squares, [kMostWarps][32]);
   SIMT_SHARED(float, counts, [kMostWarps][32]);
   const Strand at(p.C);
-  float* const mine = partial + at.set * (2 * splits + 1) * p.C + at.channel;
+  const float* const mine = partial + at.set * (2 * splits + 1) * p.C + at.channel;
   float count = 0.0f, mean = 0.0f, square = 0.0f;
 #pragma unroll 4
   for (std::int64_t split = at.warp; split < (at.is_mine ? splits : 0); split += at.warps) {
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(32 * kMostWarps)
   }
   if (at.warp == 0 && at.is_mine) {
     const double middle = static_cast<double>(mine[2 * splits * p.C]) + static_cast<double>(mean);
-    if (p.groups != p.C || p.B > 1) mine[p.C] = square;  // for the kernels below
+    if (p.groups != p.C || p.B > 1) work[(at.set * (2 * splits + 1) + 1) * p.C + at.channel] = square;
     if (p.groups == p.C) {
       to.write(at.in(p.C), at.channel, middle, square / static_cast<float>(p.M), p.eps, of);
     } else {
@@ -156,22 +156,22 @@ dim3 blocks_for(std::int64_t threads) {
 
 }  // namespace
 
-simt::Status norm_statistics(const NormProblem& p, std::int64_t splits, std::int64_t rows_of_split, float* partial,
-                             const NormParameters& of, double* mean, double* inverse, float* coefficients,
-                             simt::Stream stream) {
+simt::Status norm_statistics(const NormProblem& p, std::int64_t splits, std::int64_t rows_of_split,
+                             const float* partial, float* work, const NormParameters& of, double* mean, double* inverse,
+                             float* coefficients, simt::Stream stream) {
   if (p.empty()) return simt::kSuccess;
   const Results to{mean, inverse, coefficients, p.B * p.C};
   if (!p.own) return simt::launch(stored_kernel, blocks_for(p.C), dim3(kThreads), 0, stream, p, of, to);
   const std::int64_t lines = 2 * splits + 1;
   simt::Status status =
       simt::launch(merge_kernel, strand_blocks(p), dim3(static_cast<unsigned>(32 * warps_for(splits))), 0, stream, p,
-                   splits, rows_of_split, partial, of, to);
+                   splits, rows_of_split, partial, work, of, to);
   if (status == simt::kSuccess && p.groups != p.C) {
-    status = simt::launch(group_kernel, blocks_for(p.B * p.groups * 32), dim3(kThreads), 0, stream, p, partial, lines,
-                          of, to);
+    status =
+        simt::launch(group_kernel, blocks_for(p.B * p.groups * 32), dim3(kThreads), 0, stream, p, work, lines, of, to);
   }
   if (status == simt::kSuccess && p.B > 1 && of.running_mean) {
-    status = simt::launch(average_kernel, blocks_for(p.C), dim3(kThreads), 0, stream, p, partial, lines, mean, of);
+    status = simt::launch(average_kernel, blocks_for(p.C), dim3(kThreads), 0, stream, p, work, lines, mean, of);
   }
   return status;
 }

@@ -33,14 +33,18 @@ def _columns_fprop(
         return reference.fprop(p, x, weight, bias, running, residual)
     y = empty(x.shape, x.dtype, x)
     mean, inverse = empty((2, p.B, p.C), np.float64, x)
-    partial, rows = (None, 0) if given is None else (given.partial.reshape(1, -1, p.C), given.rows)
-    if p.own_statistics and given is None:  # less than a fiftieth of x
+    partial, taken, rows = None, None, 0
+    if given is not None:
+        taken, rows = given
+        if (splits := module.norm_condensed_splits(given.splits)) < given.splits:
+            partial = empty((1, 2 * splits + 1, p.C), np.float32, x)
+    elif p.own_statistics:  # less than a fiftieth of x
         partial = empty((p.B, 2 * module.norm_splits(p, x.dtype.name) + 1, p.C), np.float32, x)
     linear = empty((3, p.B, p.C), np.float32, x)
     kept = (None, None) if running is None else tuple(_single(array) for array in running)
     module.norm_fprop(
         *(p, x.dtype.name, x, _single(weight), _single(bias), *kept),
-        *(residual, y, mean, inverse, partial, linear, stream, rows),
+        *(residual, y, mean, inverse, partial, linear, stream, taken, rows),
     )
     if running is not None and p.own_statistics:
         for array, moved in zip(running, kept, strict=True):
@@ -176,7 +180,7 @@ class Norm(Function):
     Parameters:
         problem: which elements share a mean and a variance, and whether these are x's own or `running`.
         running: mean and variance (C,), moved in place in the former case; or None.
-        moments: of a batch norm's x, taken already; or None. Kernels write over them.
+        moments: of a batch norm's x, taken already; or None.
     """
 
     @staticmethod
