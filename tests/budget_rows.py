@@ -13,6 +13,8 @@ from budget_maps import leaf, numbers
 from gpucnn import Tensor, extension
 from gpucnn import functional as F
 from gpucnn.backend import supported_dtype
+from gpucnn.ops import norm
+from gpucnn.reference.norm_problem import Moments, NormProblem
 
 IMAGE, ODD = (2, 64, 16, 16), (2, 63, 16, 16)
 ROWS = ((64, 64), (64, 256), (16, 2048))
@@ -30,6 +32,8 @@ def _norms(image: tuple[int, ...], aligned: bool) -> Iterator[Case]:
     running = {"running_mean": (channels,), "running_var": (channels,)}
     for training in (True, False):
         yield Case("batch_norm", {"input": image, **running, **own, "training": training}, aligned=aligned)
+    many = (1, 1060, channels)  # positions, each a split of its own
+    yield Case("batch_norm", {"input": many, "moments": "taken"}, then=_of_taken_moments(many), aligned=aligned)
     rectified = {"input": image, **running, **own, "training": True, "residual": image}
     yield Case("batch_norm_relu", rectified, aligned=aligned)
     yield Case("instance_norm", {"input": image, **running, **own}, aligned=aligned)
@@ -37,6 +41,15 @@ def _norms(image: tuple[int, ...], aligned: bool) -> Iterator[Case]:
         "group_norm", {"input": image, "num_groups": channels // 8 or 1 if aligned else 9, **own}, aligned=aligned
     )
     yield Case("local_response_norm", {"input": image, "size": 5}, aligned=aligned)
+
+
+def _of_taken_moments(shape: tuple[int, int, int]) -> Callable[[str], None]:
+    def run(dtype: str) -> None:
+        x, (_, splits, channels) = numbers(shape, dtype), shape
+        moments = Moments(np.abs(numbers((2 * splits + 1, channels), "float32")), 1)
+        norm.fprop(NormProblem(1, splits, channels, channels), x, None, None, None, None, moments, like=x)
+
+    return run
 
 
 def _classes(rows: tuple[int, int], aligned: bool) -> Iterator[Case]:
