@@ -135,7 +135,7 @@ class Kernel:
         def call(module: Any, *arguments: Any) -> Any:
             return self._call(_Configured(module, configuration), *arguments)
 
-        return Kernel(f"{self.label}:{configuration}", self._backend, call, lambda *_: f"tile {configuration}")
+        return Kernel(self.label, self._backend, call, lambda *_: f"tile {configuration}")
 
 
 class _Configured:
