@@ -274,14 +274,6 @@ def test_tf32_is_no_float32_and_split_it_is(simt: ModuleType) -> None:
 # ------------------------------------------------------------------------------------------ choices and what is refused
 
 
-def test_what_the_kernels_do_not_do_is_refused(simt: ModuleType) -> None:
-    grouped = ConvCase(1, 16, 5, 5, 16, 3, 3, groups=2)
-    for case, passes, message in ((grouped, KERNEL.passes, "conv2d: the kernel needs groups=1, got 2"),):
-        for name in passes:
-            with pytest.raises(ValueError, match=message):
-                KERNEL.results(simt, problem_of(case), truth_of(case, "normal"), passes=(name,))
-
-
 @pytest.mark.parametrize(
     ("N", "C", "size", "K", "taps"),
     [(1, 8, 20000, 8, 1), (1, 64, 8192, 8, 3), (1, 4096, 600, 8, 3), (1, 8, 600, 4096, 3), (9, 65536, 160, 8, 1)],

@@ -79,6 +79,7 @@ template <typename T, bool kWide, int kStep>
 struct DgradSources {
   ImageRows<T, kWide, kStep> windows;
   FilterLines<T, kWide, kStep> filters;
+  int first_tap;
 };
 
 template <bool kWide, int kStep, typename T>
@@ -86,15 +87,17 @@ __device__ __forceinline__ DgradSources<T, kWide, kStep> dgrad_sources(const Dgr
                                                                        const DgradTile& at) {
   const ClassTaps r = taps_of(p.down, at.h), s = taps_of(p.across, at.w);
   const auto taps = TapGrid<T, kWide, kStep>::of(r.count, s.count, p.K);
-  const int kernel = p.across.axis.kernel;
+  const int kernel = p.across.axis.kernel, first_tap = r.first * kernel + s.first;
   return {{p.dy,
            {p.down.axis.outputs, r.window, 1, -p.down.back},
            {p.across.axis.outputs, s.window, 1, -p.across.back},
            p.pixels,
            p.count,
-           taps},
-          {p.w + (std::int64_t{r.first} * kernel + s.first) * p.C, p.C, p.down.axis.kernel * kernel,
-           p.down.tap_step * kernel, p.across.tap_step, taps}};
+           taps,
+           p.K},
+          {p.w + std::int64_t{first_tap} * p.C, p.C, p.down.axis.kernel * kernel, p.down.tap_step * kernel,
+           p.across.tap_step, taps},
+          first_tap};
 }
 
 // Where pixel number `index` of the block's class begins in dx; negative if it is beyond the image.

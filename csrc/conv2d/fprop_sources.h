@@ -21,7 +21,8 @@ FpropSources<T, kWide, kStep> fprop_sources(const Conv2dProblem& p, const T* x, 
            {h.size, -h.padding, h.stride, h.dilation},
            images_of(p.P, p.Q, p.K),
            p.positions(),
-           TapGrid<T, kWide, kStep>::of(v.kernel, h.kernel, static_cast<int>(p.C))},
+           TapGrid<T, kWide, kStep>::of(v.kernel, h.kernel, static_cast<int>(p.C)),
+           static_cast<int>(p.C)},
           {w, p.K, p.weights()}};
 }
 

@@ -90,6 +90,7 @@ struct ImageRows {
   Images windows;  // rows and columns of windows; its channels mean nothing
   std::int64_t count;
   TapGrid<T, kWide, kStep> taps;
+  int pitch;  // from a pixel to the next: the channels, of which a group's are some
 
   template <typename Lines>
   struct State {
@@ -111,9 +112,9 @@ struct ImageRows {
       state.column[n] = across.origin + window.column * across.stride;
       const std::int64_t cell = (window.image * down.size + state.row[n]) * across.size + state.column[n];
       if (n == 0) first = cell;
-      state.offset[n] = static_cast<gemm::Count<kWide>>((cell - first) * taps.channels);
+      state.offset[n] = static_cast<gemm::Count<kWide>>((cell - first) * pitch);
     }
-    state.at = data + first * taps.channels;
+    state.at = data + first * pitch;
     state.tap = taps.at(static_cast<int>(depth));
     return state;
   }
@@ -129,7 +130,7 @@ struct ImageRows {
   __device__ __forceinline__ bool find(const State<Lines>& state, int n, const T** at) const {
     using Offset = gemm::Count<kWide>;
     const int rows = state.tap.down * down.step, columns = state.tap.across * across.step;
-    const Offset tap = (Offset{rows} * across.size + columns) * taps.channels + state.tap.channel;
+    const Offset tap = (Offset{rows} * across.size + columns) * pitch + state.tap.channel;
     *at = state.at + (n == 0 ? tap : tap + state.offset[n]);
     return taps.contains(state.tap) && down.contains(state.row[n] + rows) && across.contains(state.column[n] + columns);
   }
@@ -148,10 +149,10 @@ inline bool fits_wide(const Gather& down, const Gather& across, std::int64_t row
 
 template <typename T, bool kWide, int kStep = gemm::kDepth<T>>
 struct FilterLines {
-  const T* data;               // its first tap that takes part
-  int channels;                // of x: a line
-  int taps;                    // of a filter
-  int step_down, step_across;  // from one tap that takes part to the next, in taps
+  const T* data;                  // its first tap that takes part
+  int channels;                   // of x: a line
+  int taps;                       // of a filter
+  int step_down, step_across;     // from one tap that takes part to the next, in taps
   TapGrid<T, kWide, kStep> grid;  // those taps, by filters
 
   template <typename Lines>

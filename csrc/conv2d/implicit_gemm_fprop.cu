@@ -53,7 +53,8 @@ simt::Status conv2d_implicit_gemm_fprop(const Conv2dProblem& p, const T* x, cons
                                         across,
                                         images_of(p.P, p.Q, p.K),
                                         p.positions(),
-                                        TapGrid<T, is_wide>::of(v.kernel, h.kernel, static_cast<int>(p.C))};
+                                        TapGrid<T, is_wide>::of(v.kernel, h.kernel, static_cast<int>(p.C)),
+                                        static_cast<int>(p.C)};
     return simt::launch(implicit_fprop_kernel<T, Shape, is_wide>, dim3(gemm::tiles<Shape>(p.positions(), p.K)),
                         dim3(Shape::kThreads), 0, stream, windows, gemm::DepthMatrix<T, is_wide>{w, p.K, p.weights()},
                         Epilogue<T>{bias, relu}, y, are_aligned(y, bias) && gemm::in_packs<T>(p.K),

@@ -1,10 +1,12 @@
 // 2-D convolution on tensor cores: the menu of its launchers. As conv2d.h, whose words hold here too.
 //
-// Groups of 1. `precision` is that of float32 (mma/arithmetic.h); `configuration` is a number of mma/configurations.h,
-// or kAnyConfiguration for what suits the problem. conv2d_tensor_core_is_near() holds; std::invalid_argument where not.
-// Arrays that are read are aligned to 16 bytes and C, and for dx and dw K too, are whole units of 16 bytes, or operands
-// come element by element, in the one configuration for that. Same inputs, same bits, and an image has the same bits in
-// any batch, in y and dx in any configuration too. What is outside an image is a 0 that is multiplied.
+// Any groups, of which several make a tile (tensor_core_groups.h), in whole units of 16 bytes of C and K, and in one
+// configuration. `precision` is that of float32 (mma/arithmetic.h); `configuration` is a number of
+// mma/configurations.h, or kAnyConfiguration for what suits the problem. conv2d_tensor_core_is_near() holds;
+// std::invalid_argument where not. Arrays that are read are aligned to 16 bytes and C, and for dx and dw K too, are
+// whole units of 16 bytes, or operands come element by element, in the one configuration for that. Same inputs, same
+// bits, and an image has the same bits in any batch, in y and dx in any configuration too. What is outside an image is
+// a 0 that is multiplied.
 #pragma once
 
 #include "common/problem.h"
@@ -66,5 +68,19 @@ template <typename T>
                                                         float* partial, simt::Stream stream, mma::Precision precision);
 [[nodiscard]] std::int64_t conv2d_tensor_core_cut_fprop_splits(const Conv2dProblem& p);
 [[nodiscard]] std::int64_t conv2d_tensor_core_cut_dgrad_splits(const Conv2dProblem& p);
+
+// Of groups, what the launchers above call.
+template <typename T>
+[[nodiscard]] simt::Status conv2d_tensor_core_group_fprop(const Conv2dProblem& p, const T* x, const T* w, T* y,
+                                                          const mma::Epilogue<T>& epilogue, simt::Stream stream,
+                                                          mma::Precision precision);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_tensor_core_group_dgrad(const Conv2dProblem& p, const T* dy, const T* w, T* dx,
+                                                          simt::Stream stream, mma::Precision precision);
+template <typename T>
+[[nodiscard]] simt::Status conv2d_tensor_core_group_wgrad(const Conv2dProblem& p, const T* x, const T* dy, T* dw,
+                                                          float* partial, simt::Stream stream,
+                                                          mma::Precision precision);
+[[nodiscard]] std::int64_t conv2d_tensor_core_group_wgrad_splits(const Conv2dProblem& p);
 
 }  // namespace gpucnn

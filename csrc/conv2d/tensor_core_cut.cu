@@ -137,6 +137,7 @@ simt::Status finish(const float* partial, std::int64_t parts, std::int64_t count
 // There is no path by single elements: `sizes` lie along memory.
 template <typename T>
 void require_whole(const Conv2dProblem& p, std::initializer_list<std::int64_t> sizes, bool aligned) {
+  require_dense(p);
   require_tensor_core(p);
   for (const std::int64_t size : sizes) {
     if (gemm::in_packs<T>(size)) continue;

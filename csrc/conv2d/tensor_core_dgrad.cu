@@ -6,9 +6,9 @@
 //          the stride), columns the C channels, and the depth is (tap, k): units of dy lie along it, units of w along
 //          the columns, which ldmatrix turns, or, of float32, loads of 8 bytes.
 // Block    a tile of pixels of one class x channels (mma/tile.h).
-// Limits   what check() in problem.h asks for, and groups=1. C and K in whole units of 16 bytes, or mma/operands.h's
-//          narrow path. Sums have the order of the taps: an image has the same bits in any batch, and in any
-//          configuration.
+// Limits   what check() in problem.h asks for; groups of 1, others are tensor_core_groups.cu's. C and K in whole units
+//          of 16 bytes, or mma/operands.h's narrow path. Sums have the order of the taps: an image has the same bits in
+//          any batch, and in any configuration.
 // Bound    N32 C64 56x56 K64 3x3 pad 1 of 16 bits: 3.7 G products, 13 us at 1,200 a cycle and multiprocessor of an
 //          H100's mma.sync; 26 MB of dy, w and dx take 9 us at 3.0 TB/s.
 // Measured not run on hardware yet.
@@ -44,6 +44,7 @@ template <typename T>
 simt::Status conv2d_tensor_core_dgrad(const Conv2dProblem& p, const T* dy, const T* w, T* dx, simt::Stream stream,
                                       mma::Precision precision, int configuration) {
   require_tensor_core(p);
+  if (p.groups > 1) return conv2d_tensor_core_group_dgrad(p, dy, w, dx, stream, precision);
   if (p.N == 0) return simt::kSuccess;
   const DgradPlan plan = DgradPlan::of(p);
   const bool whole = gemm::in_packs<T>(p.C), wide = are_aligned(dy, w) && whole && gemm::in_packs<T>(p.K);

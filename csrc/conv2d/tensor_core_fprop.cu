@@ -5,13 +5,14 @@
 //          filter's R*S*C weights as they lie in memory: 64 bytes of it a strip, units of 16 bytes of one tap each.
 // Block    a tile of windows x filters (mma/tile.h). Warp: as there. Thread: in a copy 2 to 8 windows' units, of one
 //          (tap, channel) that it adds to; at the end runs of 16 bytes of y.
-// Limits   what check() in problem.h asks for, and groups=1. C in whole units of 16 bytes, or mma/operands.h's narrow
-//          path. Sums have the order of the weights: an image has the same bits in any batch, and in any configuration.
+// Limits   what check() in problem.h asks for; groups of 1, others are tensor_core_groups.cu's. C in whole units of 16
+//          bytes, or mma/operands.h's narrow path. Sums have the order of the weights: an image has the same bits in
+//          any batch, and in any configuration.
 // Bound    N32 C64 56x56 K64 3x3 pad 1 of 16 bits: 3.7 G products, 13 us at 1,200 a cycle and multiprocessor of an
 //          H100's mma.sync; 26 MB of x, y and w take 9 us at 3.0 TB/s.
 // Measured not run on hardware yet.
 #include "conv2d/fprop_sources.h"
-#include "conv2d/tensor_core_limits.h"
+#include "conv2d/tensor_core_groups.h"
 #include "mma/launch.h"
 #include "mma/moments.h"
 #include "mma/operands.h"
@@ -39,7 +40,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   mma::store_rows(tile, y, at.row, x.count, at.column, w.lines, wide_y, epilogue,
                   [&](std::int64_t row) { return row * w.lines; });
   if (epilogue.moments != nullptr) {
-    mma::store_moments(tile, reinterpret_cast<float*>(ring), epilogue.moments, at.row, x.count, at.column, w.lines);
+    mma::store_moments(tile, reinterpret_cast<float*>(ring), epilogue.moments, at.row, x.count, at.column, w.lines,
+                       w.lines);
   }
 }
 
@@ -50,6 +52,7 @@ simt::Status conv2d_tensor_core_fprop(const Conv2dProblem& p, const T* x, const 
                                       const mma::Epilogue<T>& epilogue, simt::Stream stream, mma::Precision precision,
                                       int configuration) {
   require_tensor_core(p);
+  if (p.groups > 1) return conv2d_tensor_core_group_fprop(p, x, w, y, epilogue, stream, precision);
   const bool whole = gemm::in_packs<T>(p.C), wide = whole && are_aligned(x, w);
   if (epilogue.moments && whole && !wide) {
     throw std::invalid_argument("conv2d: the tensor_core kernel needs arrays aligned to 16 bytes for moments");
@@ -74,6 +77,10 @@ std::int64_t conv2d_tensor_core_moment_rows(const Conv2dProblem& p, mma::Precisi
   std::int64_t rows = 0;
   const simt::Status status = mma::with_arithmetic<T>(precision, [&](auto arithmetic) {
     using A = decltype(arithmetic);
+    if (p.groups > 1) {
+      rows = GroupShape<A>::kRows;
+      return simt::kSuccess;
+    }
     const int chosen = mma::tiling_of<A>().choose(p.positions(), p.K, configuration);
     return mma::with_shape<A>(chosen, gemm::in_packs<T>(p.C), [&](auto shape, auto) {
       rows = decltype(shape)::kRows;

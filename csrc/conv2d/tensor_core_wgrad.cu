@@ -10,8 +10,8 @@
 //          bytes.
 // Block    a tile of filters x weights over one part (mma/tile.h). Thread: in a copy 2 to 8 units of a window that it
 //          adds to.
-// Limits   what check() in problem.h asks for, and groups=1. C and K in whole units of 16 bytes, or mma/operands.h's
-//          narrow path. partial takes at most 64 MiB.
+// Limits   what check() in problem.h asks for; groups of 1, others are tensor_core_groups_wgrad.cu's. C and K in whole
+//          units of 16 bytes, or mma/operands.h's narrow path. partial takes at most 64 MiB.
 // Bound    N32 C64 56x56 K64 3x3 pad 1 of 16 bits: 3.7 G products, 13 us at 1,200 a cycle and multiprocessor of an
 //          H100's mma.sync; 26 MB of x and dy take 9 us at 3.0 TB/s, and the parts, written and read again, 5 us.
 // Measured not run on hardware yet.
@@ -60,6 +60,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
 
 // The parts are the same in each precision.
 std::int64_t conv2d_tensor_core_wgrad_splits(const Conv2dProblem& p, int configuration) {
+  if (p.groups > 1) return conv2d_tensor_core_group_wgrad_splits(p);
   return mma::kTiling.choose_cut(p.K, p.weights(), p.positions(), configuration).parts;
 }
 
@@ -67,6 +68,7 @@ template <typename T>
 simt::Status conv2d_tensor_core_wgrad(const Conv2dProblem& p, const T* x, const T* dy, T* dw, float* partial,
                                       simt::Stream stream, mma::Precision precision, int configuration) {
   require_tensor_core(p);
+  if (p.groups > 1) return conv2d_tensor_core_group_wgrad(p, x, dy, dw, partial, stream, precision);
   constexpr int kStep = mma::kStrip<T>;
   const std::int64_t weights = p.weights();
   const auto cut = mma::kTiling.choose_cut(p.K, weights, p.positions(), configuration);

@@ -34,6 +34,11 @@ using Small = Shape<64, 64, 32, 32, 4>;
 // For operands that take more registers on their way.
 using Roomy = Shape<128, 64, 64, 32, 2>;
 
+// Of several groups at once, whose products with each other are zeros, or of no use: as few columns, or rows, as are
+// copied without conflicts.
+using Slim = Shape<256, 32, 64, 32, 2>;
+using Broad = Shape<64, 128, 32, 64, 2>;
+
 inline constexpr Tiling<4> kTiling{
     {configuration_of<Tall>("256x64", 0.95), configuration_of<Large>("128x128", 1.0),
      configuration_of<Medium>("128x64", 0.85), configuration_of<Small>("64x64", 0.6)},
@@ -46,6 +51,7 @@ inline constexpr Tiling<4> kTiling{
 // And of float32 that is split into three numbers each, which take more registers.
 using SplitMedium = Shape<128, 64, 32, 32, 1>;
 using SplitSmall = Shape<64, 64, 32, 32, 2>;
+using SplitSlim = Shape<128, 32, 32, 32, 2>;
 
 inline constexpr Tiling<2> kSplitTiling{
     {configuration_of<SplitMedium>("128x64", 1.0), configuration_of<SplitSmall>("64x64", 0.9)},
@@ -57,5 +63,9 @@ inline constexpr Tiling<2> kSplitTiling{
 
 // The same tiles of TF32, for what they take: which suits a product is the same as in 16 bits.
 inline constexpr Tiling<4> kTf32Tiling{kTiling.configurations, {&Machine::matrix, 2, 4}, 256, 32, 1.5};
+
+// The weight gradient of groups.
+inline constexpr Tiling<1> kGroupTiling{
+    {configuration_of<Broad>("64x128", 0.75)}, {&Machine::matrix, 1, 2}, 256, 32, 1.5};
 
 }  // namespace gpucnn::mma

@@ -18,12 +18,12 @@ __device__ __forceinline__ float sum_of_column(float value) {
 }
 
 // The moments of the tile's sums, which are as they were stored, in its rows [first_row, rows) and columns
-// [first_column, columns). All threads of the block call it; sums_of_warps: Shape::kRows / Shape::kWarpRows lines of
-// Shape::kColumns in shared memory, which nobody uses any more after a barrier.
+// [first_column, columns), in lines of `pitch`. All threads of the block call it; sums_of_warps: Shape::kRows /
+// Shape::kWarpRows lines of Shape::kColumns in shared memory, which nobody uses any more after a barrier.
 template <typename Tile>
 __device__ __forceinline__ void store_moments(const Tile& tile, float* sums_of_warps, float* moments,
                                               std::int64_t first_row, std::int64_t rows, std::int64_t first_column,
-                                              std::int64_t columns) {
+                                              std::int64_t columns, std::int64_t pitch) {
   using A = typename Tile::A;
   using B = typename Tile::B;
   using Shape = typename Tile::Shape;
@@ -73,9 +73,9 @@ __device__ __forceinline__ void store_moments(const Tile& tile, float* sums_of_w
       float sum = 0.0f;
 #pragma unroll
       for (int warp = 0; warp < kWarpsDown; ++warp) sum += sums_of_warps[warp * Shape::kColumns + me];
-      float* const line = moments + 2 * (first_row / Shape::kRows) * columns + first_column + me;
-      line[pass * columns] = pass == 0 ? sum * part : sum;
-      if (first_row == 0) moments[2 * ((rows + Shape::kRows - 1) / Shape::kRows) * columns + first_column + me] = 0.0f;
+      float* const line = moments + 2 * (first_row / Shape::kRows) * pitch + first_column + me;
+      line[pass * pitch] = pass == 0 ? sum * part : sum;
+      if (first_row == 0) moments[2 * ((rows + Shape::kRows - 1) / Shape::kRows) * pitch + first_column + me] = 0.0f;
     }
   }
 }

@@ -70,9 +70,14 @@ def add_linear(table: KernelTable, call: Callable[[str], Call]) -> None:
 def kernels(slower: Supports = always, split_slower: Supports = always) -> list[Kernel]:
     """In order of preference."""
     return [
-        Kernel("tensor_core", "tensor_core", "16-bit", multiplies, slower, ("float16", "bfloat16")),
-        Kernel("tf32", "tensor_core", "tf32", rounds, slower, ("float32",)),
-        Kernel("split_bf16", "split_tensor_core", "split", multiplies, both(slower, split_slower), ("float32",)),
+        Kernel(
+            "tensor_core", "tensor_core", "16-bit", both(multiplies, _in_groups(8)), slower, ("float16", "bfloat16")
+        ),
+        Kernel("tf32", "tensor_core", "tf32", both(rounds, _in_groups(4)), slower, ("float32",)),
+        Kernel(
+            *("split_bf16", "split_tensor_core", "split", both(multiplies, _in_groups(4))),
+            *(both(slower, split_slower), ("float32",)),
+        ),
     ]
 
 
@@ -119,11 +124,21 @@ def on_aligned(call: Call) -> Call:
 @functools.lru_cache(maxsize=4096)
 def multiplies(p: Conv2dProblem) -> str | None:
     """What every kernel on tensor cores asks for."""
-    if p.groups > 1:
-        return f"needs groups=1, got {p.groups}"
     if p.N * p.P * p.Q > _MOST_POSITIONS:
         return f"needs at most 2^33 windows, got {p.N * p.P * p.Q}"
     return None if is_near(p) else "needs smaller images: 32 bits count what a block reads"
+
+
+def _in_groups(unit: int) -> Supports:
+    """What is asked of several groups, whose images are read in units of 16 bytes."""
+
+    def why_not(p: Conv2dProblem) -> str | None:
+        for name, size in (("C", p.C), ("K", p.K)):
+            if p.groups > 1 and size % unit:
+                return f"needs {name} to be a multiple of {unit} for groups, got {size}"
+        return None
+
+    return why_not
 
 
 def rounds(p: Conv2dProblem) -> str | None:

@@ -74,6 +74,8 @@ def _add(
     unit = 4 if "float32" in kernel.dtypes else 8
 
     def supports(p: Conv2dProblem) -> str | None:
+        if p.groups > 1:
+            return f"needs groups=1, got {p.groups}"
         return kernel.supports(p) or _broken(p, sizes, unit) or _why_not(p, sums(p))
 
     def slower(module: Any, p: Conv2dProblem, dtype: str, device: int) -> str | None:
