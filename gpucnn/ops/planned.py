@@ -53,11 +53,11 @@ def plan(
     if cut and arithmetic == "fp32":  # whose weight gradients are the other way round
         rows, columns = columns, rows
     sizes = max(rows, 1), columns, max(depth, 1)
-    found: dict[str, Any] = module.product_plan(arithmetic, *sizes, cut, "64x64" if parts else "", parts=parts)
-    if by_single_elements(direction, p, size):
-        tile, longer = _SINGLE[arithmetic]
-        found = {**found, "configuration": tile, "seconds": found["seconds"] * longer}
-    return found
+    single = by_single_elements(direction, p, size)
+    tile, longer = _SINGLE[arithmetic]
+    wanted = tile if single and arithmetic == "fp32" else "64x64" if parts else ""
+    found: dict[str, Any] = module.product_plan(arithmetic, *sizes, cut, wanted, parts=parts)
+    return {**found, "configuration": tile, "seconds": found["seconds"] * longer} if single else found
 
 
 class Merged(NamedTuple):

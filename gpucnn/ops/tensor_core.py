@@ -69,15 +69,11 @@ def add_linear(table: KernelTable, call: Callable[[str], Call]) -> None:
 
 def kernels(slower: Supports = always, split_slower: Supports = always) -> list[Kernel]:
     """In order of preference."""
+    halves, splits = both(multiplies, _in_groups(8)), both(multiplies, _in_groups(4))
     return [
-        Kernel(
-            "tensor_core", "tensor_core", "16-bit", both(multiplies, _in_groups(8)), slower, ("float16", "bfloat16")
-        ),
+        Kernel("tensor_core", "tensor_core", "16-bit", halves, slower, ("float16", "bfloat16")),
         Kernel("tf32", "tensor_core", "tf32", both(rounds, _in_groups(4)), slower, ("float32",)),
-        Kernel(
-            *("split_bf16", "split_tensor_core", "split", both(multiplies, _in_groups(4))),
-            *(both(slower, split_slower), ("float32",)),
-        ),
+        Kernel("split_bf16", "split_tensor_core", "split", splits, both(slower, split_slower), ("float32",)),
     ]
 
 
