@@ -81,11 +81,18 @@ def _fprop_cut(kernel: str) -> Callable[..., Array]:
     name = f"conv2d_{kernel}_fprop"
 
     def call(
-        module: Any, p: Conv2dProblem, stream: int, x: Array, w: Array, bias: Array | None, relu: bool = False
+        module: Any,
+        p: Conv2dProblem,
+        stream: int,
+        x: Array,
+        w: Array,
+        bias: Array | None,
+        relu: bool = False,
+        *epilogue: Array | None,
     ) -> Array:
         y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
         partial = empty((getattr(module, f"{name}_splits")(p), *y.shape), np.dtype(np.float32), x)
-        getattr(module, name)(p, x.dtype.name, x, w, bias, y, relu, partial, stream)
+        getattr(module, name)(p, x.dtype.name, x, w, bias, y, relu, partial, stream, *epilogue)
         return y
 
     return call
@@ -217,7 +224,7 @@ def _add_fprop(name: str, supports: Supports = always, configuration: compiled.C
 
 
 tensor_core_cut.add(fprop, _fprop_cut, "C", tensor_core_cut.fprop_sums)
-tensor_core.add(fprop, _fprop, supports=epilogue.bias_and_relu_alone(), split_slower=_odd_stem)
+tensor_core.add(fprop, _fprop, split_slower=_odd_stem)
 _add_fprop("pointwise", _pointwise_only, _of_pixels(products.fprop))
 _add_fprop("depthwise", _depthwise_only)
 _add_fprop("grouped", _grouped_only)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -27,13 +28,18 @@ _REASONS = {
 }
 
 
-def bias_and_relu_alone(supports: Supports = always) -> Supports:
-    """What a kernel asks for that does no other epilogue."""
+def lacking(names: Sequence[str], supports: Supports = always) -> Supports:
+    """What a kernel asks for that does all of an epilogue but what is named."""
 
     def why_not(p: Conv2dProblem) -> str | None:
-        return supports(p) or next((_REASONS[name] for name in p.epilogue), None)
+        return supports(p) or next((_REASONS[name] for name in p.epilogue if name in names), None)
 
     return why_not
+
+
+def bias_and_relu_alone(supports: Supports = always) -> Supports:
+    """What a kernel asks for that does nothing else of an epilogue."""
+    return lacking(EPILOGUES, supports)
 
 
 class Epilogue(NamedTuple):

@@ -41,7 +41,6 @@ class Kernel(NamedTuple):
 def add(
     table: KernelTable,
     call: Callable[[str], Call],
-    supports: Supports = always,
     slower: Supports = always,
     split_slower: Supports = always,
 ) -> None:
@@ -49,12 +48,11 @@ def add(
 
     Args:
         call: what calls the bindings of a name.
-        supports: what they ask for beside what all such kernels do.
         slower: why they are better left to a kernel behind them, or None; beside what the cost model expects.
         split_slower: as `slower`, of float32 that may not be rounded.
     """
     for each in kernels(slower, split_slower):
-        _add(table, call, each, both(each.supports, supports), lambda p: p)
+        _add(table, call, each, each.supports, lambda p: p)
 
 
 def add_linear(table: KernelTable, call: Callable[[str], Call]) -> None:

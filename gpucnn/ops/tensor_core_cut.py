@@ -8,7 +8,7 @@ from math import gcd
 from typing import Any, NamedTuple
 
 from gpucnn.ops import compiled, planned, tensor_core
-from gpucnn.ops.epilogue import bias_and_relu_alone
+from gpucnn.ops.epilogue import lacking
 from gpucnn.ops.registry import KernelTable
 from gpucnn.problem import Conv2dProblem
 
@@ -87,7 +87,7 @@ def _add(
         return planned.words(module, kernel.arithmetic, table.direction, p, size, parts(sums(p)))
 
     run = tensor_core.on_aligned(call(f"{kernel.binding}_cut"))
-    fits = bias_and_relu_alone(supports)
+    fits = lacking(("moments",), supports)
     compiled.add(table, f"{kernel.name}_cut", run, fits, kernel.dtypes, words, slower=slower)
 
 
