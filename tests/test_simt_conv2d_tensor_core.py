@@ -320,14 +320,14 @@ def test_which_kernel_runs_what() -> None:
         assert chosen(dense, table, "float16") == chosen(dense, table, "bfloat16") == "tensor_core"
         assert chosen(dense, table, "float32") == "split_bf16"
         assert chosen(dense, table, "float32", "high") == "tf32"
-        assert chosen(replace(dense, C=6, K=5), table, "float16") == "tensor_core"
-        assert chosen(replace(dense, C=5), table, "float32", "high") == "tf32"
-        stem = replace(dense, C=3)
+        assert chosen(replace(dense, C=60, K=50), table, "float16") == "tensor_core"
+        assert chosen(replace(dense, C=61), table, "float32", "high") == "tf32"
+        stem = replace(dense, N=32, C=3, H=112, W=112, R=7, S=7)
         few = "stem" if table is ops.dgrad else "tensor_core"
         assert chosen(stem, table, "float16") == few
         assert chosen(stem, table, "float32", "high") == few.replace("tensor_core", "tf32")
         assert chosen(stem, table, "float32") == "stem"
-    assert chosen(replace(dense, C=4), ops.fprop, "float32") == "split_bf16"
+    assert chosen(replace(dense, N=32, C=4, H=112, W=112), ops.fprop, "float32") == "split_bf16"
 
 
 def test_a_slice_off_16_bytes_is_copied_first(simt: ModuleType) -> None:

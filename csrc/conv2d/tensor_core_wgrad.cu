@@ -81,7 +81,7 @@ simt::Status conv2d_tensor_core_wgrad(const Conv2dProblem& p, const T* x, const 
     using A = decltype(arithmetic);
     const int chosen = std::is_same_v<A, mma::Split> ? mma::kSplitTiling.choose(p.K * cut.parts, weights, configuration)
                                                      : cut.configuration;
-    return mma::with_shape<A>(chosen, wide, [&](auto shape, auto is_wide) {
+    return mma::with_shape<A, mma::SplitSmall>(chosen, wide, [&](auto shape, auto is_wide) {
       using Shape = decltype(shape);
       const unsigned blocks = gemm::tiles<Shape>(p.K, weights);
       return simt::launch(tensor_wgrad_kernel<A, Shape, decltype(is_wide)::value, T>,

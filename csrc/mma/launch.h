@@ -29,14 +29,14 @@ constexpr const auto& tiling_of() {
   }
 }
 
-// What is not wide, and several groups at once, have one shape.
+// What is not wide has one shape.
 template <typename Arithmetic>
-using OnlyShape = std::conditional_t<std::is_same_v<Arithmetic, Split>, SplitSmall, Roomy>;
+using NarrowShape = std::conditional_t<std::is_same_v<Arithmetic, Split>, SplitSmall, Roomy>;
 
-// Calls launch(Shape{}, std::bool_constant<wide>{}) for one of them.
-template <typename Arithmetic, typename Launch>
+// Calls launch(Shape{}, std::bool_constant<wide>{}) for one of them, or for Narrow.
+template <typename Arithmetic, typename Narrow = NarrowShape<Arithmetic>, typename Launch>
 [[nodiscard]] simt::Status with_shape(int configuration, bool wide, Launch&& launch) {
-  if (!wide) return launch(OnlyShape<Arithmetic>{}, std::false_type{});
+  if (!wide) return launch(Narrow{}, std::false_type{});
   if constexpr (std::is_same_v<Arithmetic, Split>) {
     return configuration == 0 ? launch(SplitMedium{}, std::true_type{}) : launch(SplitSmall{}, std::true_type{});
   } else {

@@ -34,7 +34,9 @@ def product(direction: str, p: Conv2dProblem) -> Product:
 
 
 _SINGLE = {"16-bit": ("128x64", 2.8), "tf32": ("128x64", 1.75), "split": ("64x64", 1.45), "fp32": ("64x64", 1.3)}
-"""The tile of what comes by single elements, and how much longer it takes: csrc/mma/operands.h."""
+_SINGLE_WEIGHTS = {"16-bit": ("64x64", 2.3), "tf32": ("64x64", 1.35), "split": ("64x64", 1.45), "fp32": ("64x64", 1.3)}
+"""The tile of what comes by single elements, of which the weight gradient has another, and how much longer than wide
+it takes: csrc/mma/operands.h."""
 
 
 def by_single_elements(direction: str, p: Conv2dProblem, size: int) -> bool:
@@ -53,11 +55,13 @@ def plan(
     if cut and arithmetic == "fp32":  # whose weight gradients are the other way round
         rows, columns = columns, rows
     sizes = max(rows, 1), columns, max(depth, 1)
-    single = by_single_elements(direction, p, size)
-    tile, longer = _SINGLE[arithmetic]
-    wanted = tile if single and arithmetic == "fp32" else "64x64" if parts else ""
-    found: dict[str, Any] = module.product_plan(arithmetic, *sizes, cut, wanted, parts=parts)
-    return {**found, "configuration": tile, "seconds": found["seconds"] * longer} if single else found
+    if not by_single_elements(direction, p, size):
+        found: dict[str, Any] = module.product_plan(arithmetic, *sizes, cut, "64x64" if parts else "", parts=parts)
+        return found
+    tile, longer = (_SINGLE_WEIGHTS if direction == "wgrad" else _SINGLE)[arithmetic]
+    splits = module.product_plan(arithmetic, *sizes, cut)["parts"]  # of the tile for whole units: alike for all
+    found = module.product_plan(arithmetic, *sizes, cut, tile, parts=splits)
+    return {**found, "seconds": found["seconds"] * longer}
 
 
 class Merged(NamedTuple):
