@@ -69,10 +69,10 @@ __global__ void __launch_bounds__(ShapeOf<A>::kThreads, ShapeOf<A>::kBlocks)
   SIMT_DYNAMIC_SHARED(uint4, ring);
   const gemm::TileAt at = gemm::tile_at<Shape>(blockIdx.x % blocks_of_part, across);
   const std::int64_t part = blockIdx.x / blocks_of_part, begin = part * part_depth;
-  Rows rows(x, at.row, begin);
-  Columns columns(w, at.column, begin);
   mma::Tile<A, Shape, typename Rows::Strip, typename Columns::Strip> tile;
-  mma::multiply(tile, ring, rows, columns, min(part_depth, w.depths - begin));
+  mma::multiply(
+      tile, ring, [&] { return Rows(x, at.row, begin); }, [&] { return Columns(w, at.column, begin); },
+      min(part_depth, w.depths - begin));
   mma::store_rows(tile, partial + part * x.count * w.lines, at.row, x.count, at.column, w.lines, wide, mma::AsItIs{},
                   [&](std::int64_t row) { return row * w.lines; });
 }
@@ -90,10 +90,11 @@ __global__ void __launch_bounds__(ShapeOf<A>::kThreads, ShapeOf<A>::kBlocks)
   const DgradTile at = dgrad_tile<Shape>(p, blockIdx.x % blocks_of_part);
   const std::int64_t part = blockIdx.x / blocks_of_part, begin = part * part_depth;
   const auto sources = dgrad_sources<true, kStep>(p, at);
-  Rows rows(sources.windows, at.row, begin);
-  Columns columns(sources.filters, at.column, begin);
   mma::Tile<A, Shape, typename Rows::Strip, typename Columns::Strip> tile;
-  mma::multiply(tile, ring, rows, columns, max(std::int64_t{0}, min(part_depth, sources.windows.taps.depth() - begin)));
+  mma::multiply(
+      tile, ring, [&] { return Rows(sources.windows, at.row, begin); },
+      [&] { return Columns(sources.filters, at.column, begin); },
+      max(std::int64_t{0}, min(part_depth, sources.windows.taps.depth() - begin)));
   mma::store_rows(tile, partial + part * size, at.row, p.count, at.column, p.C, wide, mma::AsItIs{},
                   [&](std::int64_t index) { return dgrad_offset(p, at, index); });
 }

@@ -29,10 +29,10 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) tensor_dgrad_
   SIMT_DYNAMIC_SHARED(uint4, ring);
   const DgradTile at = dgrad_tile<Shape>(p, blockIdx.x);
   const auto sources = dgrad_sources<true, kStep>(p, at);
-  Rows rows(sources.windows, at.row);
-  Columns columns(sources.filters, at.column);
   mma::Tile<A, Shape, typename Rows::Strip, typename Columns::Strip> tile;
-  mma::multiply(tile, ring, rows, columns, sources.windows.taps.depth());
+  mma::multiply(
+      tile, ring, [&] { return Rows(sources.windows, at.row); }, [&] { return Columns(sources.filters, at.column); },
+      sources.windows.taps.depth());
   const DgradTile to = dgrad_tile<Shape>(p, simt::anew(blockIdx.x));
   mma::store_rows(tile, p.dx, to.row, p.count, to.column, p.C, p.wide_dx, mma::AsItIs{},
                   [&](std::int64_t index) { return dgrad_offset(p, to, index); });

@@ -31,12 +31,10 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   using Columns =
       mma::DepthOperand<T, Shape::kThreads, Shape::kColumns, kWide, gemm::DepthMatrix<T, true, mma::kStrip<T>>>;
   SIMT_DYNAMIC_SHARED(uint4, ring);
-  gemm::TileAt at = gemm::tile_at<Shape>(blockIdx.x, across);
-  Rows rows(x, at.row);
-  Columns columns(w, at.column);
+  const auto here = [&] { return gemm::tile_at<Shape>(simt::anew(blockIdx.x), across); };
   mma::Tile<A, Shape, typename Rows::Strip, typename Columns::Strip> tile;
-  mma::multiply(tile, ring, rows, columns, w.depths);
-  at = gemm::tile_at<Shape>(simt::anew(blockIdx.x), across);
+  mma::multiply(tile, ring, [&] { return Rows(x, here().row); }, [&] { return Columns(w, here().column); }, w.depths);
+  const gemm::TileAt at = here();
   mma::store_rows(tile, y, at.row, x.count, at.column, w.lines, wide_y, epilogue,
                   [&](std::int64_t row) { return row * w.lines; });
   if (epilogue.moments != nullptr) {

@@ -32,9 +32,7 @@ struct GroupProduct {
 
   __device__ __forceinline__ GroupProduct(uint4* ring, const GroupWindows<T>& x,
                                           const GroupFilters<T, mma::kStrip<T>>& w, std::int64_t row, int column) {
-    Rows rows(x, row);
-    Columns columns(w, column);
-    mma::multiply(tile, ring, rows, columns, x.taps.depth());
+    mma::multiply<false>(tile, ring, Rows(x, row), Columns(w, column), x.taps.depth());
     revise(tile, reinterpret_cast<float*>(ring), x.count - row, w.lines - column,
            [&](int i, int j) { return own_sum(x, w, row + i, column + j); });
   }

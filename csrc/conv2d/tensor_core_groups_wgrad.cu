@@ -71,11 +71,9 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   x.g.channels = existing * groups.channels;
   x.g.weights.value = taps * x.g.channels;
   mma::Tile<A, Shape, typename Rows::Strip, typename Columns::Strip> tile;
-  {
-    Rows rows(dy, std::int64_t{first} * groups.filters + row, begin);
-    Columns columns(x, column, begin);
-    mma::multiply(tile, ring, rows, columns, min(windows_of_part, x.g.positions - begin));
-  }
+  mma::multiply(
+      tile, ring, [&] { return Rows(dy, std::int64_t{first} * groups.filters + row, begin); },
+      [&] { return Columns(x, column, begin); }, min(windows_of_part, x.g.positions - begin));
   const std::int64_t weights = std::int64_t{taps} * groups.channels, offset = first * groups.filters * weights;
   if (partial != nullptr) {
     store_groups(tile, partial + (part * weights * dy.lines + offset), groups, existing, taps, row, column);

@@ -36,16 +36,14 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   using Rows = mma::LineOperand<T, Shape::kThreads, Shape::kRows, kWide, gemm::LineMatrix<T, true, mma::kStrip<T>>>;
   using Columns = mma::LineOperand<T, Shape::kThreads, Shape::kColumns, kWide, ImageLines<T, true, mma::kStrip<T>>>;
   SIMT_DYNAMIC_SHARED(uint4, ring);
-  gemm::TileAt at = gemm::tile_at<Shape>(blockIdx.x % blocks_of_part, across);
-  std::int64_t part = blockIdx.x / blocks_of_part;
-  const std::int64_t begin = part * windows_of_part;
-  Rows rows(dy, at.row, begin);
-  Columns columns(x, at.column, begin);
+  const auto here = [&] { return gemm::tile_at<Shape>(simt::anew(blockIdx.x) % blocks_of_part, across); };
+  const std::int64_t begin = blockIdx.x / blocks_of_part * windows_of_part;
   mma::Tile<A, Shape, typename Rows::Strip, typename Columns::Strip> tile;
-  mma::multiply(tile, ring, rows, columns, min(windows_of_part, x.g.positions - begin));
-  const unsigned block = simt::anew(blockIdx.x);
-  at = gemm::tile_at<Shape>(block % blocks_of_part, across);
-  part = block / blocks_of_part;
+  mma::multiply(
+      tile, ring, [&] { return Rows(dy, here().row, begin); }, [&] { return Columns(x, here().column, begin); },
+      min(windows_of_part, x.g.positions - begin));
+  const gemm::TileAt at = here();
+  const std::int64_t part = simt::anew(blockIdx.x) / blocks_of_part;
   const std::int64_t weights = x.g.weights.value;
   const auto offset = [&](std::int64_t filter) { return filter * weights; };
   if (partial != nullptr) {

@@ -12,9 +12,8 @@
 //
 //   Element   what is in memory
 //   kDepth    of a step: 32 bytes of an operand's depth
-//   kSteps    that multiply() wants at once
-//   multiply(sums, a, b)   sums[i][j] += a[.][i] * b[.][j], for the fragments of 16 rows and of 8 columns of each step;
-//                          whether that is all, or add_unbounded(sums, a, b) has to follow
+//   multiply(sums, a, b)   sums[i][j] += a[i] * b[j], for the fragments of 16 rows and of 8 columns of a step; Split's
+//                          goes fragment by fragment
 //
 // The unit cuts off what does not fit while it adds, instead of rounding it: over a long sum that shows. Split lets it
 // add 16 products by depth at a time, and adds the results up in float32 itself.
@@ -38,23 +37,22 @@ struct RightWords {
 template <typename T>
 struct Of {
   using Element = T;
-  static constexpr int kDepth = 16, kSteps = 1;
+  static constexpr int kDepth = 16;
 
   template <int kDown, int kAcross>
-  static __device__ __forceinline__ bool multiply(float (&sums)[kDown][kAcross][4], const LeftWords (&a)[1][kDown],
-                                                  const RightWords (&b)[1][kAcross]) {
+  static __device__ __forceinline__ void multiply(float (&sums)[kDown][kAcross][4], const LeftWords (&a)[kDown],
+                                                  const RightWords (&b)[kAcross]) {
 #pragma unroll
     for (int i = 0; i < kDown; ++i) {
 #pragma unroll
       for (int j = 0; j < kAcross; ++j) {
         if constexpr (std::is_same_v<T, simt::half>) {
-          simt::mma_m16n8k16_fp16(sums[i][j], a[0][i].word, b[0][j].word);
+          simt::mma_m16n8k16_fp16(sums[i][j], a[i].word, b[j].word);
         } else {
-          simt::mma_m16n8k16_bf16(sums[i][j], a[0][i].word, b[0][j].word);
+          simt::mma_m16n8k16_bf16(sums[i][j], a[i].word, b[j].word);
         }
       }
     }
-    return true;
   }
 };
 
@@ -71,129 +69,107 @@ __device__ __forceinline__ Words to_tf32(const Words& words) {
 
 struct Tf32 {
   using Element = float;
-  static constexpr int kDepth = 8, kSteps = 1;
+  static constexpr int kDepth = 8;
 
   template <int kDown, int kAcross>
-  static __device__ __forceinline__ bool multiply(float (&sums)[kDown][kAcross][4], const LeftWords (&a)[1][kDown],
-                                                  const RightWords (&b)[1][kAcross]) {
+  static __device__ __forceinline__ void multiply(float (&sums)[kDown][kAcross][4], const LeftWords (&a)[kDown],
+                                                  const RightWords (&b)[kAcross]) {
     RightWords right[kAcross];
 #pragma unroll
-    for (int j = 0; j < kAcross; ++j) right[j] = to_tf32(b[0][j]);
+    for (int j = 0; j < kAcross; ++j) right[j] = to_tf32(b[j]);
 #pragma unroll
     for (int i = 0; i < kDown; ++i) {
-      const LeftWords left = to_tf32(a[0][i]);
+      const LeftWords left = to_tf32(a[i]);
 #pragma unroll
       for (int j = 0; j < kAcross; ++j) simt::mma_m16n8k8_tf32(sums[i][j], left.word, right[j].word);
     }
-    return true;
   }
 };
 
 // A number is high + middle / kScale + low / kScale^2, each of 8 bits: exactly, as it has 24. The scale keeps the bits
 // of a small number's parts, and it sorts the products by size: those of a size are summed together.
 //
-// Infinities are multiplied by a 0 that way where there was none. So where a warp meets one, or a NaN, or what would be
-// rounded to infinity, it takes zeros for them, and in the end adds what the products without a split are, wherever
-// they are not finite. All else has the same bits as ever.
+// Infinities are multiplied by a 0 that way where there was none, which makes them NaN; so are the largest numbers,
+// which round to infinity. So a tile in which a sum is not finite is computed once more, carefully (tile.h): with zeros
+// for infinities and NaN, and adding what the products without a split are wherever these are not finite. Sums that
+// were finite have the same bits again.
 struct Split {
   using Element = float;
-  static constexpr int kDepth = 8, kSteps = 2;
+  static constexpr int kDepth = 8;
   static constexpr float kScale = 256.0f, kLargest = 3.402823466e+38f;
 
-  // Two steps of 8 by depth are one of 16 for the unit: of each pair of elements that it multiplies together, one comes
-  // from either.
-  template <int kDown, int kAcross>
-  static __device__ __forceinline__ bool multiply(float (&sums)[kDown][kAcross][4], const LeftWords (&a)[2][kDown],
-                                                  const RightWords (&b)[2][kAcross]) {
-    float zero = 0.0f;  // while all is finite
-#pragma unroll
-    for (int i = 0; i < kDown; ++i) zero += times_zero(a[0][i]) + times_zero(a[1][i]);
-#pragma unroll
-    for (int j = 0; j < kAcross; ++j) zero += times_zero(b[0][j]) + times_zero(b[1][j]);
-    const bool some_are_not = __any_sync(~0u, !(zero == 0.0f)) != 0;
+  template <typename Words>
+  struct Parts {
+    Words high, middle, low;
+  };
 
-    Parts<RightWords> right[kAcross];
+  // Carefully: with zeros for what is not finite, and nothing that rounds to infinity.
+  template <bool kCarefully, typename Words>
+  static __device__ __forceinline__ Parts<Words> parts_of(const Words& firsts, const Words& seconds) {
+    Parts<Words> parts;
 #pragma unroll
-    for (int j = 0; j < kAcross; ++j) right[j] = Parts<RightWords>(b[0][j], b[1][j], some_are_not);
-#pragma unroll
-    for (int i = 0; i < kDown; ++i) {
-      const Parts<LeftWords> left(a[0][i], a[1][i], some_are_not);
-#pragma unroll
-      for (int j = 0; j < kAcross; ++j) {
-        float large[4] = {}, medium[4] = {}, small[4] = {};
-        simt::mma_m16n8k16_bf16(small, left.low.word, right[j].high.word);
-        simt::mma_m16n8k16_bf16(small, left.high.word, right[j].low.word);
-        simt::mma_m16n8k16_bf16(small, left.middle.word, right[j].middle.word);
-        simt::mma_m16n8k16_bf16(medium, left.middle.word, right[j].high.word);
-        simt::mma_m16n8k16_bf16(medium, left.high.word, right[j].middle.word);
-        simt::mma_m16n8k16_bf16(large, left.high.word, right[j].high.word);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          sums[i][j][e] += fmaf(fmaf(small[e], 1 / kScale, medium[e]), 1 / kScale, large[e]);
-        }
+    for (int i = 0; i < kWords<Words>; ++i) {
+      float x = __uint_as_float(firsts.word[i]), y = __uint_as_float(seconds.word[i]);
+      if constexpr (kCarefully) {
+        x = is_finite(x) ? x : 0.0f;
+        y = is_finite(y) ? y : 0.0f;
       }
+      parts.high.word[i] = rounded<kCarefully>(x, y);
+      x = (x - first(parts.high.word[i])) * kScale;
+      y = (y - second(parts.high.word[i])) * kScale;
+      parts.middle.word[i] = rounded<kCarefully>(x, y);
+      x = (x - first(parts.middle.word[i])) * kScale;
+      y = (y - second(parts.middle.word[i])) * kScale;
+      parts.low.word[i] = simt::pack_bfloat16(x, y);
     }
-    return !some_are_not;
+    return parts;
   }
 
-  // Of the same fragments, read again rather than kept.
-  template <int kDown, int kAcross>
-  static __device__ __forceinline__ void add_unbounded(float (&sums)[kDown][kAcross][4], const LeftWords (&a)[2][kDown],
-                                                       const RightWords (&b)[2][kAcross]) {
+  // Two steps of 8 by depth are one of 16 for the unit: of each pair of elements that it multiplies together, one comes
+  // from either. Of those steps' fragments, of 16 rows and of 8 columns: sums[j] += a * b[j].
+  template <bool kCarefully, int kAcross>
+  static __device__ __forceinline__ void multiply(float (&sums)[kAcross][4], const LeftWords (&a)[2],
+                                                  const Parts<RightWords> (&b)[kAcross]) {
+    const Parts<LeftWords> left = parts_of<kCarefully>(a[0], a[1]);
 #pragma unroll
-    for (int i = 0; i < kDown; ++i) {
-      const LeftWords left = unbounded(a[0][i], a[1][i]);
+    for (int j = 0; j < kAcross; ++j) {
+      float large[4] = {}, medium[4] = {}, small[4] = {};
+      simt::mma_m16n8k16_bf16(small, left.low.word, b[j].high.word);
+      simt::mma_m16n8k16_bf16(small, left.high.word, b[j].low.word);
+      simt::mma_m16n8k16_bf16(small, left.middle.word, b[j].middle.word);
+      simt::mma_m16n8k16_bf16(medium, left.middle.word, b[j].high.word);
+      simt::mma_m16n8k16_bf16(medium, left.high.word, b[j].middle.word);
+      simt::mma_m16n8k16_bf16(large, left.high.word, b[j].high.word);
 #pragma unroll
-      for (int j = 0; j < kAcross; ++j) {
-        const RightWords right = unbounded(b[0][j], b[1][j]);
-        float sum[4] = {};
-        simt::mma_m16n8k16_bf16(sum, left.word, right.word);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) sums[i][j][e] += fabsf(sum[e]) <= kLargest ? 0.0f : sum[e];
+      for (int e = 0; e < 4; ++e) {
+        sums[j][e] += fmaf(fmaf(small[e], 1 / kScale, medium[e]), 1 / kScale, large[e]);
       }
     }
+  }
+
+  static __device__ __forceinline__ bool is_finite(float sum) { return fabsf(sum) <= kLargest; }
+
+  // Of the same fragments, as they are: what becomes of infinities and NaN.
+  static __device__ __forceinline__ void add_unbounded(float (&sums)[4], const LeftWords (&a)[2],
+                                                       const RightWords (&b)[2]) {
+    float sum[4] = {};
+    simt::mma_m16n8k16_bf16(sum, unbounded(a[0], a[1]).word, unbounded(b[0], b[1]).word);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) sums[e] += is_finite(sum[e]) ? 0.0f : sum[e];
   }
 
  private:
   template <typename Words>
   static constexpr int kWords = static_cast<int>(sizeof(Words) / sizeof(std::uint32_t));
 
-  // 0, or NaN if a word is an infinity or a NaN, or perhaps rounded to one.
-  template <typename Words>
-  static __device__ __forceinline__ float times_zero(const Words& words) {
-    float zero = 0.0f;
-#pragma unroll
-    for (int i = 0; i < kWords<Words>; ++i) {
-      zero = fmaf(__uint_as_float(words.word[i]) * (1.0f + 1.0f / kScale), 0.0f, zero);
-    }
-    return zero;
-  }
-
   static __device__ __forceinline__ float first(std::uint32_t pair) { return __uint_as_float(pair << 16); }
   static __device__ __forceinline__ float second(std::uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-  template <typename Words>
-  struct Parts {
-    Words high, middle, low;
-
-    __device__ __forceinline__ Parts() {}
-    __device__ __forceinline__ Parts(const Words& firsts, const Words& seconds, bool some_are_not_finite) {
-#pragma unroll
-      for (int i = 0; i < kWords<Words>; ++i) {
-        float x = __uint_as_float(firsts.word[i]), y = __uint_as_float(seconds.word[i]);
-        high.word[i] = simt::pack_bfloat16(x, y);
-        if (some_are_not_finite) {
-          x = fabsf(x) <= kLargest ? x : 0.0f;
-          y = fabsf(y) <= kLargest ? y : 0.0f;
-          high.word[i] = bounded(x, y);
-        }
-        x = (x - first(high.word[i])) * kScale;
-        y = (y - second(high.word[i])) * kScale;
-        middle.word[i] = some_are_not_finite ? bounded(x, y) : simt::pack_bfloat16(x, y);
-        low.word[i] = simt::pack_bfloat16((x - first(middle.word[i])) * kScale, (y - second(middle.word[i])) * kScale);
-      }
-    }
-  };
+  // To bfloat16.
+  template <bool kCarefully>
+  static __device__ __forceinline__ std::uint32_t rounded(float x, float y) {
+    return kCarefully ? bounded(x, y) : simt::pack_bfloat16(x, y);
+  }
 
   // Two finite numbers rounded to bfloat16, but cut off where they would become infinities.
   static __device__ __forceinline__ std::uint32_t bounded(float x, float y) {
@@ -204,7 +180,7 @@ struct Split {
 
   // Infinities and NaN; and 1 with a number's sign, or 0, for all others, which can't overflow.
   static __device__ __forceinline__ float unbounded(float value) {
-    if (!(fabsf(value) <= kLargest)) return value;
+    if (!is_finite(value)) return value;
     return value == 0.0f ? 0.0f : copysignf(1.0f, value);
   }
   template <typename Words>
