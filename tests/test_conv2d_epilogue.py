@@ -30,6 +30,9 @@ CASES = [
     ConvCase(1, 3, 9, 9, 5, 3, 2, bias=False),
     ConvCase(2, 4, 6, 5, 8, 3, 3, groups=2),
     ConvCase(70, 8, 2, 2, 24, 2, 2),  # one window an image
+    ConvCase(3, 32, 7, 7, 64, 3, 3, padding=(1, 1), groups=4),
+    ConvCase(2, 40, 9, 9, 40, 3, 3, stride=(2, 2), groups=5),
+    ConvCase(1, 256, 4, 4, 16, 3, 3),  # few windows with long sums, which are cut
 ]
 WISHES = [wish for n in range(1, 4) for wish in itertools.combinations(EPILOGUES, n)]
 DTYPES = ("float32", "float16", "bfloat16", "float64")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +16,12 @@ from paper_networks import SMALL, small
 from test_models_training import NARROW, logits_of, narrow
 
 import gpucnn
-from gpucnn import backend, models, nn
+from gpucnn import backend, extension, models, nn
 from gpucnn import functional as F
 from gpucnn.autograd import no_grad, observed_by
 from gpucnn.books.trace import Trace
 from gpucnn.ops.registry import KernelTable, observe_calls
+from gpucnn.profile import capture
 from gpucnn.testing import assert_close, assert_equal
 
 X = draw("normal", (2, 3, 8, 7))
@@ -426,6 +428,31 @@ def test_in_training_moments_come_with_the_convolution(layers: str, name: str, m
         truth = found[1][key].astype(np.float64)
         size = max(1.0, float(np.abs(truth).max()))
         assert_close(value.astype(np.float32), truth, rtol=1e-4, atol=1e-5 * size, name=key)
+
+
+def launches_of_a_step(model: nn.Module, x: gpucnn.Tensor) -> Counter[str]:
+    with capture() as runs:
+        with gpucnn.autocast("bfloat16"):
+            y = model(x)
+        y.sum().backward()
+    return Counter(launch.kernel.partition("<")[0] for run in runs for launch in run.launches)
+
+
+def test_the_pass_for_moments_is_gone_from_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But behind convolutions whose sums are cut into parts, of few windows."""
+    if extension.load("_simt_profile") is None:
+        pytest.skip(str(extension.why_missing("_simt_profile")))
+    gpucnn.manual_seed(1)
+    model = models.resnet18(num_classes=5, width=0.125)
+    x = gpucnn.tensor(draw("normal", (2, 3, 48, 48)), "float32")
+    counts = launches_of_a_step(copy.deepcopy(model), x)
+    monkeypatch.setattr(sys.modules["gpucnn.nn.norm_relu"], "are_joined", lambda *_: False)
+    before = launches_of_a_step(copy.deepcopy(model), x)
+    assert before["moments_kernel"] == before["merge_kernel"] == counts["merge_kernel"] == 20
+    assert counts["moments_kernel"] == counts["tensor_cut_fprop_kernel"] <= 8
+    assert counts["condense_kernel"] == 0
+    del before["moments_kernel"], counts["moments_kernel"]
+    assert sorted(set(before) - set(counts)) == []
 
 
 def test_in_evaluation_nothing_is_asked_of_the_convolution() -> None:
