@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fake_cupy import FakeArray, fake_cupy
 
 from gpucnn import backend, extension, tuned
 from gpucnn.ops.registry import TABLES, KernelTable
+from gpucnn.problem import conv2d_problem
 
 PLACE = ("reference", -1)
 CHOICE = tuned.Choice("im2col", 1e-6, "pointwise", 2e-6)
@@ -72,6 +74,14 @@ def test_what_is_kept_is_taken_for_just_that(table: KernelTable) -> None:
         assert table(2, like=np.empty(0, np.float32)) == "tiles4x4"
         assert table.pick(1, np.empty(0, np.float32), "first").name == "first"
         assert table.pick_unmeasured(1, np.empty(0, np.float32)).name == "first"
+
+
+def test_of_a_problem_with_an_epilogue_it_is_else_what_is_kept_without(table: KernelTable) -> None:
+    plain = conv2d_problem((1, 8, 5, 5), (8, 8, 3, 3), 1, 0, 1, 1)
+    scaled, added = (replace(plain, epilogue=(name,)) for name in ("scale", "residual"))
+    keep(plain, "tiles:8x8")
+    keep(added, "second")
+    assert [picked(table, problem) for problem in (plain, scaled, added)] == ["tiles:8x8", "tiles:8x8", "second"]
 
 
 def test_it_can_be_switched_off(table: KernelTable) -> None:

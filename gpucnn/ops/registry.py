@@ -162,8 +162,8 @@ class KernelTable:
         return first_choice(self._by_backend[name], problem, like) or self._fall_back(name, problem, like)
 
     def measured(self, name: str, problem: Any, like: Array) -> KernelSpec | None:
-        """The backend's kernel that was measured to be the fastest; None where nothing was measured, or what was is no
-        longer there or can't run this."""
+        """The backend's kernel that was measured to be the fastest, else of the problem without its epilogue; None
+        where nothing was measured, or what was is no longer there or can't run this."""
         if not tuned.is_enabled or self.op not in tuned.OPS:
             return None
         choices = tuned.choices(tuned.place(name, like))
@@ -174,6 +174,8 @@ class KernelTable:
             found: KernelSpec | None = choices.remembered[key]
             return found
         choice = choices.by_question.get(tuned.question(*key))
+        if choice is None and (plain := getattr(problem, "plain", problem)) is not problem:
+            choice = choices.by_question.get(tuned.question(*key[:3], plain))
         spec = None
         if choice is not None:
             with contextlib.suppress(ValueError):
