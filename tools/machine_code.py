@@ -6,9 +6,10 @@ python tools/machine_code.py --write [module]    also writes access_widths.json 
 
 For every architecture: no kernel loads or stores local memory (LDL, STL: spilled registers, arrays that are indexed by
 what only a run knows); none has a floating-point atomic, whose order would change a sum's bits; each has global loads
-and stores as wide as access_widths.json, beside this file, promises (16 bytes where the layout allows it); those on tensor
-cores have matrix instructions in a loop; and the file stays below MOST_BYTES. Exits 1 with what is wrong, 2 where nothing can be disassembled. cuobjdump and nvdisasm come
-with a CUDA toolkit or as wheels: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm.
+and stores as wide as access_widths.json, beside this file, promises (16 bytes where the layout allows it); those on
+tensor cores have matrix instructions in a loop; and the file stays below MOST_BYTES. Exits 1 with what is wrong, 2
+where nothing can be disassembled. cuobjdump and nvdisasm come with a CUDA toolkit or as wheels:
+pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm.
 """
 
 from __future__ import annotations
