@@ -300,6 +300,7 @@ def test_whoever_observes_sees_the_modules_one_by_one() -> None:
     model = normed(nn.Sequential(*conv_norm(), nn.ReLU())).fuse()
     trace = Trace(model, gpucnn.tensor(X, "float32"))
     assert [layer.kind for layer in trace.layers[1:]] == ["FusedConv2d", "Identity", "ReLU"]
+    assert [layer.kind for layer in gpucnn.summary(model, (3, 8, 7)).layers[1:]] == ["FusedConv2d", "Identity", "ReLU"]
     assert "FusedConv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))" in repr(model)
 
 

@@ -174,8 +174,8 @@ def summary(model: Module, shape: Sequence[int]) -> Summary:
     """Parameters, operations, memory and receptive fields of `model` for an input of `shape`, layer by layer.
 
     Runs the network on zeros: one image in evaluation mode, which is what layers, operations and fields are read
-    from, then a batch of two in training mode for what training holds. Training flags, buffers, gradients and the
-    random stream are afterwards what they were; meanwhile no other thread should use the model.
+    from, then a batch of two in training mode, if it has one, for what training holds. Training flags, buffers,
+    gradients and the random stream are afterwards what they were; meanwhile no other thread should use the model.
 
     - Multiply-accumulates are those of convolutions and matrix products, as published figures count them: biases,
       normalisation, pooling, activations and additions count as none.
@@ -208,7 +208,8 @@ def summary(model: Module, shape: Sequence[int]) -> Summary:
         model.eval()
         # A result of an op that requires gradients: so that `x += y` makes an array, as it does in training.
         inference = Trace(model, _zeros(model, (1, *sizes)).requires_grad_().clone())
-        model.train()
+        if not any(module.evaluates_only for module in model.modules()):
+            model.train()
         training = Trace(model, _zeros(model, (_BATCH, *sizes)))
     parameters = dict(model.named_parameters())
     peak_memory, peak_layer = peak(inference)
