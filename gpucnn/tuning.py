@@ -307,10 +307,11 @@ def _clock(like: Array) -> Callable[[Callable[[], Any]], float]:
     start, stop = library.cuda.Event(), library.cuda.Event()
 
     def seconds(run: Callable[[], Any]) -> float:
+        stream = library.cuda.get_current_stream()
         flushed.fill(0)
-        start.record()
+        start.record(stream)
         run()
-        stop.record()
+        stop.record(stream)
         stop.synchronize()
         return 1e-3 * float(library.cuda.get_elapsed_time(start, stop))
 

@@ -24,9 +24,8 @@ RESNET = {
 
 def figures(name: str) -> tuple[float, ...]:
     device = DEVICES[name]
-    found: tuple[float, ...] = module().machine_of(
-        *device.capability, device.multiprocessors, device.clock, device.dram
-    )
+    rates = device.clock, device.l2_bytes, device.dram
+    found: tuple[float, ...] = module().machine_of(*device.capability, device.multiprocessors, *rates)
     return found
 
 

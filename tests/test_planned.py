@@ -28,7 +28,7 @@ def plan(arithmetic: str, *sizes: Any, on: str = "h100", **options: Any) -> Any:
 def test_the_profiler_describes_devices_by_the_same_figures(name: str) -> None:
     device = DEVICES[name]
     assert figures(name) == (
-        *(device.multiprocessors, device.fp32, device.mma, device.l2),
+        *(device.multiprocessors, device.fp32, device.mma, device.l2, device.l2_bytes),
         *(device.dram / device.clock, device.clock),
     )
     assert device.mma <= device.tensor["bf16"]
@@ -41,9 +41,9 @@ def test_on_the_cpu_tiles_are_chosen_for_an_h100() -> None:
 
 def test_a_newer_capability_is_planned_for_as_the_newest_before_it() -> None:
     of = module().machine_of
-    assert of(10, 3, 148, 1.9e9, 8e12)[1:4] == figures("h100")[1:4]
-    assert of(12, 1, 170, 2.4e9, 1.8e12)[1:4] == of(12, 0, 170, 2.4e9, 1.8e12)[1:4]
-    assert of(8, 6, 82, 1.7e9, 9.4e11)[1:4] == (128, 256, 2048)
+    assert of(10, 3, 148, 1.9e9, 1 << 27, 8e12)[1:4] == figures("h100")[1:4]
+    assert of(12, 1, 170, 2.4e9, 1 << 27, 1.8e12)[1:4] == of(12, 0, 170, 2.4e9, 1 << 27, 1.8e12)[1:4]
+    assert of(8, 6, 82, 1.7e9, 6 << 20, 9.4e11)[1:4] == (128, 256, 2048)
 
 
 # ---------------------------------------------------------------------------------------------------------- by hand
@@ -73,8 +73,13 @@ def test_parts_are_written_read_and_added_by_hand() -> None:
     parts = found["parts"]
     assert parts % 132 == 0
     cycles = parts // 132 * 128 * 128 * (1 << 20) / parts / 128
-    adding = 8 * 128 * 128 * parts / (3.35e12 / 1.83e9) + 1e-6 * 1.83e9
+    assert 2 * 4 * 128 * 128 * parts < 50 << 20  # in the second-level cache
+    adding = 8 * 128 * 128 * parts / 5120 + 1e-6 * 1.83e9
     assert math.isclose(found["seconds"], (cycles + adding) / 1.83e9, rel_tol=SMALL_MODEL_ERROR)
+    more = plan("fp32", 1024, 1024, 1 << 14, configuration="128x128", parts=8)
+    cycles = 4 * 128 * 128 * (1 << 14) / 8 / 128  # 512 blocks, 4 for a multiprocessor
+    adding = 8 * 1024 * 1024 * 8 / (3.35e12 / 1.83e9) + 1e-6 * 1.83e9
+    assert math.isclose(more["seconds"], (cycles + adding) / 1.83e9, rel_tol=SMALL_MODEL_ERROR)
 
 
 def test_six_products_take_six_times_as_long_and_tf32_twice() -> None:
@@ -106,7 +111,7 @@ def test_the_choice_is_the_cheapest_and_more_work_takes_no_less(arithmetic: str,
         # At least what all multiprocessors together need for the products, and no more than for the next larger tile.
         rate = figures(name)[1 if arithmetic == "fp32" else 2]
         per = {"fp32": 1, "16-bit": 1, "tf32": 2, "split": 6}[arithmetic]
-        least = rows * columns * depth * per / rate / figures(name)[0] / figures(name)[5]
+        least = rows * columns * depth * per / rate / figures(name)[0] / figures(name)[6]
         assert own["seconds"] >= least * (1 - SMALL_MODEL_ERROR)
         for more in ((2 * rows, columns, depth), (rows, 2 * columns, depth), (rows, columns, 2 * depth)):
             assert plan(arithmetic, *more, on=name)["seconds"] >= own["seconds"] * (1 - SMALL_MODEL_ERROR)
@@ -152,7 +157,7 @@ def test_bad_questions() -> None:
     with pytest.raises(ValueError, match="rows, columns and depth must be at least 1"):
         module().product_plan("fp32", 0, 1, 1)
     with pytest.raises(ValueError, match="must all be positive"):
-        module().product_plan("fp32", 1, 1, 1, machine=(0, 1, 1, 1, 1, 1))
+        module().product_plan("fp32", 1, 1, 1, machine=(0, 1, 1, 1, 1, 1, 1))
 
 
 def test_empty_batches_are_planned_for_too() -> None:

@@ -127,3 +127,36 @@ def test_the_tile_and_the_parts_that_are_named_are_launched(sizes: Any, dtype: s
         if table is conv2d.wgrad:
             parts = simt.conv2d_tensor_core_wgrad_splits(p)
             assert (f", {parts} parts" in said) == (parts > 1), said
+
+
+def test_the_parts_of_few_windows_are_named(on: Any) -> None:
+    """By those that cut them for an H100 on every machine."""
+    p = conv2d_problem((1, 64, 5, 5), (64, 64, 3, 3), 1, 1, 1, 1)
+    simt, like = module(), np.empty(0, np.float16)
+    for table, splits in (
+        (conv2d.fprop, simt.conv2d_tensor_core_cut_fprop_splits(p)),
+        (conv2d.dgrad, simt.conv2d_tensor_core_cut_dgrad_splits(p)),
+    ):
+        for device in ("h100", "a100", "rtx4090"):
+            on(device)
+            (spec,) = [spec for spec in table.specs("cuda") if spec.name == "tensor_core_cut"]
+            assert spec.why_not(p, like) is None
+            assert spec.run.configuration(p, "float16").startswith(f"tile 64x64, {splits} parts, ")
+            times = [
+                planned.plan(Described(device), "16-bit", table.direction, p, 0, n)["seconds"] for n in (0, splits)
+            ]
+            assert (spec.why_later(p, like) is None) == (times[1] <= times[0])
+
+
+def test_few_windows_with_long_sums_are_cut_where_that_is_faster(on: Any) -> None:
+    """The last stage of ResNet-50 for one image."""
+    p = layer("3x3 of 512", N=1)
+    for device in ("h100", "a100", "rtx4090"):
+        on(device)
+        assert chosen(conv2d.fprop, p, "bfloat16") == "tensor_core_cut"
+        assert chosen(conv2d.dgrad, p, "bfloat16") == "tensor_core_cut"
+    on("h100")
+    said = str(
+        gpucnn.explain("conv2d", (1, 256, 14, 14), (64, 256, 1, 1), dtype="float16", backend="cuda", backward=False)
+    )
+    assert re.search(r"  tensor_core_cut +can, but slower: [0-9.]+ us expected, [0-9.]+ us without parts\n", said)

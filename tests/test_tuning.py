@@ -303,14 +303,15 @@ def test_on_a_gpu_events_tell_the_time_and_its_caches_are_flushed(monkeypatch: p
             self.name = f"event {sum(name.startswith('new') for name in happened)}"
             happened.append("new")
 
-        def record(self) -> None:
-            happened.append(f"{self.name} recorded")
+        def record(self, stream: str) -> None:
+            happened.append(f"{self.name} on {stream}")
 
         def synchronize(self) -> None:
             happened.append(f"{self.name} waited for")
 
     library = fake_cupy(devices=1)
     library.cuda.Event = Event
+    library.cuda.get_current_stream = lambda: "its own"
     library.cuda.get_elapsed_time = lambda start, stop: 3.0  # milliseconds
     library.empty = lambda size, dtype: SimpleNamespace(fill=lambda value: happened.append(f"{size} bytes written"))
     monkeypatch.setitem(sys.modules, "cupy", library)
@@ -319,9 +320,9 @@ def test_on_a_gpu_events_tell_the_time_and_its_caches_are_flushed(monkeypatch: p
     assert clock(lambda: happened.append("run")) == 0.003
     assert happened == [
         f"{256 << 20} bytes written",
-        "event 0 recorded",
+        "event 0 on its own",
         "run",
-        "event 1 recorded",
+        "event 1 on its own",
         "event 1 waited for",
     ]
 

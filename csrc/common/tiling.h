@@ -63,7 +63,7 @@ struct Tiling {
 
   // What rows x columns sums over `depth` take. The busiest multiprocessor multiplies for whole tiles, what hangs over
   // included, at the rate that the tile leaves it; every tile's strips come through the second-level cache; the parts
-  // of a cut sum are written to memory and read again.
+  // of a cut sum are written and read again, in that cache where they take no more than half of it, else in memory.
   constexpr double cycles(const Machine& m, int configuration, std::int64_t rows, std::int64_t columns,
                           std::int64_t depth, std::int64_t parts = 1) const {
     const Configuration& c = at(configuration);
@@ -74,7 +74,8 @@ struct Tiling {
                                (rounds < 2 ? alone : 1.0) / c.efficiency;
     const double reading = static_cast<double>(blocks * (c.rows + c.columns) * unit.bytes) * each / m.l2;
     const double sums = static_cast<double>(rows) * static_cast<double>(columns);
-    const double adding = 8 * sums * static_cast<double>(parts) / m.dram + kSecondLaunch * m.clock;
+    const double partial = 4 * sums * static_cast<double>(parts);
+    const double adding = 2 * partial / (2 * partial <= m.cache ? m.l2 : m.dram) + kSecondLaunch * m.clock;
     return std::max(multiplying, reading) + (parts > 1 ? adding : 0);
   }
 

@@ -74,7 +74,7 @@ py::dict device_properties(int device) {
 
 // The figures of one device, or an H100's for those that the driver does not give.
 Machine described(int device) {
-  int major = 0, minor = 0, multiprocessors = 0, kilohertz = 0, memory_kilohertz = 0, bits = 0;
+  int major = 0, minor = 0, multiprocessors = 0, kilohertz = 0, memory_kilohertz = 0, bits = 0, cache = 0;
   const auto ask = [device](int* value, cudaDeviceAttr attribute) {
     return cudaDeviceGetAttribute(value, attribute, device) == cudaSuccess && *value > 0;
   };
@@ -83,9 +83,10 @@ Machine described(int device) {
   if (!known) return kH100;
   ask(&minor, cudaDevAttrComputeCapabilityMinor);
   const bool memory = ask(&memory_kilohertz, cudaDevAttrMemoryClockRate) && ask(&bits, cudaDevAttrGlobalMemoryBusWidth);
+  if (!ask(&cache, cudaDevAttrL2CacheSize)) cache = static_cast<int>(kH100.cache);
   const double clock = 1e3 * kilohertz;
   const double bytes = memory ? 2e3 * memory_kilohertz * bits / 8 : kH100.dram * clock;  // two bits a cycle and line
-  return machine_of(major, minor, multiprocessors, clock, bytes);
+  return machine_of(major, minor, multiprocessors, clock, cache, bytes);
 }
 
 }  // namespace

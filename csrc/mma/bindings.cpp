@@ -30,19 +30,19 @@ auto with_tiling(const std::string& arithmetic, Use&& use) {
   throw py::value_error("arithmetic must be " + std::string(kArithmetics) + ", got '" + arithmetic + "'");
 }
 
-// (multiprocessors, fp32, matrix, l2, dram, clock), as in machine.h.
-using Figures = std::tuple<int, double, double, double, double, double>;
+// (multiprocessors, fp32, matrix, l2, cache, dram, clock), as in machine.h.
+using Figures = std::tuple<int, double, double, double, double, double, double>;
 
 Figures figures_of(const Machine& m) {
-  return {m.multiprocessors, m.fp32, m.matrix, m.l2, m.dram, m.clock};
+  return {m.multiprocessors, m.fp32, m.matrix, m.l2, m.cache, m.dram, m.clock};
 }
 
 Machine machine_from(const std::optional<Figures>& figures) {
   if (!figures) return machine();
-  const auto& [multiprocessors, fp32, matrix, l2, dram, clock] = *figures;
-  const bool positive = multiprocessors > 0 && fp32 > 0 && matrix > 0 && l2 > 0 && dram > 0 && clock > 0;
+  const auto& [multiprocessors, fp32, matrix, l2, cache, dram, clock] = *figures;
+  const bool positive = multiprocessors > 0 && fp32 > 0 && matrix > 0 && l2 > 0 && cache > 0 && dram > 0 && clock > 0;
   if (!positive) throw py::value_error("the figures of a machine must all be positive");
-  return {multiprocessors, fp32, matrix, l2, dram, clock};
+  return {multiprocessors, fp32, matrix, l2, cache, dram, clock};
 }
 
 template <typename Table>
@@ -100,15 +100,17 @@ void register_mma(py::module_& m) {
       "machine", [] { return figures_of(machine()); },
       "What tiles are chosen for, the current device or, on the CPU, an H100: (multiprocessors, products of float32 "
       "and\n"
-      "of 16-bit numbers by mma.sync a cycle and multiprocessor, bytes a cycle from the second-level cache and from\n"
-      "memory, cycles a second).");
+      "of 16-bit numbers by mma.sync a cycle and multiprocessor, bytes a cycle from the second-level cache, bytes\n"
+      "that it holds, bytes a cycle from memory, cycles a second).");
   m.def(
       "machine_of",
-      [](int major, int minor, int multiprocessors, double clock, double bytes) {
-        return figures_of(machine_of(major, minor, multiprocessors, clock, bytes));
+      [](int major, int minor, int multiprocessors, double clock, double cache, double bytes) {
+        return figures_of(machine_of(major, minor, multiprocessors, clock, cache, bytes));
       },
-      py::arg("major"), py::arg("minor"), py::arg("multiprocessors"), py::arg("clock"), py::arg("bytes"),
-      "As machine(), of a described device: its compute capability, clock in hertz, memory in bytes a second.");
+      py::arg("major"), py::arg("minor"), py::arg("multiprocessors"), py::arg("clock"), py::arg("cache"),
+      py::arg("bytes"),
+      "As machine(), of a described device: its compute capability, clock in hertz, bytes of the second-level cache,\n"
+      "bytes a second of memory.");
   m.def(
       "product_configurations",
       [](const std::string& arithmetic) {

@@ -24,6 +24,7 @@ class Device:
         clock: boost clock, in hertz.
         dram: bytes a second from device memory.
         l2: bytes a cycle that the second-level cache delivers to all multiprocessors together.
+        l2_bytes: that it holds.
         fp32: float32 multiplications with addition of a multiprocessor.
         tensor: the same by its tensor cores, dense, by the dtype of the factors.
         mma: what mma.sync reaches of that with 16-bit factors; the rest is wgmma's.
@@ -38,6 +39,7 @@ class Device:
     clock: float
     dram: float
     l2: float
+    l2_bytes: int
     fp32: int
     tensor: dict[str, int]
     mma: int
@@ -56,45 +58,18 @@ class Device:
 _HOPPER = {"bf16": 2048, "fp16": 2048, "tf32": 1024}
 _AMPERE = {"bf16": 1024, "fp16": 1024, "tf32": 512}
 
+_GH100 = (5120, 50 << 20, 128, _HOPPER, 1200, 65536, 228 << 10, 2048, 32, "[H100] [Guide] [Luo]")
+_GEFORCE = {"bf16": 256, "fp16": 256, "tf32": 128}
+
 DEVICES = {
-    "h100": Device(
-        "H100 SXM",
-        (9, 0),
-        132,
-        1.83e9,
-        3.35e12,
-        5120,
-        128,
-        _HOPPER,
-        1200,
-        65536,
-        228 << 10,
-        2048,
-        32,
-        "[H100] [Guide] [Luo]",
-    ),
-    "h200": Device(
-        "H200 SXM",
-        (9, 0),
-        132,
-        1.83e9,
-        4.8e12,
-        5120,
-        128,
-        _HOPPER,
-        1200,
-        65536,
-        228 << 10,
-        2048,
-        32,
-        "[H100] [Guide] [Luo]",
-    ),
+    "h100": Device("H100 SXM", (9, 0), 132, 1.83e9, 3.35e12, *_GH100),
+    "h200": Device("H200 SXM", (9, 0), 132, 1.83e9, 4.8e12, *_GH100),
     "a100": Device(
-        *("A100 SXM 80 GB", (8, 0), 108, 1.41e9, 2.039e12, 5120, 64, _AMPERE, 1024),
+        *("A100 SXM 80 GB", (8, 0), 108, 1.41e9, 2.039e12, 5120, 40 << 20, 64, _AMPERE, 1024),
         *(65536, 164 << 10, 2048, 32, "[A100] [Guide]"),
     ),
     "rtx4090": Device(
-        *("GeForce RTX 4090", (8, 9), 128, 2.52e9, 1.008e12, 2048, 128, {"bf16": 256, "fp16": 256, "tf32": 128}, 256),
+        *("GeForce RTX 4090", (8, 9), 128, 2.52e9, 1.008e12, 2048, 72 << 20, 128, _GEFORCE, 256),
         *(65536, 100 << 10, 1536, 24, "[Ada] [Guide]; second-level cache: that of the A100 by its slices"),
     ),
 }
