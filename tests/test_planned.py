@@ -88,7 +88,7 @@ def test_six_products_take_six_times_as_long_and_tf32_twice() -> None:
         plan(arithmetic, *sizes, on="rtx4090", configuration="128x64")["seconds"] for arithmetic in ARITHMETICS[1:]
     )
     assert math.isclose(two, 2 * one, rel_tol=SMALL_MODEL_ERROR)
-    assert math.isclose(six, 6 * 0.85 * one, rel_tol=SMALL_MODEL_ERROR)
+    assert math.isclose(six, 6 * 0.85 / 0.7 * one, rel_tol=SMALL_MODEL_ERROR)  # by their efficiencies
 
 
 # ------------------------------------------------------------------------------------------------------------ sanity

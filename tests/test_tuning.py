@@ -286,6 +286,12 @@ def test_a_configuration_can_be_asked_for_by_name(plain: Any) -> None:
         F.conv2d(x, w, kernel="tensor_core:1x1")
     with pytest.raises(ValueError, match="kernel 'direct' has no configuration '1x1', it has none to choose from"):
         F.conv2d(x, w, kernel="direct:1x1")
+    with pytest.raises(
+        ValueError, match="'tensor_core:64x64' can't run this: needs groups=1 for a choice of tiles, got 2"
+    ):
+        F.conv2d(x, drawn(24, 8, 3, 3, dtype="float16"), groups=2, kernel="tensor_core:64x64")
+    with pytest.raises(ValueError, match="can't run this: needs whole units of 16 bytes for a choice of tiles"):
+        F.conv2d(drawn(1, 6, 5, 5, dtype="float16"), drawn(8, 6, 1, 1, dtype="float16"), kernel="tensor_core:64x64")
     with pytest.raises(ValueError, match="kernel 'tf32:64x64' can't run this: needs float32, got float16"):
         F.conv2d(x, w, kernel="tf32:64x64")
     with pytest.raises(ValueError, match="kernel 'tf32' can't run this: needs precision='high', got 'highest'"):
@@ -331,13 +337,13 @@ def test_on_a_gpu_events_tell_the_time_and_its_caches_are_flushed(monkeypatch: p
 
 
 def test_the_table_and_the_json_say_the_same(plain: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    found = gpucnn.tune("linear", (70, 64), (48, 64), rounds=3, training=False)
+    found = gpucnn.tune("linear", (70, 64), (48, 64), dtype="float16", rounds=3, training=False)
     assert capsys.readouterr().out == f"{found}\n"
     text = str(found)
     assert text.startswith("linear((70, 64), (48, 64)) on the CPU as a GPU, plain\npass ")
-    assert re.search(r"\nlinear fprop  M70 I64 O48      1  split_bf16 +[0-9.]+  ", text)
+    assert re.search(r"\nlinear fprop  M70 I64 O48      1  tensor_core +[0-9.]+  ", text)
     assert f"\nkept in {found.file}" in text
-    assert json.loads(json.dumps(found.to_dict()))["passes"][0]["default"]["kernel"] == "split_bf16"
+    assert json.loads(json.dumps(found.to_dict()))["passes"][0]["default"]["kernel"] == "tensor_core"
 
 
 def test_on_the_command_line(cache: Path) -> None:

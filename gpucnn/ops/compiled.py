@@ -34,6 +34,7 @@ def add(
     configuration: Configuration | None = None,
     configurations: Callable[[Any], list[str]] | None = None,
     slower: Slower | None = None,
+    has_no_choice: Supports = always,
 ) -> None:
     """Appends a kernel to `table` for every backend of COMPILED.
 
@@ -48,6 +49,7 @@ def add(
         configuration: which one runs a problem, for `gpucnn.explain`; None where there is no choice to tell of. It only
             asks the module for plain arithmetic, and takes the arrays for aligned.
         configurations: module -> the names of all of them, each of which can be asked for as "kernel:configuration".
+        has_no_choice: why it can't run a problem in a configuration that is asked for, or None.
         slower: where a kernel further down is expected to be faster, and so preferred: why.
     """
     for backend in COMPILED:
@@ -56,6 +58,7 @@ def add(
             *(name, backend, kernel, supports, dtypes),
             yields=None if slower is None else _asking(backend, slower),
             variants=None if configurations is None else kernel.variants,
+            has_no_choice=has_no_choice,
         )
 
 

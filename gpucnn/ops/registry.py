@@ -45,6 +45,7 @@ class KernelSpec:
 
     `dtypes` are the names of those that it computes in; None is any. `widens`: see `KernelTable.add`. `yields` says
     where it is passed over, `variants` gives it in each of its configurations; None: nowhere, and it has none.
+    `has_no_choice` says why it can't run a problem in any of those but its own.
     """
 
     name: str
@@ -55,6 +56,7 @@ class KernelSpec:
     widens: bool = False
     yields: Yields | None = None
     variants: Variants | None = None
+    has_no_choice: Supports = always
 
     def why_not(self, problem: Any, like: Array) -> str | None:
         """Why it can't run `problem` on data of `like`'s dtype; None if it can."""
@@ -76,7 +78,10 @@ class KernelSpec:
         if name not in variants:
             there = f"there are: {', '.join(variants)}" if variants else "it has none to choose from"
             raise ValueError(f"kernel {self.name!r} has no configuration {name!r}, {there}")
-        return replace(self, name=f"{self.name}:{name}", run=variants[name], variants=None)
+        return replace(self, name=f"{self.name}:{name}", run=variants[name], variants=None, supports=self._can_choose)
+
+    def _can_choose(self, problem: Any) -> str | None:
+        return self.supports(problem) or self.has_no_choice(problem)
 
 
 class KernelTable:
@@ -101,6 +106,7 @@ class KernelTable:
         widens: bool = True,
         yields: Yields | None = None,
         variants: Variants | None = None,
+        has_no_choice: Supports = always,
     ) -> None:
         """Appends a kernel; those added first are preferred, but for those that yield.
 
@@ -115,7 +121,9 @@ class KernelTable:
         if any(spec.name == name for spec in self._by_backend[backend]):
             raise ValueError(f"{self}: backend {backend!r} has a kernel {name!r} already")
         widens = widens and backend == "reference"
-        self._by_backend[backend].append(KernelSpec(name, backend, run, supports, dtypes, widens, yields, variants))
+        self._by_backend[backend].append(
+            KernelSpec(name, backend, run, supports, dtypes, widens, yields, variants, has_no_choice)
+        )
 
     def specs(self, backend: str) -> tuple[KernelSpec, ...]:
         """The kernels of a backend, in order of preference."""

@@ -94,10 +94,19 @@ def _add(
     def words(module: Any, problem: Any, dtype: str) -> str:
         return planned.words(module, kernel.arithmetic, table.direction, described(problem), SIZE[dtype])
 
+    def has_no_choice(problem: Any) -> str | None:
+        p = described(problem)
+        if p.groups > 1:
+            return f"needs groups=1 for a choice of tiles, got {p.groups}"
+        if planned.by_single_elements(table.direction, p, SIZE[kernel.dtypes[0]]):
+            return "needs whole units of 16 bytes for a choice of tiles"
+        return None
+
     compiled.add(
         *(table, kernel.name, on_aligned(call(kernel.binding)), supports, kernel.dtypes, words),
         configurations=lambda module: list(module.product_configurations(kernel.arithmetic)),
         slower=slower,
+        has_no_choice=has_no_choice,
     )
 
 
