@@ -208,16 +208,18 @@ def _load(where: Place, quiet: bool = False) -> dict[str, Choice]:
     """The choices in the file of a place; none where there is no such file, or it is not for here."""
     try:
         file = path(where)
+        if not file.exists():
+            return {}
+        heading = _heading(where)
+    except (RuntimeError, ValueError, OSError):  # no such device, no module that could say, no such flavour
+        return {}
+    try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except RuntimeError:  # there is no such device, or no module that could say
-        return {}
     except (OSError, ValueError) as error:
         return _passed_over(file, f"it can't be read ({' '.join(str(error).split())})", quiet)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         return _passed_over(file, "its format is another one", quiet)
-    for key, expected in _heading(where).items():
+    for key, expected in heading.items():
         if content.get(key) != expected:
             return _passed_over(file, f"it is of {key} {content.get(key)!r}, this is {expected!r}", quiet)
     try:

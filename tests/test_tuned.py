@@ -309,6 +309,13 @@ def test_where_no_device_can_be_told_nothing_is_known(
 
     monkeypatch.setattr(extension, "require", missing)
     assert tuned.choices(("cuda", 0)).by_question == {}
+    monkeypatch.setenv("GPUCNN_SIMT_FLAVOUR", "quick")
+    assert tuned.choices(("simt", -1)).by_question == {}
+    monkeypatch.setenv("GPUCNN_SIMT_FLAVOUR", "race")
+    tuned.folder().mkdir()
+    tuned.path(("simt", -1)).write_text("{}")
+    tuned.forget()
+    assert tuned.choices(("simt", -1)).by_question == {}
     assert not caplog.records
 
 
