@@ -26,11 +26,12 @@ def product(direction: str, p: Conv2dProblem) -> Product:
         return Product(windows, p.K, weights, False)
     if direction == "wgrad":
         return Product(p.K, weights, windows, True)
-    pixels, taps = p.N, 1
-    for size, count, stride in zip((p.H, p.W), (p.R, p.S), p.stride, strict=True):
-        pixels *= -(-size // stride) * min(stride, size)
-        taps *= -(-count // stride)
-    return Product(pixels, p.C, taps * p.K, False)
+    pixels, classes = p.N, 1  # classes of pixels that meet the same taps; on average each meets a share of them
+    for size, stride in zip((p.H, p.W), p.stride, strict=True):
+        count = min(stride, size)
+        pixels *= -(-size // stride) * count
+        classes *= count
+    return Product(pixels, p.C, -(-p.R * p.S * p.K // classes), False)
 
 
 _SINGLE = {"16-bit": ("128x64", 2.8), "tf32": ("128x64", 1.75), "split": ("64x64", 1.45), "fp32": ("64x64", 1.3)}
