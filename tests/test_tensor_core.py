@@ -84,7 +84,7 @@ def test_explain_tells_the_times_that_were_compared(on: Any) -> None:
     on("rtx4090")
     found = str(gpucnn.explain(*call, padding=1, backend="cuda"))
     assert re.search(r"  split_bf16 +can, but slower: [0-9.]+ us expected, [0-9.]+ us in float32\n", found)
-    assert re.search(r"> implicit_gemm +runs: the first that can; tile", found)
+    assert re.search(r"> implicit_gemm +runs: expected to be the fastest; tile", found)
     half = str(gpucnn.explain(*call, padding=1, backend="cuda", dtype="bfloat16"))
     assert re.search(r"> tensor_core +runs: the first that can; tile \d+x\d+, ", half)
     assert "parts, " in half

@@ -210,7 +210,8 @@ def _candidates(
             words = _configuration(_asked(spec, kernel), problem, like) if runs else None
             found.append(Candidate(spec.name, runs, True, why, words))
         elif spec is chosen:
-            why = "runs: the first that can" if len(specs) > 1 else "runs"
+            why = "runs: the first that can" if spec is able[0] else "runs: expected to be the fastest"
+            why = why if len(specs) > 1 else "runs"
             why = "runs: measured to be the fastest" if measured else why
             beside = None if plain is problem else spec.why_not(problem, like)
             why += f"; another pass does the rest, for it {beside}" if beside else ""
