@@ -170,12 +170,14 @@ class Kernel:
             expected = expected.astype(DTYPES[dtype]).astype(np.float64) if exact else expected
             compare(logical(found), expected, terms[name], f"{case}: {name} {dtype}", exact=exact)
 
-    def check_integers(self, module: Any, order: str, cases: Sequence[ConvCase]) -> None:
+    def check_integers(
+        self, module: Any, order: str, cases: Sequence[ConvCase], dtypes: Sequence[str] = (*DTYPES,)
+    ) -> None:
         """Over the orders of threads each case meets each dtype, with ReLU and without."""
         __tracebackhide__ = True
         module.set_order(order)
         for number, case in enumerate(sample(module.flavour, cases), ORDERS.index(order)):
-            self.check(module, case, "integers", [*DTYPES][number % 3], relu=number % 2 == 1)
+            self.check(module, case, "integers", dtypes[number % len(dtypes)], relu=number % 2 == 1)
 
     def check_rounding(self, module: Any, dtype: str, cases: Sequence[ConvCase]) -> None:
         """It rounds no more than it must."""

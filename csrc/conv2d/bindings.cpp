@@ -55,6 +55,19 @@ void define_bgrad(py::module_& m, const char* name, Launch launch, Splits splits
   define_splits(m, name, splits);
 }
 
+// Of kernels that are compiled for float32 alone, as tensor cores are for 16 bits: `launch`, which refuses those.
+template <typename Launch>
+auto of_float32(const char* kernel, Launch launch) {
+  return [=](const Conv2dProblem& p, auto first, auto... rest) -> simt::Status {
+    if constexpr (std::is_same_v<decltype(first), const float*>) {
+      return launch(p, first, rest...);
+    } else {
+      throw std::invalid_argument("conv2d: the " + std::string(kernel) +
+                                  " kernel is for float32, tensor_core for 16 bits");
+    }
+  };
+}
+
 // The kernels on gemm/tile.h: their own choice of a configuration and, named after it, each configuration.
 template <int kConfiguration>
 void define_dense(py::module_& m) {
@@ -63,10 +76,11 @@ void define_dense(py::module_& m) {
   const auto with = [](auto launch) {
     return [launch](auto... arguments) { return launch(arguments..., kConfiguration); };
   };
+  constexpr const char* kDense = "implicit_gemm";
   const std::string dense = "conv2d_implicit_gemm_", pointwise = "conv2d_pointwise_";
-  define_fprop(m, dense + "fprop" + suffix, with(GPUCNN_LAUNCHER(conv2d_implicit_gemm_fprop)));
-  define_dgrad(m, dense + "dgrad" + suffix, with(GPUCNN_LAUNCHER(conv2d_implicit_gemm_dgrad)));
-  define_wgrad(m, dense + "wgrad" + suffix, with(GPUCNN_LAUNCHER(conv2d_implicit_gemm_wgrad)),
+  define_fprop(m, dense + "fprop" + suffix, of_float32(kDense, with(GPUCNN_LAUNCHER(conv2d_implicit_gemm_fprop))));
+  define_dgrad(m, dense + "dgrad" + suffix, of_float32(kDense, with(GPUCNN_LAUNCHER(conv2d_implicit_gemm_dgrad))));
+  define_wgrad(m, dense + "wgrad" + suffix, of_float32(kDense, with(GPUCNN_LAUNCHER(conv2d_implicit_gemm_wgrad))),
                [](const Conv2dProblem& p) { return conv2d_implicit_gemm_wgrad_splits(p, kConfiguration); });
   define_fprop(m, pointwise + "fprop" + suffix, with(GPUCNN_LAUNCHER(conv2d_pointwise_fprop)));
   define_dgrad(m, pointwise + "dgrad" + suffix, with(GPUCNN_LAUNCHER(conv2d_pointwise_dgrad)));
@@ -94,9 +108,10 @@ void register_conv2d(py::module_& m) {
   define_fprop(m, "conv2d_grouped_fprop", GPUCNN_LAUNCHER(conv2d_grouped_fprop));
   define_dgrad(m, "conv2d_grouped_dgrad", GPUCNN_LAUNCHER(conv2d_grouped_dgrad));
   define_wgrad(m, "conv2d_grouped_wgrad", GPUCNN_LAUNCHER(conv2d_grouped_wgrad), conv2d_grouped_wgrad_splits);
-  define_fprop(m, "conv2d_stem_fprop", GPUCNN_LAUNCHER(conv2d_stem_fprop));
+  define_fprop(m, "conv2d_stem_fprop", of_float32("stem", GPUCNN_LAUNCHER(conv2d_stem_fprop)));
   define_dgrad(m, "conv2d_stem_dgrad", GPUCNN_LAUNCHER(conv2d_grouped_dgrad));
-  define_wgrad(m, "conv2d_stem_wgrad", GPUCNN_LAUNCHER(conv2d_stem_wgrad), conv2d_stem_wgrad_splits);
+  define_wgrad(m, "conv2d_stem_wgrad", of_float32("stem", GPUCNN_LAUNCHER(conv2d_stem_wgrad)),
+               conv2d_stem_wgrad_splits);
   define_dense<gemm::kAny>(m);
   define_each_dense(m, std::make_integer_sequence<int, gemm::kCount>{});
   register_conv2d_tensor_core(m);

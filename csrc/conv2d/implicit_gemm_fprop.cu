@@ -5,8 +5,9 @@
 //          filter's R*S*C weights as they lie in memory: a pack of 16 bytes is of one tap where C is whole packs.
 // Block    a tile of windows x filters (gemm/tile.h). Warp, thread: as there. In a fill a thread keeps the corners of
 //          1 to 4 windows in registers, and one (tap, channel) that it adds to.
-// Limits   what check() in problem.h asks for, and groups=1. Sums have the order of the weights: an image has the same
-//          bits in any batch, and in any configuration. C that is not whole packs takes the narrow path.
+// Limits   float32, as tensor_core_*.cu is faster in 16 bits; what check() in problem.h asks for, and groups=1. Sums
+//          have the order of the weights: an image has the same bits in any batch, and in any configuration. C that is
+//          not whole packs takes the narrow path.
 // Bound    FFMA: 2*N*P*Q*K*R*S*C flops; N32 C64 56x56 K64 3x3 pad 1, 7.4 GFLOP: 0.12 ms at the 60 TFLOP/s that an H100
 //          gives in practice. 51 MB of x, y and w would take 17 us at 3.0 TB/s.
 // Measured not run on hardware yet.
@@ -64,9 +65,5 @@ simt::Status conv2d_implicit_gemm_fprop(const Conv2dProblem& p, const T* x, cons
 
 template simt::Status conv2d_implicit_gemm_fprop(const Conv2dProblem&, const float*, const float*, const float*, float*,
                                                  bool, simt::Stream, int);
-template simt::Status conv2d_implicit_gemm_fprop(const Conv2dProblem&, const simt::half*, const simt::half*,
-                                                 const simt::half*, simt::half*, bool, simt::Stream, int);
-template simt::Status conv2d_implicit_gemm_fprop(const Conv2dProblem&, const simt::bfloat16*, const simt::bfloat16*,
-                                                 const simt::bfloat16*, simt::bfloat16*, bool, simt::Stream, int);
 
 }  // namespace gpucnn

@@ -9,8 +9,8 @@
 //          columns.
 // Block    a tile of weights x filters over one part (gemm/tile.h). In a fill a thread keeps one (tap, channel) and
 //          1 or 2 windows that it adds to. A thread's rows are neighbours in dw, which it stores column by column.
-// Limits   what check() in problem.h asks for, and groups=1. partial takes at most 64 MiB. C or K that is not whole
-//          packs takes the narrow path.
+// Limits   float32, as tensor_core_*.cu is faster in 16 bits; what check() in problem.h asks for, and groups=1. partial
+//          takes at most 64 MiB. C or K that is not whole packs takes the narrow path.
 // Bound    FFMA: 2*N*P*Q*K*R*S*C flops; N32 C64 56x56 K64 3x3 pad 1, 7.4 GFLOP: 0.12 ms at the 60 TFLOP/s that an H100
 //          gives in practice; of it the parts, written and read again, take 5 us at 3.0 TB/s.
 // Measured not run on hardware yet.
@@ -80,9 +80,5 @@ simt::Status conv2d_implicit_gemm_wgrad(const Conv2dProblem& p, const T* x, cons
 
 template simt::Status conv2d_implicit_gemm_wgrad(const Conv2dProblem&, const float*, const float*, float*, float*,
                                                  simt::Stream, int);
-template simt::Status conv2d_implicit_gemm_wgrad(const Conv2dProblem&, const simt::half*, const simt::half*,
-                                                 simt::half*, float*, simt::Stream, int);
-template simt::Status conv2d_implicit_gemm_wgrad(const Conv2dProblem&, const simt::bfloat16*, const simt::bfloat16*,
-                                                 simt::bfloat16*, float*, simt::Stream, int);
 
 }  // namespace gpucnn

@@ -9,9 +9,9 @@
 //          as of 6 filters, the block's results go through shared memory, window after window.
 // Thread   8 filters (2 quads, `lanes` quads apart) at kOwn windows, `slots` apart: 64 sums in registers. 2 loads of 16
 //          bytes and 8 of 4 from shared memory feed 64 multiplications.
-// Limits   what require_stem() says. x is read 16 bytes at a time where W*C is whole packs and x is aligned, y written
-//          so (8 bytes at a time of 16 bits) where K is a multiple of 4, 4 * lanes filters are whole sectors, and y and
-//          bias are aligned.
+// Limits   float32, as tensor_core_*.cu is faster in 16 bits; what require_stem() says. x is read 16 bytes at a time
+//          where W*C is whole packs and x is aligned, y written so where K is a multiple of 4, 4 * lanes filters are
+//          whole sectors, and y and bias are aligned.
 // Bound    FFMA, with few weights memory: ResNet's at N32 (C3 224x224 K64 7x7 stride 2) has 7.6 GFLOP (0.13 ms at 60
 //          TFLOP/s) and 122 MB; VGG's (K64 3x3) 5.5 GFLOP (92 us) and 430 MB (0.14 ms at 3.0 TB/s); LeNet's at N256 (C1
 //          28x28 K6 5x5 pad 2) 5.6 MB (1.9 us).
@@ -257,9 +257,5 @@ simt::Status conv2d_stem_fprop(const Conv2dProblem& p, const T* x, const T* w, c
 
 template simt::Status conv2d_stem_fprop(const Conv2dProblem&, const float*, const float*, const float*, float*, bool,
                                         simt::Stream);
-template simt::Status conv2d_stem_fprop(const Conv2dProblem&, const simt::half*, const simt::half*, const simt::half*,
-                                        simt::half*, bool, simt::Stream);
-template simt::Status conv2d_stem_fprop(const Conv2dProblem&, const simt::bfloat16*, const simt::bfloat16*,
-                                        const simt::bfloat16*, simt::bfloat16*, bool, simt::Stream);
 
 }  // namespace gpucnn

@@ -204,23 +204,36 @@ def _of_pixels(words: Callable[..., str]) -> compiled.Configuration:
 
 
 def _add_products(
-    table: KernelTable, name: str, call: Callable[..., Array], supports: Supports, words: compiled.Configuration
+    table: KernelTable,
+    name: str,
+    call: Callable[..., Array],
+    supports: Supports,
+    words: compiled.Configuration,
+    dtypes: tuple[str, ...] = compiled.FLOATS,
 ) -> None:
     """A kernel on the tiles of csrc/gemm."""
-    compiled.add(table, name, call, supports, compiled.FLOATS, words, products.configurations)
+    compiled.add(table, name, call, supports, dtypes, words, products.configurations)
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
+
+_FLOAT32 = ("float32",)
+"""What kernels compute in that tensor cores leave nothing to do in 16 bits."""
 
 fprop = KernelTable("conv2d", "fprop")
 """(problem, x, w, bias or None, relu=False, scale=None, shift=None, residual=None) -> y, max(y, 0) with `relu`; or
 (y, Moments): what `problem.epilogue` says."""
 
 
-def _add_fprop(name: str, supports: Supports = always, configuration: compiled.Configuration | None = None) -> None:
+def _add_fprop(
+    name: str,
+    supports: Supports = always,
+    configuration: compiled.Configuration | None = None,
+    dtypes: tuple[str, ...] = compiled.FLOATS,
+) -> None:
     alone = epilogue.bias_and_relu_alone(supports)
     names = products.configurations if configuration else None
-    compiled.add(fprop, name, _fprop(name), alone, compiled.FLOATS, configuration, names)
+    compiled.add(fprop, name, _fprop(name), alone, dtypes, configuration, names)
 
 
 tensor_core_cut.add(fprop, _fprop_cut, "C", tensor_core_cut.fprop_sums)
@@ -228,8 +241,8 @@ tensor_core.add(fprop, _fprop, split_slower=_odd_stem)
 _add_fprop("pointwise", _pointwise_only, _of_pixels(products.fprop))
 _add_fprop("depthwise", _depthwise_only)
 _add_fprop("grouped", _grouped_only)
-_add_fprop("stem", _stem_only)
-_add_fprop("implicit_gemm", _dense_only, products.conv2d_fprop)
+_add_fprop("stem", _stem_only, dtypes=_FLOAT32)
+_add_fprop("implicit_gemm", _dense_only, products.conv2d_fprop, _FLOAT32)
 _add_fprop("direct")
 fprop.add("pointwise", "reference", with_epilogue(reference.fprop_pointwise), reference.pointwise_only)
 fprop.add("depthwise", "reference", with_epilogue(depthwise.fprop), depthwise.depthwise_only)
@@ -242,7 +255,7 @@ _add_products(dgrad, "pointwise", _dgrad("pointwise"), _pointwise_only, _of_pixe
 compiled.add(dgrad, "depthwise", _dgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "grouped", _dgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
 compiled.add(dgrad, "stem", _dgrad("stem"), _stem_gradient_only, dtypes=compiled.FLOATS)
-_add_products(dgrad, "implicit_gemm", _dgrad("implicit_gemm"), _dense_only, products.conv2d_dgrad)
+_add_products(dgrad, "implicit_gemm", _dgrad("implicit_gemm"), _dense_only, products.conv2d_dgrad, _FLOAT32)
 compiled.add(dgrad, "direct", _dgrad("direct"), dtypes=compiled.FLOATS)
 dgrad.add("pointwise", "reference", reference.dgrad_pointwise, reference.pointwise_only)
 dgrad.add("depthwise", "reference", depthwise.dgrad, depthwise.depthwise_only)
@@ -254,8 +267,8 @@ tensor_core.add(wgrad, _wgrad, split_slower=_odd_stem)
 _add_products(wgrad, "pointwise", _wgrad("pointwise"), _pointwise_only, _of_pixels(products.wgrad))
 compiled.add(wgrad, "depthwise", _wgrad("depthwise"), _depthwise_only, dtypes=compiled.FLOATS)
 compiled.add(wgrad, "grouped", _wgrad("grouped"), _grouped_only, dtypes=compiled.FLOATS)
-compiled.add(wgrad, "stem", _wgrad("stem"), _stem_only, dtypes=compiled.FLOATS)
-_add_products(wgrad, "implicit_gemm", _wgrad("implicit_gemm"), _dense_only, products.conv2d_wgrad)
+compiled.add(wgrad, "stem", _wgrad("stem"), _stem_only, dtypes=_FLOAT32)
+_add_products(wgrad, "implicit_gemm", _wgrad("implicit_gemm"), _dense_only, products.conv2d_wgrad, _FLOAT32)
 compiled.add(wgrad, "direct", _wgrad("direct"), dtypes=compiled.FLOATS)
 wgrad.add("depthwise", "reference", depthwise.wgrad, depthwise.depthwise_only)
 wgrad.add("im2col", "reference", reference.wgrad_im2col, reference.narrow_only)

@@ -127,6 +127,8 @@ def slower(
     own, plain = (_computing(module, arithmetic, direction, p, size, device, each) for each in (parts, 0))
     if parts and plain < own:
         return f"{_words(own)} expected, {_words(plain)} without parts"
+    if size < 4:
+        return None  # what is left for 16 bits is slower in any case
     other = _computing(module, "fp32", direction, p, size, device)
     if other >= own:
         return None
