@@ -25,18 +25,23 @@ def products() -> Iterator[Case]:
 
 def _dense() -> Iterator[Case]:
     """Of one group. Large calls are of the sizes for which a tile is chosen that small ones do not get."""
-    for kernel in ("implicit_gemm", "direct"):
-        yield conv(2, 64, 16, 64, 3, kernel)
-        yield conv(2, 64, 16, 128, 3, kernel, stride=2)
-        yield conv(2, 7, 9, 9, 3, kernel, aligned=False)
+    yield conv(2, 64, 16, 64, 3, "direct")
+    yield conv(2, 64, 16, 128, 3, "direct", stride=2)
+    yield conv(2, 7, 9, 9, 3, "direct", aligned=False)
     yield conv(2, 6, 9, 6, 3, "direct", aligned=False, groups=3)
-    yield conv(6, 16, 16, 1408, 3, "implicit_gemm", sample=48)  # tiles of 128x128, forward
-    yield conv(6, 16, 16, 704, 3, "implicit_gemm", sample=48)  # 128x64
-    yield conv(9, 32, 32, 32, 3, "implicit_gemm", sample=36)  # 128x32
-    yield conv(6, 1408, 16, 16, 3, "implicit_gemm", sample=48)  # the same in the gradient of the input
-    yield conv(6, 704, 16, 16, 3, "implicit_gemm", sample=48)
-    yield conv(1, 160, 16, 1408, 3, "implicit_gemm", sample=48)  # and of the filters
-    yield conv(1, 160, 16, 704, 3, "implicit_gemm", sample=48)
+    for case in (
+        conv(2, 64, 16, 64, 3, "implicit_gemm"),
+        conv(2, 64, 16, 128, 3, "implicit_gemm", stride=2),
+        conv(2, 7, 9, 9, 3, "implicit_gemm", aligned=False),
+        conv(6, 16, 16, 1408, 3, "implicit_gemm", sample=48),  # tiles of 128x128, forward
+        conv(6, 16, 16, 704, 3, "implicit_gemm", sample=48),  # 128x64
+        conv(9, 32, 32, 32, 3, "implicit_gemm", sample=36),  # 128x32
+        conv(6, 1408, 16, 16, 3, "implicit_gemm", sample=48),  # the same in the gradient of the input
+        conv(6, 704, 16, 16, 3, "implicit_gemm", sample=48),
+        conv(1, 160, 16, 1408, 3, "implicit_gemm", sample=48),  # and of the filters
+        conv(1, 160, 16, 704, 3, "implicit_gemm", sample=48),
+    ):
+        yield replace(case, dtypes=("float32",))
     yield conv(2, 64, 16, 128, 1, "pointwise")
     yield conv(2, 7, 9, 9, 1, "pointwise", aligned=False)
     transposed = {"input": (2, 64, 8, 8), "weight": (64, 64, 2, 2), "bias": (64,), "stride": 2}
@@ -60,6 +65,9 @@ def _on_tensor_cores() -> Iterator[Case]:
             conv(33, 32, 32, 64, 3, kernel, sample=48, **options),
             conv(6, 1408, 16, 32, 3, kernel, sample=48, **options),
             conv(33, 64, 32, 32, 3, kernel, sample=48, **options),
+            conv(2, 128, 16, 128, 3, kernel, groups=16, **options),
+            conv(2, 3, 32, 64, 7, kernel, aligned=False, stride=2, **options),
+            conv(2, 60, 9, 50, 3, kernel, aligned=False, **options),
         ):
             yield replace(case, dtypes=dtypes)
     yield replace(conv(2, 64, 9, 65, 3, "tensor_core", aligned=False), dtypes=halves, backward=False)
@@ -82,8 +90,8 @@ def _first_layers() -> Iterator[Case]:
     """Of images of 1 and 3 channels, whose gradients are of no aligned pixels."""
     yield _of_images(1, 3, 32, 64, 7, stride=2)
     yield _of_images(2, 1, 32, 8, 5)
-    yield conv(1, 3, 32, 64, 7, "stem", aligned=False, stride=2)
-    yield conv(1, 3, 31, 9, 3, "stem", aligned=False)
+    yield replace(conv(1, 3, 32, 64, 7, "stem", aligned=False, stride=2), dtypes=("float32",))
+    yield replace(conv(1, 3, 31, 9, 3, "stem", aligned=False), dtypes=("float32",))
 
 
 def _of_images(n: int, c: int, h: int, k: int, r: int, **options: Any) -> Case:
@@ -94,7 +102,7 @@ def _of_images(n: int, c: int, h: int, k: int, r: int, **options: Any) -> Case:
         images = normals((n, c, h, h), backend.supported_dtype(dtype))
         Call.of("conv2d", dtype=dtype, fill=normals, **{**case.arguments, "input": images}).run()
 
-    return replace(case, arguments={**case.arguments, "gradient": False}, then=run)
+    return replace(case, arguments={**case.arguments, "gradient": False}, dtypes=("float32",), then=run)
 
 
 def _matrices() -> Iterator[Case]:

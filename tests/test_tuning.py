@@ -97,7 +97,6 @@ def test_each_kernel_and_configuration_that_can_is_measured(plain: Any, monkeypa
         assert {timing.kernel for timing in each.others} == {
             "tensor_core",
             *(f"tensor_core:{name}" for name in ("256x64", "128x128", "128x64", "64x64")),
-            *(f"implicit_gemm:{name}" for name in ("128x128", "128x64", "64x64", "128x32")),
             "direct",
         }
         assert all(timing.samples == 3 for timing in each.others)
@@ -168,22 +167,22 @@ def test_a_kernel_without_memory_is_left_out_and_named(monkeypatch: pytest.Monke
 
 def test_the_fastest_runs_afterwards_and_explain_says_so(plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, lambda name: 1.0 if name == "implicit_gemm:64x64" else 2.0)
-    found = gpucnn.tune(*CONV, dtype="float16", rounds=3)
+    found = gpucnn.tune(*CONV, dtype="float32", rounds=3)
     assert {each.chosen.kernel for each in found.passes} == {"implicit_gemm:64x64"}
     assert found.gain == 2
-    x, w = drawn(2, 16, 6, 6, dtype="float16"), drawn(24, 16, 3, 3, dtype="float16")
+    x, w = drawn(2, 16, 6, 6, dtype="float32"), drawn(24, 16, 3, 3, dtype="float32")
     expected = [f"conv2d {name}: implicit_gemm:64x64" for name in ("fprop", "dgrad", "wgrad")]
     for again in range(2):
         seen = kernels_of(lambda: F.conv2d(x, w).sum().backward())
         assert [name for name in seen if name.startswith("conv2d")] == expected, again
         tuned.forget()  # as another process would
-    said = str(gpucnn.explain(*CONV, dtype="float16", backend="simt"))
+    said = str(gpucnn.explain(*CONV, dtype="float32", backend="simt"))
     assert re.search(r"> implicit_gemm:64x64 +runs: measured to be the fastest; tile 64x64\n", said)
-    assert re.search(r"  tensor_core +can, but implicit_gemm:64x64 was measured to be the fastest\n", said)
+    assert re.search(r"  direct +can, but implicit_gemm:64x64 was measured to be the fastest\n", said)
     assert "measured" not in str(gpucnn.explain(*CONV, dtype="bfloat16", backend="simt"))
     gpucnn.set_tuning(False)
-    assert "measured" not in str(gpucnn.explain(*CONV, dtype="float16", backend="simt"))
-    assert "conv2d fprop: tensor_core" in kernels_of(lambda: F.conv2d(x, w))
+    assert "measured" not in str(gpucnn.explain(*CONV, dtype="float32", backend="simt"))
+    assert "conv2d fprop: implicit_gemm" in kernels_of(lambda: F.conv2d(x, w))
 
 
 def test_what_gains_less_than_samples_differ_is_not_taken(plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +274,7 @@ def test_every_configuration_gives_the_same_bits_forward_and_for_the_input(plain
                     else:
                         difference = np.abs(result.astype(np.float64) - own.astype(np.float64)).max()
                         assert difference <= 0.02 * np.abs(own.astype(np.float64)).max(), forced.name
-    assert seen >= 40
+    assert seen >= 30
 
 
 def test_a_configuration_can_be_asked_for_by_name(plain: Any) -> None:
