@@ -37,6 +37,8 @@ EXCEPTIONS: dict[str, str] = {
     "long_dgrad_kernel": "as long_fprop_kernel",
     "nll_loss_fprop_kernel": "of each row one element is read, that of its label: each lies in a sector of its own",
     "pick_kernel": "elements lie where the positions say",
+    "tensor_group_fprop_kernel": "filters, which are few, come element by element, as zeros are put between groups",
+    "tensor_group_wgrad_kernel": "of a tile the products of a group with itself are stored: runs of its channels",
     "unpool_number_kernel": "where a channel's value lies is the data's: neighbours have theirs at different pixels",
     "unpool_fetch_kernel": "which of neighbouring channels have a value at a pixel is the data's",
     "unpool_gather_kernel": "as unpool_number_kernel",

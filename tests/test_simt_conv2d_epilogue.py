@@ -24,6 +24,13 @@ CASES = [
     ConvCase(2, 8, 9, 7, 13, 3, 3),  # filters that are no whole packs
     ConvCase(1, 8, 1, 1, 8, 1, 1),
 ]
+ONE_TILE = [
+    ConvCase(2, 3, 15, 14, 64, 7, 7, stride=(2, 2), padding=(3, 3)),
+    ConvCase(1, 20, 12, 11, 70, 1, 1),  # windows and filters beyond a tile
+    ConvCase(1, 72, 5, 6, 72, 3, 3, stride=(2, 2), padding=(1, 1), groups=9),  # of the last tile one group exists
+    ConvCase(2, 48, 13, 12, 80, 3, 2, padding=(1, 0), groups=2),  # two tiles of a group, and of windows
+]
+"""That have one configuration."""
 
 
 class Run:
@@ -101,15 +108,25 @@ def check_moments(y: Any, moments: Any, rows: int, call: str) -> None:
 def test_every_part_of_it_is_exact_on_small_integers(
     simt: ModuleType, kernel: str, configuration: str, order: str
 ) -> None:
-    simt.set_order(order)
+    check_parts(simt, kernel, configuration, order, CASES)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("kernel", CONFIGURATIONS)
+def test_so_it_is_of_odd_sizes_and_of_groups(simt: ModuleType, kernel: str, order: str) -> None:
+    check_parts(simt, kernel, "", order, ONE_TILE)
+
+
+def check_parts(module: ModuleType, kernel: str, configuration: str, order: str, cases: list[ConvCase]) -> None:
+    module.set_order(order)
     dtypes = [*DTYPES] if kernel == "tensor_core" else ["float32"]
     number = ORDERS.index(order)
-    for case in sample(simt.flavour, CASES):
-        for wanted in sample(simt.flavour, combinations(number)):
+    for case in sample(module.flavour, cases):
+        for wanted in sample(module.flavour, combinations(number)):
             dtype = dtypes[number % len(dtypes)]
             number += 1
             run = Run(case, "integers", dtype, wanted)
-            y, moments, rows = run(simt, kernel, configuration)
+            y, moments, rows = run(module, kernel, configuration)
             call = f"{case} {dtype} {sorted(wanted)}"
             assert y.tobytes() == run.exact().astype(DTYPES[dtype]).tobytes(), call
             if moments is not None:
