@@ -25,8 +25,10 @@ POOL = (pool2d.max_fprop, pool2d.max_fprop_winners, pool2d.max_indices, pool2d.m
 @pytest.mark.parametrize("backend", ["simt", "cuda"])
 def test_these_are_all_kernels(backend: str) -> None:
     for table in (*CONV, *POOL):
-        others = ["pointwise", "depthwise", "grouped", "stem", "implicit_gemm"]
-        own = {conv2d.bgrad: ["columns"]} | dict.fromkeys(CONV[:3], others)
+        products = ["tensor_core", "tf32", "split_bf16"]
+        others = [*products, "pointwise", "depthwise", "grouped", "stem", "implicit_gemm"]
+        cut = [f"{name}_cut" for name in products]
+        own = {conv2d.bgrad: ["columns"], conv2d.wgrad: others} | dict.fromkeys(CONV[:2], [*cut, *others])
         expected = [*own.get(table, []), "direct"]
         assert [spec.name for spec in table.specs(backend)] == expected, table
         assert "direct" not in names(table), table
@@ -121,7 +123,9 @@ def test_other_dtypes_are_refused_or_fall_to_the_reference_with_a_line(
     with use_backend("simt"), caplog.at_level(logging.WARNING, "gpucnn"):
         y = F.conv2d(x, w)
         F.conv2d(x, w)
-    reasons = "; ".join(f"{spec.name}: {reason}" for spec in conv2d.fprop.specs("simt"))
+    reasons = "; ".join(
+        f"{spec.name}: needs {' or '.join(spec.dtypes or ())}, got float64" for spec in conv2d.fprop.specs("simt")
+    )
     assert [record.message for record in caplog.records] == [
         f"conv2d fprop: running on reference, backend 'simt' can't ({reasons})"
     ]
