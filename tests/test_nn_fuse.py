@@ -3,55 +3,27 @@
 from __future__ import annotations
 
 import copy
-import functools
-import sys
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from fuse_checks import X, close, conv_norm, normed
 from op_checks import draw
 from paper_networks import SMALL, small
 from test_models_training import NARROW, logits_of, narrow
 
 import gpucnn
-from gpucnn import backend, extension, models, nn
+from gpucnn import backend, models, nn
 from gpucnn import functional as F
 from gpucnn.autograd import no_grad, observed_by
 from gpucnn.books.trace import Trace
 from gpucnn.ops.registry import KernelTable, observe_calls
-from gpucnn.profile import capture
 from gpucnn.testing import assert_close, assert_equal
-
-X = draw("normal", (2, 3, 8, 7))
-
-
-def normed(module: nn.Module, stream: int = 0) -> nn.Module:
-    """In evaluation, with statistics and weights that are not those it started with."""
-    for number, norm in enumerate(m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
-        values = draw("normal", (4, norm.num_features), 100 * stream + number)
-        pairs = [(norm.running_mean, values[0]), (norm.running_var, np.abs(values[1]) + 0.5)]
-        pairs += [(norm.weight, 1 + values[2] / 4), (norm.bias, values[3])]
-        for tensor, value in pairs:
-            if tensor is not None:
-                tensor.data[...] = value
-    return module.eval()
-
-
-def conv_norm(*channels: int, **options: Any) -> nn.Sequential:
-    inner, outer = channels or (3, 4)
-    return nn.Sequential(nn.Conv2d(inner, outer, 3, **options), nn.BatchNorm2d(outer))
 
 
 def fused(module: nn.Module) -> list[nn.FusedConv2d]:
     return [m for m in module.modules() if isinstance(m, nn.FusedConv2d)]
-
-
-def close(found: Any, truth: Any, allowed: float = 2e-5) -> None:
-    __tracebackhide__ = True
-    values = truth.numpy().astype(np.float64)
-    assert_close(found, values, rtol=allowed, atol=allowed * float(np.abs(values).max(initial=0)))
 
 
 # -------------------------------------------------------------------------------------------------- every network
@@ -378,88 +350,3 @@ def test_the_network_and_what_it_was_made_of_share_no_batch_norm() -> None:
     before = one(x).numpy().copy()
     model.train()(x)
     assert_equal(one(x), before)
-
-
-# --------------------------------------------------------------------------------------- convolutions in training
-
-
-def steps(model: nn.Module, x: gpucnn.Tensor) -> dict[str, np.ndarray]:
-    y = model.train()(x)
-    y.backward(draw("normal", y.shape, 9))
-    found = {"y": y.numpy(), **{name: buffer.numpy() for name, buffer in model.named_buffers()}}
-    return found | {f"{name}'s gradient": p.grad.numpy() for name, p in model.named_parameters()}
-
-
-@pytest.mark.parametrize("name", ["reference", "simt"])
-@pytest.mark.parametrize("layers", ["relu", "relu6", "sigmoid", "alone", "block", "momentum None"])
-def test_in_training_moments_come_with_the_convolution(layers: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results, gradients and running statistics are those of one module after the other."""
-    if reason := backend.unavailable(name):
-        pytest.skip(reason)
-    plans: dict[str, Callable[[], nn.Module]] = {
-        "relu": lambda: nn.Sequential(*conv_norm(8, 16), nn.ReLU()),
-        "relu6": lambda: nn.Sequential(*conv_norm(8, 16), nn.ReLU6()),
-        "sigmoid": lambda: nn.Sequential(*conv_norm(8, 16), nn.Sigmoid()),
-        "alone": lambda: conv_norm(8, 16),
-        "block": lambda: models.resnet.BasicBlock(8, 16, 2),
-        "momentum None": lambda: nn.Sequential(nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16, momentum=None)),
-    }
-    given: list[bool] = []
-    for function in ("batch_norm", "batch_norm_relu"):
-        normalize = getattr(F, function)
-
-        def noted(*inputs: Any, normalize: Any = normalize, moments: Any = None, **options: Any) -> Any:
-            given.append(moments is not None)
-            return normalize(*inputs, moments=moments, **options)
-
-        monkeypatch.setattr(F, function, functools.wraps(normalize)(noted))
-    found = []
-    for watched in (False, True):
-        gpucnn.manual_seed(5)
-        model, x = plans[layers](), gpucnn.tensor(draw("normal", (3, 8, 9, 9)), "float32")
-        with backend.use_backend(name, strict=True):
-            if watched:
-                monkeypatch.setattr(sys.modules["gpucnn.nn.norm_relu"], "are_joined", lambda *_: False)
-            found.append(steps(model, x))
-    norms = 3 if layers == "block" else 1
-    if name == "reference":
-        assert given == [True] * norms + [False] * norms
-    assert found[0].keys() == found[1].keys()
-    for key, value in found[0].items():
-        truth = found[1][key].astype(np.float64)
-        size = max(1.0, float(np.abs(truth).max()))
-        assert_close(value.astype(np.float32), truth, rtol=1e-4, atol=1e-5 * size, name=key)
-
-
-def launches_of_a_step(model: nn.Module, x: gpucnn.Tensor) -> Counter[str]:
-    with capture() as runs:
-        with gpucnn.autocast("bfloat16"):
-            y = model(x)
-        y.sum().backward()
-    return Counter(launch.kernel.partition("<")[0] for run in runs for launch in run.launches)
-
-
-def test_the_pass_for_moments_is_gone_from_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But behind convolutions whose sums are cut into parts, of few windows."""
-    if extension.load("_simt_profile") is None:
-        pytest.skip(str(extension.why_missing("_simt_profile")))
-    gpucnn.manual_seed(1)
-    model = models.resnet18(num_classes=5, width=0.125)
-    x = gpucnn.tensor(draw("normal", (2, 3, 48, 48)), "float32")
-    counts = launches_of_a_step(copy.deepcopy(model), x)
-    monkeypatch.setattr(sys.modules["gpucnn.nn.norm_relu"], "are_joined", lambda *_: False)
-    before = launches_of_a_step(copy.deepcopy(model), x)
-    assert before["moments_kernel"] == before["merge_kernel"] == counts["merge_kernel"] == 20
-    assert counts["moments_kernel"] == counts["tensor_cut_fprop_kernel"] <= 8
-    assert counts["condense_kernel"] == 0
-    del before["moments_kernel"], counts["moments_kernel"]
-    assert sorted(set(before) - set(counts)) == []
-
-
-def test_in_evaluation_nothing_is_asked_of_the_convolution() -> None:
-    model = normed(nn.Sequential(*conv_norm(), nn.ReLU()))
-    x = gpucnn.tensor(X, "float32")
-    expected = F.relu(model[1](model[0](x)))
-    assert_equal(model(x), expected.numpy(), signed_zeros=False)
-    with pytest.raises(ValueError, match="expected more than 1 value per channel"):
-        conv_norm()(gpucnn.ones(1, 3, 3, 3))

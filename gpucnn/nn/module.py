@@ -232,7 +232,8 @@ class Module:
 
         The state is another one then: of each pair the Conv2d's names alone, `weight` and `bias` of float32, `weight`,
         `scale` and `shift` of 16 bits. It fits networks that are fused too; so load published weights before, and fuse
-        a `copy.deepcopy` of what is to be trained further.
+        a `copy.deepcopy` of what is to be trained further. What is to run in 16 bits goes there first: folded weights
+        may be too small for float16.
 
         Raises:
             ValueError: a module is in training mode: `eval()` first.
