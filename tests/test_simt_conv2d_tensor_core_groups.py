@@ -206,7 +206,7 @@ def chosen(table: Any, each: int, dtype: str, precision: str = "highest", groups
 
 
 @pytest.mark.parametrize(
-    ("table", "fewest"), [(ops.fprop, (4, 8, 16)), (ops.dgrad, (4, 8, 16)), (ops.wgrad, (8, 16, 32))]
+    ("table", "fewest"), [(ops.fprop, (4, 8, 32)), (ops.dgrad, (4, 8, 32)), (ops.wgrad, (8, 16, 64))]
 )
 def test_which_kernel_runs_groups(table: Any, fewest: tuple[int, ...]) -> None:
     """Tensor cores from so many channels a group on, in 16 bits, in TF32 and of float32 that is split."""

@@ -2,14 +2,13 @@
 //
 // A tile's columns are filters (of dgrad: channels) of several neighbouring groups, which are merged into one: its
 // depth are the channels of all of them, and where a filter is not of a channel's group it meets a zero, which is made
-// up as it comes into shared memory. So of m groups every product but one in m is with a zero. That is as fast as the
-// images come through shared memory: in strips of 64 bytes a tile of 256 windows and 32 filters takes 330 cycles for
-// them, so that groups of n filters have 24 n products a cycle and multiprocessor of 16 bits, 12 n of TF32, up to 32
-// filters.
+// up as it comes into shared memory. So of m groups every product but one in m is with a zero. A strip of 64 bytes of a
+// tile of 256 windows and 32 filters takes 360 instructions of a warp, and about as many cycles of shared memory, so
+// that groups of n filters have 22 n products a cycle and multiprocessor of 16 bits, 11 n of TF32, 3 n of float32 that
+// is split, up to 32 filters.
 //
 // Layout   images are read as they lie, C (or K) channels from pixel to pixel, of which a block sees those of its
-// groups
-//          in units of 16 bytes; filters element by element (mma/operands.h).
+//          groups in units of 16 bytes; filters element by element (mma/operands.h).
 // Limits   C and K in whole units of 16 bytes; images aligned to 16 bytes.
 //
 // A zero times infinity is no zero. So sums that are not finite are computed once more, of their own group alone.
@@ -96,9 +95,10 @@ struct GroupFilters {
   __device__ __forceinline__ void advance(State<Lines>& state) const {
     taps.advance(state.tap);
   }
+  // Within a unit, which lies in one tap: groups are merged in whole ones.
   template <typename Lines>
   __device__ __forceinline__ void next(State<Lines>& state) const {
-    taps.next(state.tap);
+    ++state.tap.channel;
   }
   template <typename Lines>
   __device__ __forceinline__ bool find(const State<Lines>& state, int, const T** at) const {

@@ -71,12 +71,12 @@ class Merged(NamedTuple):
     tile: int
     """Lines of groups side by side: rows or columns."""
     most: float
-    """Products a cycle and multiprocessor, in 16 bits, that shared memory leaves time for."""
+    """Products a cycle and multiprocessor, in 16 bits, that shared memory and instructions leave time for."""
 
 
-_MERGED = {"fprop": Merged(32, 780), "dgrad": Merged(32, 780), "wgrad": Merged(64, 900)}
-_EACH = {"16-bit": (1, 1.0), "tf32": (2, 0.5), "split": (6, 0.5)}
-"""What a product takes of the matrix unit's time, and the share of shared memory's rate."""
+_MERGED = {"fprop": Merged(32, 720), "dgrad": Merged(32, 720), "wgrad": Merged(64, 900)}
+_EACH = {"16-bit": (1, 1.0), "tf32": (2, 0.5), "split": (6, 0.14)}
+"""What a product takes of the matrix unit's time, and the share of the rate of 16 bits for all else."""
 _OWN_GROUPS = 0.62
 """Of float32's rate, what the kernel `grouped` is expected to reach."""
 
