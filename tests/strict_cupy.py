@@ -351,6 +351,9 @@ def strict_cupy() -> ModuleType:
     for constant in _CONSTANTS:
         setattr(module, constant, getattr(np, constant))
     module.cuda = SimpleNamespace(
-        Device=_Device, is_available=lambda: True, runtime=SimpleNamespace(getDeviceCount=lambda: 1)
+        Device=_Device,
+        get_current_stream=lambda: SimpleNamespace(ptr=0),
+        is_available=lambda: True,
+        runtime=SimpleNamespace(getDeviceCount=lambda: 1),
     )
     return module  # type: ignore[no-any-return]

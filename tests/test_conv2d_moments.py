@@ -24,7 +24,7 @@ def normalized(y: Any, moments: Any, **options: Any) -> tuple[Any, list[Any]]:
     return F.batch_norm_relu(y, *kept, training=True, moments=moments, **options), kept
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 def test_a_batch_norm_given_moments_is_the_one_that_takes_them(dtype: str) -> None:
     for case in CASES:
         t = truth_of(case, "normal")
