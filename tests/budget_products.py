@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from budget_case import Case, conv
+from budget_tensor_core import on_tensor_cores
 
 from gpucnn import backend
 from gpucnn.calls import Call, normals
@@ -15,7 +16,7 @@ from gpucnn.calls import Call, normals
 def products() -> Iterator[Case]:
     """All of them."""
     yield from _dense()
-    yield from _on_tensor_cores()
+    yield from on_tensor_cores()
     yield from _grouped()
     yield from _first_layers()
     yield from _matrices()
@@ -48,29 +49,6 @@ def _dense() -> Iterator[Case]:
     yield Case("conv_transpose2d", transposed)
     transposed = {"input": (2, 8, 5, 5), "weight": (8, 7, 2, 2), "bias": (7,), "stride": 2}
     yield Case("conv_transpose2d", transposed, aligned=False)
-
-
-def _on_tensor_cores() -> Iterator[Case]:
-    """As _dense(): the tiles of each pass are chosen by the sizes of the call."""
-    halves = ("float16", "bfloat16")
-    for kernel, dtypes, options in (
-        ("tensor_core", halves, {}),
-        ("tf32", ("float32",), {"precision": "high"}),
-        ("split_bf16", ("float32",), {}),
-    ):
-        for case in (
-            conv(2, 64, 16, 64, 3, kernel, **options),
-            conv(2, 64, 16, 128, 3, kernel, stride=2, **options),
-            conv(6, 32, 16, 1408, 3, kernel, sample=48, **options),
-            conv(33, 32, 32, 64, 3, kernel, sample=48, **options),
-            conv(6, 1408, 16, 32, 3, kernel, sample=48, **options),
-            conv(33, 64, 32, 32, 3, kernel, sample=48, **options),
-            conv(2, 128, 16, 128, 3, kernel, groups=16, **options),
-            conv(2, 3, 32, 64, 7, kernel, aligned=False, stride=2, **options),
-            conv(2, 60, 9, 50, 3, kernel, aligned=False, **options),
-        ):
-            yield replace(case, dtypes=dtypes)
-    yield replace(conv(2, 64, 9, 65, 3, "tensor_core", aligned=False), dtypes=halves, backward=False)
 
 
 def _grouped() -> Iterator[Case]:

@@ -351,3 +351,26 @@ def test_the_workspace_of_a_weight_gradient_is_bounded(simt: ModuleType) -> None
             parts = getattr(simt, f"conv2d_tensor_core_wgrad{configuration}_splits")(p)
             assert parts == 1 or parts * K * C * taps * taps * 4 <= 64 << 20, p
             assert parts == 1 or 224 * parts <= N * p.P * p.Q, p
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "most"),
+    [
+        ("tensor_core", "bfloat16", 4e-3),
+        ("tensor_core", "float16", 1e-3),
+        ("tensor_core", "float32", 1e-3),
+        ("split_tensor_core", "float32", 1e-6),
+    ],
+)
+def test_the_error_in_norm_is_what_is_promised(simt: ModuleType, kernel: str, dtype: str, most: float) -> None:
+    """Against float64, of inputs that have the dtype: what is multiplied, summed up and stored adds to it."""
+    cases = [ConvCase(2, 64, 9, 9, 64, 3, 3, padding=(1, 1)), ConvCase(4, 128, 6, 6, 64, 1, 1), WIDE[0], WIDE[3]]
+    for case in sample(simt.flavour, [replace(case, bias=False) for case in cases]):
+        t = full_of_bits(case)
+        for name in ("x", "w", "dy"):
+            setattr(t, name, getattr(t, name).astype(DTYPES[dtype]).astype(np.float64))
+        t.refresh(case)
+        for name, found in kernel_of(kernel).results(simt, problem_of(case), t, dtype=dtype).items():
+            exact = getattr(t, name)
+            error = np.linalg.norm(logical(found).astype(np.float64) - exact) / np.linalg.norm(exact)
+            assert error < most, (case, name, error)

@@ -105,6 +105,16 @@ __global__ void __launch_bounds__(kSumThreads)
                           const mma::Epilogue<T> epilogue, T* __restrict__ out) {
   const std::int64_t index = (std::int64_t{blockIdx.x} * kSumThreads + threadIdx.x) * kEach;
   if (index >= count) return;
+  const std::int64_t column = columns.divide(index).rest;
+  Floats<kEach> bias = {}, scale, shift = {}, added = {};
+  if (epilogue.bias != nullptr) bias = load<kEach>(epilogue.bias + column);
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) scale[i] = 1.0f;
+  if (epilogue.scale != nullptr) {
+    scale = load<kEach>(epilogue.scale + column);
+    shift = load<kEach>(epilogue.shift + column);
+  }
+  if (epilogue.residual != nullptr) added = load<kEach>(epilogue.residual + index);
   Floats<kEach> sums = load<kEach>(partial + index);
 #pragma unroll 8
   for (std::int64_t part = 1; part < parts; ++part) {
@@ -112,12 +122,10 @@ __global__ void __launch_bounds__(kSumThreads)
 #pragma unroll
     for (int i = 0; i < kEach; ++i) sums[i] += more[i];
   }
-  const std::int64_t column = columns.divide(index).rest;
-  Floats<kEach> added = {};
-  if (epilogue.residual != nullptr) added = load<kEach>(epilogue.residual + index);
 #pragma unroll
-  for (int i = 0; i < kEach; ++i)
-    sums[i] = mma::finished(epilogue, sums[i], mma::of_column(epilogue, column + i), added[i]);
+  for (int i = 0; i < kEach; ++i) {
+    sums[i] = mma::finished(epilogue, sums[i], {scale[i], fmaf(bias[i], scale[i], shift[i])}, added[i]);
+  }
   store(out + index, sums);
 }
 
@@ -129,7 +137,8 @@ simt::Status finish(const float* partial, std::int64_t parts, std::int64_t count
     return simt::launch(kernel, dim3(static_cast<unsigned>(blocks_of(kSumThreads, blocks_of(kEach, count)))),
                         dim3(kSumThreads), 0, stream, partial, parts, count, divisor_of(columns), epilogue, out);
   };
-  if (columns % kTogether == 0 && are_aligned(partial, epilogue.residual, out)) {
+  if (columns % kTogether == 0 &&
+      are_aligned(partial, epilogue.bias, epilogue.scale, epilogue.shift, epilogue.residual, out)) {
     return launch(std::integral_constant<int, kTogether>{}, tensor_cut_sum_kernel<T, kTogether>);
   }
   return launch(std::integral_constant<int, 1>{}, tensor_cut_sum_kernel<T, 1>);

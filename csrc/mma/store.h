@@ -32,11 +32,29 @@ __device__ __forceinline__ void exchange(unsigned (&word)[4]) {
   }
 }
 
-// How many neighbours a thread stores together, and whether they have to be exchanged.
+// A thread has two runs in a row, low and high. Afterwards, of two threads side by side, the even one has both low runs
+// and the odd one both high ones, that of the even thread first: a store of both is of neighbours.
+template <typename Access>
+__device__ __forceinline__ void pair_up(Access (&run)[2]) {
+  const bool odd = threadIdx.x % 2 != 0;
+  const auto swapped = [odd](unsigned& low, unsigned& high) {
+    const unsigned received = __shfl_xor_sync(~0u, odd ? low : high, 1);
+    low = odd ? received : low;
+    high = odd ? high : received;
+  };
+  swapped(run[0].word.x, run[1].word.x);
+  swapped(run[0].word.y, run[1].word.y);
+  swapped(run[0].word.z, run[1].word.z);
+  swapped(run[0].word.w, run[1].word.w);
+}
+
+// How many neighbours a thread stores together, and whether they have to be exchanged; or whether two such runs of a
+// thread are neighbours, which are stored with those of the thread beside it.
 template <typename B, typename Out>
 struct Runs {
   static constexpr bool kExchanged = B::kRun == 2 && sizeof(Out) == 2;
   static constexpr int kTogether = kExchanged || B::kRun > kPack<Out> ? kPack<Out> : B::kRun;
+  static constexpr bool kPaired = !kExchanged && B::kRun == 2 * kTogether;
 };
 
 // A column's sums become sums * factor + offset.
@@ -77,6 +95,48 @@ __device__ __forceinline__ void fetch(gpucnn::detail::Access<Out, kCount>& run, 
   }
 }
 
+// As store_rows(), of float32 as it is, two runs of a thread at a time.
+template <typename Tile, typename Offset>
+__device__ __forceinline__ void store_paired_rows(const Tile& tile, float* out, std::int64_t first_row,
+                                                  std::int64_t rows, std::int64_t first_column, std::int64_t columns,
+                                                  bool wide, const Offset& offset) {
+  using A = typename Tile::A;
+  using B = typename Tile::B;
+  using Access = gpucnn::detail::Access<float, 4>;
+  const int lane = static_cast<int>(threadIdx.x) % 32, index = lane / 4, even = lane % 4 / 2 * 2, odd = lane % 2;
+#pragma unroll
+  for (int first = 0; first < Tile::kAcross; first += 4) {
+    const std::int64_t column = first_column + Tile::first_column() + B::line(first, 2 * even) + 4 * odd;
+#pragma unroll
+    for (int i = 0; i < Tile::kDown; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        Access runs[2];
+#pragma unroll
+        for (int x = 0; x < 8; ++x) {
+          runs[x / 4].elements[x % 4] = tile.sums[i][first + B::group_of(x)][2 * half + B::index_of(x)];
+        }
+        pair_up(runs);
+        const std::int64_t row = first_row + Tile::first_row() + A::line(2 * i + half, index);
+        const std::int64_t begin = row < rows ? offset(row) : -1;
+        if (begin < 0) continue;
+#pragma unroll
+        for (int of = 0; of < 2; ++of) {  // what the even one of the two had, and the odd one
+          const std::int64_t at = column + 8 * of;
+          if (wide) {
+            if (at < columns) simt::store_global(out + (begin + at), runs[of].word);
+          } else {
+#pragma unroll
+            for (int x = 0; x < 4; ++x) {
+              if (at + x < columns) out[begin + at + x] = runs[of].elements[x];
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 // The sums of rows [first_row, rows) and columns [first_column, columns) of the block's tile: row r begins at
 // out + offset(r), and is not stored where that is negative. Out is the type of the operands, or float for a part.
 // wide: runs are stored at once, and residuals read so, as addresses and columns allow it. What was stored is in the
@@ -92,7 +152,11 @@ __device__ __forceinline__ void store_rows(Tile& tile, Out* out, std::int64_t fi
   constexpr bool kPlain = std::is_same_v<Epilogue, AsItIs>;
   constexpr int kTogether = Run::kTogether, kGroups = kTogether / 2;  // fragments that a run is of
   constexpr int kInFlight = 2;
-  static_assert(kPlain || !Run::kExchanged, "residuals lie as a thread stores them");
+  static_assert(kPlain || (!Run::kExchanged && !Run::kPaired), "residuals lie as a thread stores them");
+  if constexpr (Run::kPaired) {
+    store_paired_rows(tile, out, first_row, rows, first_column, columns, wide, offset);
+    return;
+  }
   const int lane = static_cast<int>(threadIdx.x) % 32, index = lane / 4, t = lane % 4;
 #pragma unroll
   for (int first = 0; first < Tile::kAcross; first += kGroups) {

@@ -237,7 +237,7 @@ def capture(sample: int = 1, kernel: str | None = None, only_sampled: bool = Fal
             found.append(Run("", "", "", "", "", 0, 0, rest))
 
     def run(table: KernelTable, problem: Any, arrays: tuple[Any, ...], asked: str | None, like: Array) -> Any:
-        has = any(spec.name == kernel for spec in table.specs("simt"))
+        has = kernel is not None and any(spec.name == kernel.partition(":")[0] for spec in table.specs("simt"))
         spec = table.pick(problem, like, asked or (kernel if has else None))
         collect_rest()
         result = spec.run(problem, *arrays)
