@@ -37,9 +37,8 @@ class FCN(nn.Module):
         self.aux_classifier = _head(channels // 2, num_classes) if aux_loss else None
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        third = fourth = x
-        for stage in self.backbone:
-            third, fourth = fourth, stage(fourth)
+        third = self.backbone[:-1](x)
+        fourth = self.backbone[-1](third)
         logits = {"out": self.classifier(fourth)}
         if self.aux_classifier is not None:
             logits["aux"] = self.aux_classifier(third)
