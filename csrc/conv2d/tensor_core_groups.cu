@@ -8,8 +8,7 @@
 //          units, of one (tap, channel) that it adds to, and 8 weights of a filter.
 // Limits   tensor_core_groups.h. Sums have the order of the weights: an image has the same bits in any batch.
 // Bound    shared memory: ResNeXt-50 32x4d at N32, C128 56x56 in 32 groups of 16 bits: 0.46 G products at 90 a cycle
-// and
-//          multiprocessor are 22 us of an H100; 51 MB of x and y take 17 us at 3.0 TB/s. C512 14x14, 16 a group: 5 us.
+//          and multiprocessor are 22 us of an H100; 51 MB of x and y take 17 us at 3.0 TB/s. C512 14x14, 16 a group: 6.
 // Measured not run on hardware yet.
 #include "conv2d/dgrad_classes.h"
 #include "conv2d/tensor_core_groups.h"

@@ -4,14 +4,12 @@
 // stored: of m groups one in m. Nothing else of them meets: a NaN stays in its group.
 //
 // Layout   x (N,H,W,C), dy (N,P,Q,K), dw (K,R,S,C/groups), partial (splits,K,R,S,C/groups) float32. Rows are the
-// filters
-//          of merged groups, columns their taps by channels, and the depth is the windows.
+//          filters of merged groups, columns their taps by channels, and the depth is the windows.
 // Block    a tile of 64 x 128 (Split: 64 x 64) of one merged group over one part. Thread: mma/tile.h.
 // Limits   tensor_core_groups.h. partial takes at most 64 MiB.
-// Bound    shared memory: 290 cycles a strip, so that groups of n filters have 14 n products a cycle and multiprocessor
-// of
-//          16 bits, 7 n of TF32, up to 64. ResNeXt-50 32x4d at N32, C512 14x14, 16 a group: 0.46 G products, 9 us of an
-//          H100.
+// Bound    shared memory: 290 cycles a strip, so that groups of n filters have 14 n products a cycle and
+//          multiprocessor of 16 bits, 7 n of TF32, up to 64. ResNeXt-50 32x4d at N32, C512 14x14, 16 a group: 0.46 G
+//          products, 9 us of an H100.
 // Measured not run on hardware yet.
 #include "common/sum_parts.h"
 #include "conv2d/tensor_core_groups.h"
