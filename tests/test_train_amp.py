@@ -20,9 +20,10 @@ from gpucnn import nn, optim
 from gpucnn.cli import main
 from gpucnn.data import ArrayDataset, Normalize, load_mnist_sample
 from gpucnn.models import lenet5
-from gpucnn.precision import autocast_dtype
+from gpucnn.precision import autocast_dtype, float32_precision
 from gpucnn.testing import assert_close
 from gpucnn.train import InterruptedRunError, Run, TrainConfig, Trainer, evaluate, load_checkpoint
+from gpucnn.train.evaluate import mixed
 
 AMP = ("bfloat16", "float16")
 NORMALIZE = Normalize((0.13,), (0.31,))
@@ -175,3 +176,23 @@ def test_the_kernels_train_in_it_as_the_array_code_does(simt: Any, amp: str) -> 
     assert runs[0][-1] < 0.8 * runs[0][0]
     assert all(map(math.isfinite, runs[0]))
     assert_close(np.array(runs[0]), np.array(runs[1]), rtol=0.03, atol=0.03)
+
+
+def test_tf32_is_float32_at_high_precision_within_the_block() -> None:
+    with mixed("tf32"):
+        assert float32_precision() == "high"
+        x, w = gpucnn.ones(1, 8, 4, 4), gpucnn.ones(8, 8, 1, 1)
+        assert F.conv2d(x, w).dtype == np.float32
+    assert float32_precision() == "highest"
+    with pytest.raises(ZeroDivisionError), mixed("tf32"):
+        1 / 0  # noqa: B018
+    assert float32_precision() == "highest"
+    with mixed(None):
+        assert float32_precision() == "highest"
+
+
+def test_a_network_trains_in_tf32(tmp_path: Path) -> None:
+    trained = trainer(tmp_path / "tf32", digits(64, 20), epochs=1, amp="tf32")
+    trained.fit()
+    assert TrainConfig.from_dict(json.loads(trained.run.config.read_text())).amp == "tf32"
+    assert float32_precision() == "highest"

@@ -39,6 +39,7 @@ def info(as_json: bool) -> None:
         "numpy": f"{np.__version__} ({_blas()})",
         "cpu": f"{_cpu_name()}, {len(os.sched_getaffinity(0))} cores, {_memory()}",
         **{f"gpu {index}": text for index, text in enumerate(_gpus())},
+        "float32": "multiplied exactly; on tensor cores set_float32_precision('high') rounds factors to 11 bits (TF32)",
     }
     backends = {name: _backend_line(name) for name in backend.BACKENDS}
     flavours = {name: _flavour_line(name) for name in extension.FLAVOURS}

@@ -18,9 +18,8 @@ from gpucnn.cli import session
 from gpucnn.cli.options import choose, computing, data_place
 from gpucnn.cli.progress import TerminalProgress
 from gpucnn.data import DATASETS, Dataset
-from gpucnn.precision import AUTOCAST_DTYPES
 from gpucnn.train import InterruptedRunError, Run, TrainConfig, Trainer, recipe
-from gpucnn.train.config import OPTIMIZERS, SCHEDULES
+from gpucnn.train.config import AMP, OPTIMIZERS, SCHEDULES
 from gpucnn.train.evaluate import Evaluation, evaluate
 from gpucnn.train.report import speed, write_pictures, write_report
 from gpucnn.train.run import CHECKPOINTS
@@ -52,8 +51,8 @@ _RECIPE = "  [default: the model's recipe]"
 @click.option("--flip/--no-flip", default=None, help="Random mirroring in training." + _RECIPE)
 @click.option(
     "--amp",
-    type=click.Choice(AUTOCAST_DTYPES),
-    help="Mixed precision: multiply in 16 bits; float16 scales the loss.  [default: float32 throughout]",
+    type=click.Choice(AMP),
+    help="Multiply in 16 bits, of float16 with a scaled loss, or in TF32.  [default: float32 throughout]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order, shifts and dropout.")
 @computing
@@ -131,6 +130,8 @@ def _fit(trainer: Trainer, test_set: Dataset) -> None:
         f"{config.batch_size} on {trainer.device} (backend {gpucnn.backend.current_backend()})"
         + (f", in {config.amp}" if config.amp else "")
     )
+    if config.amp is None and gpucnn.backend.current_backend() != "reference":
+        click.echo("multiplying in float32; on tensor cores --amp tf32 rounds factors to 11 bits, --amp bfloat16 to 8")
     try:
         trainer.fit()
     except InterruptedRunError as stopped:

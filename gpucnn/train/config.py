@@ -7,6 +7,9 @@ from typing import Any
 
 from gpucnn.precision import AUTOCAST_DTYPES
 
+AMP = (*AUTOCAST_DTYPES, "tf32")
+"""What convolutions and linear layers may multiply in, other than in float32."""
+
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
 
@@ -37,14 +40,15 @@ class TrainConfig:
     """Random mirroring left to right in training."""
     seed: int = 0
     amp: str | None = None
-    """What convolutions and linear layers multiply in: "bfloat16", or "float16" with a scaled loss; None: float32."""
+    """What convolutions and linear layers multiply in: "bfloat16", or "float16" with a scaled loss; "tf32": in float32
+    at precision "high"; None: in float32."""
 
     def __post_init__(self) -> None:
         for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        if self.amp is not None and self.amp not in AUTOCAST_DTYPES:
-            raise ValueError(f"amp must be one of {', '.join(AUTOCAST_DTYPES)}, got {self.amp!r}")
+        if self.amp is not None and self.amp not in AMP:
+            raise ValueError(f"amp must be one of {', '.join(AMP)}, got {self.amp!r}")
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from gpucnn import functional as F
 from gpucnn.autograd import no_grad
 from gpucnn.nn import Module
-from gpucnn.precision import autocast
+from gpucnn.precision import autocast, float32_precision, set_float32_precision
 from gpucnn.tensor import Tensor
 
 
@@ -40,9 +41,18 @@ class Evaluation:
         return matrix
 
 
-def mixed(amp: str | None) -> autocast:
-    """The block that a configuration's `amp` asks for: `autocast(amp)`, or for None one that casts nothing."""
-    return autocast(enabled=False) if amp is None else autocast(amp)
+@contextlib.contextmanager
+def mixed(amp: str | None) -> Iterator[None]:
+    """The block that a configuration's `amp` asks for: `autocast(amp)`; for "tf32" one in which float32 is multiplied
+    at precision "high"; for None one that changes nothing."""
+    before = float32_precision()
+    if amp == "tf32":
+        set_float32_precision("high")
+    try:
+        with autocast(enabled=False) if amp in (None, "tf32") else autocast(amp):
+            yield
+    finally:
+        set_float32_precision(before)
 
 
 def evaluate(
@@ -51,7 +61,8 @@ def evaluate(
     """Runs the model in evaluation mode over batches of images (N,C,H,W) and labels (N,).
 
     Args:
-        amp: "bfloat16" or "float16" to multiply in, as `gpucnn.autocast`; None for the dtype that the model has.
+        amp: "bfloat16" or "float16" to multiply in, as `gpucnn.autocast`, or "tf32"; None for the dtype that the model
+            has.
 
     Raises ValueError for no images.
     """
