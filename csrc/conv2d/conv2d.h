@@ -94,9 +94,9 @@ template <typename T>
 
 // --------------------------------------- implicit GEMM: groups of 1; pointwise: of those, 1x1, stride 1 and no padding
 //
-// T is float of implicit GEMM. `configuration` is a number of gemm/configurations.h, or kAny for what suits the problem.
-// Same inputs, same bits, and an image has the same bits in any batch, in y and dx in any configuration too. What is
-// outside an image is a 0 that is multiplied. partial takes at most 64 MiB.
+// T is float of implicit GEMM. `configuration` is a number of gemm/configurations.h, or kAny for what suits the
+// problem. Same inputs, same bits, and an image has the same bits in any batch, in y and dx in any configuration too.
+// What is outside an image is a 0 that is multiplied. partial takes at most 64 MiB.
 
 template <typename T>
 [[nodiscard]] simt::Status conv2d_implicit_gemm_fprop(const Conv2dProblem& p, const T* x, const T* w, const T* bias,

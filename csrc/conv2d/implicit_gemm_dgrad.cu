@@ -5,8 +5,8 @@
 //          (tap, k): packs of dy are along it, packs of w along the columns. Classes: dgrad_classes.h.
 // Block    a tile of pixels of one class x channels (gemm/tile.h).
 // Limits   float32, as tensor_core_*.cu is faster in 16 bits; what check() in problem.h asks for, and groups=1. Sums
-//          have the order of the taps: an image has the same bits in any batch, and in any configuration. C or K that is
-//          not whole packs takes the narrow path.
+//          have the order of the taps: an image has the same bits in any batch, and in any configuration. C or K that
+//          is not whole packs takes the narrow path.
 // Bound    FFMA: 2*N*P*Q*K*R*S*C flops; N32 C64 56x56 K64 3x3 pad 1, 7.4 GFLOP: 0.12 ms at the 60 TFLOP/s that an H100
 //          gives in practice.
 // Measured not run on hardware yet.

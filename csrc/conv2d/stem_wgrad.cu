@@ -14,8 +14,8 @@
 //          position of a tile: 64 sums in registers, fed by 2 loads of 16 bytes and 8 of 4 from shared memory. The
 //          slots' sums are then added in order, and leave by way of shared memory, (filters,weights) as in dw: a block
 //          writes one run of it.
-// Limits   float32, as tensor_core_*.cu is faster in 16 bits; what require_stem() says; packs as in stem_fprop.cu, of dy
-//          where K is whole packs. partial takes at most 16 MiB.
+// Limits   float32, as tensor_core_*.cu is faster in 16 bits; what require_stem() says; packs as in stem_fprop.cu, of
+//          dy where K is whole packs. partial takes at most 16 MiB.
 // Bound    FFMA: as forward. ResNet's at N32 (C3 224x224 K64 7x7 stride 2), 7.6 GFLOP, takes 0.13 ms at 60 TFLOP/s.
 // Measured not run on hardware yet.
 #include "common/sum_parts.h"
