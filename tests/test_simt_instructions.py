@@ -229,6 +229,17 @@ def rounded(kind: int, x: Array) -> Array:
     return (x.astype(np.float32).view(np.uint32) & np.uint32(mask)).view(np.float32)
 
 
+def added_up(sums: Array, products: Array) -> Array:
+    """float32 (16, 8) and float64 (16, n, 8): each element's addends cut off 24 bits below the leading bit of the
+    largest of them, and their sum to float32."""
+    addends = np.concatenate([sums[:, None].astype(np.float64), products], axis=1)
+    unit = 2.0 ** (np.frexp(np.abs(addends).max(axis=1))[1] - 1 - 24)
+    total = np.trunc(addends / unit[:, None]).sum(axis=1) * unit
+    nearest = total.astype(np.float32)
+    toward_zero = np.nextafter(nearest, np.float32(0))
+    return np.where(np.abs(nearest.astype(np.float64)) > np.abs(total), toward_zero, nearest)
+
+
 @pytest.mark.parametrize("kind", [BF16, FP16, TF32], ids=["bf16", "fp16", "tf32"])
 class TestMma:
     def test_small_integers_exactly(self, kind: int) -> None:
@@ -250,22 +261,22 @@ class TestMma:
             expected[i, j] = 15 if k == m else 0
             np.testing.assert_array_equal(run_mma(kind, a, b, zero), expected)
 
-    def test_random_numbers_in_the_documented_order(self, kind: int) -> None:
-        """float32 sums over ascending k, each rounded: bit for bit; and near float64."""
+    def test_random_numbers_are_cut_off_as_documented(self, kind: int) -> None:
+        """Bit for bit, so many products at a time; and near float64, if not as near as with rounding."""
         rng = np.random.default_rng(rotating_seed())
         a = rounded(kind, rng.standard_normal((16, DEPTH[kind])))
         b = rounded(kind, rng.standard_normal((DEPTH[kind], 8)))
         c = rng.standard_normal((16, 8)).astype(np.float32)
         expected = c.copy()
-        for k in range(DEPTH[kind]):
-            product = a[:, k, None].astype(np.float64) * b[k].astype(np.float64)
-            assert (product.astype(np.float32) == product).all()  # exact
-            expected = expected + product.astype(np.float32)
+        at_once = 4 if kind == TF32 else 8
+        for k in range(0, DEPTH[kind], at_once):
+            products = a[:, k : k + at_once, None].astype(np.float64) * b[k : k + at_once].astype(np.float64)
+            expected = added_up(expected, products)
         found = run_mma(kind, a, b, c)
         np.testing.assert_array_equal(found, expected)
         exact = c + a.astype(np.float64) @ b.astype(np.float64)
         scale = np.abs(c) + np.abs(a).astype(np.float64) @ np.abs(b)
-        assert (np.abs(found - exact) <= DEPTH[kind] * 2.0**-24 * scale).all()
+        assert (np.abs(found - exact) <= DEPTH[kind] * 2.0**-23 * scale).all()
 
     def test_infinities_nan_and_denormals(self, kind: int) -> None:
         depth = DEPTH[kind]

@@ -108,7 +108,7 @@ def test_a_configuration_from_before_there_was_a_choice_is_float32() -> None:
 
 @pytest.mark.parametrize("amp", ["float32", "half", ""])
 def test_other_dtypes_are_refused(amp: str) -> None:
-    with pytest.raises(ValueError, match=f"^amp must be one of bfloat16, float16, got '{amp}'$"):
+    with pytest.raises(ValueError, match=f"^amp must be one of bfloat16, float16, tf32, got '{amp}'$"):
         TrainConfig(amp=amp)
 
 
