@@ -172,7 +172,7 @@ def test_every_op_has_a_file_of_tests() -> None:
     assert {op for op, _ in TABLES} == {
         *("conv2d", "max_pool2d", "avg_pool2d", "linear", "cross_entropy", "log_softmax", "sum", "mean", "dropout"),
         *("add", "subtract", "multiply", "divide", "negative", "power", "exp", "log", "relu", "sigmoid", "tanh"),
-        *("sgd", "adam", "scale"),
+        *("sgd", "adam", "scale", "unscale", "next_scale"),
         *("tanhshrink", "softsign", "logsigmoid", "hardsigmoid", "softplus", "silu", "hardswish", "mish", "gelu"),
         *("gelu_tanh", "glu", "hardtanh", "leaky_relu", "threshold", "hardshrink", "softshrink", "elu", "prelu"),
         *("rrelu", "softmax", "soft_cross_entropy", "nll_loss", "mse_loss", "l1_loss", "huber_loss", "bce"),
