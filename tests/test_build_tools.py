@@ -182,8 +182,17 @@ def test_archs_become_machine_code_and_ptx_of_the_lowest() -> None:
     assert parse_archs({}) == ("80", "90a")
     assert parse_archs({"GPUCNN_ARCHS": ""}) == ("80", "90a")
     assert target_names(parse_archs({"GPUCNN_ARCHS": "90a;86; 100"})) == ["sm_90a", "sm_86", "sm_100", "compute_86"]
-    assert gencode_flags(("90a",)) == [
+    assert gencode_flags(("80", "90a")) == [
+        *("-gencode", "arch=compute_80,code=sm_80"),
         *("-gencode", "arch=compute_90a,code=sm_90a"),
+        *("-gencode", "arch=compute_80,code=compute_80"),
+    ]
+
+
+def test_one_architecture_is_compiled_once() -> None:
+    """Its machine code and its PTX come from the same run of the compiler."""
+    assert gencode_flags(("90a",)) == [
+        *("-gencode", "arch=compute_90,code=sm_90a"),
         *("-gencode", "arch=compute_90,code=compute_90"),
     ]
 
