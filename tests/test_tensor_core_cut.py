@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conv2d_checks import DTYPES, WIDE, Kernel, after, nudged, problem_of, truth_of, unwritten, wrong_problem
+from conv2d_checks import DTYPES, WIDE, Kernel, Truth, after, nudged, problem_of, truth_of, unwritten, wrong_problem
 from kernel_checks import ORDERS, Planted, sample
 from op_checks import SEED, compare
 
@@ -184,3 +184,28 @@ def test_a_layer_goes_through_it(simt: ModuleType) -> None:
     assert x.grad is not None
     expected = naive.conv2d_input_grad(ones, w.numpy(), x.shape, padding=1)
     compare(x.grad.numpy(), expected, 1, "dx", exact=True)
+
+
+@pytest.mark.parametrize("kernel", ["split_tensor_core", "split_tensor_core_cut"])
+def test_what_is_not_finite_is_as_in_float32_in_every_pass(simt: ModuleType, kernel: str) -> None:
+    """Infinities, NaN and the largest number among small integers; all else has the bits that it has without them."""
+    case = ConvCase(1, 264, 3, 3, 264, 1, 1, bias=False)
+    passes = ("y", "dx") if kernel.endswith("_cut") else ("y", "dx", "dw")
+    p, clean, t = problem_of(case), Truth(case, "integers"), Truth(case, "integers")
+    for one in (clean, t):
+        one.w[one.w == 0], one.dy[one.dy == 0], one.x[one.x == 0] = 1, 2, 3
+        # What the largest number is multiplied by.
+        one.w[:, 11], one.dy[:, :, 2, 2] = np.sign(one.w[:, 11]), np.sign(one.dy[:, :, 2, 2])
+    largest = float(np.finfo(np.float32).max)
+    t.x[0, 5, 0, 1], t.x[0, 200, 1, 1], t.x[0, 11, 2, 2] = np.inf, np.nan, largest
+    t.dy[0, 7, 0, 1], t.dy[0, 70, 1, 2] = -np.inf, np.nan
+    for one in (clean, t):
+        one.refresh(case)
+    found, before = (Kernel(kernel, passes).results(simt, p, one) for one in (t, clean))
+    for name in passes:
+        exact, values = getattr(t, name), logical(found[name])
+        assert not np.isfinite(exact).all()
+        np.testing.assert_allclose(values, exact.astype(np.float32), rtol=2.0**-22, err_msg=name)
+        same = getattr(clean, name) == exact
+        assert same.any()
+        assert values[same].tobytes() == logical(before[name])[same].tobytes(), name

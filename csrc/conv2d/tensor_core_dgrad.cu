@@ -2,9 +2,8 @@
 // on tensor cores: h = p*stride - padding + r*dilation, and w likewise; as a product of matrices that are gathered.
 //
 // Layout   dy (N,P,Q,K), w (K,R,S,C), dx (N,H,W,C). Rows are a class's pixels (dgrad_classes.h: no product has a zero
-// of
-//          the stride), columns the C channels, and the depth is (tap, k): units of dy lie along it, units of w along
-//          the columns, which ldmatrix turns, or, of float32, loads of 8 bytes.
+//          of the stride), columns the C channels, and the depth is (tap, k): units of dy lie along it, units of w
+//          along the columns, which ldmatrix turns, or, of float32, loads of 8 bytes.
 // Block    a tile of pixels of one class x channels (mma/tile.h).
 // Limits   what check() in problem.h asks for; groups of 1, others are tensor_core_groups.cu's. C and K in whole units
 //          of 16 bytes, or mma/operands.h's narrow path. Sums have the order of the taps: an image has the same bits in

@@ -152,7 +152,7 @@ def rounds(p: Conv2dProblem) -> str | None:
 
 
 def is_near(p: Conv2dProblem) -> bool:
-    """`conv2d_tensor_coreis_near` of csrc/conv2d/tensor_core.h, in the same arithmetic."""
+    """`conv2d_tensor_core_is_near` of csrc/conv2d/tensor_core.h, in the same arithmetic."""
 
     def size(cells: int, more: int, taps: int, dilation: int) -> float:
         return float(cells) + 2.0 * more + float(taps) * dilation
