@@ -35,6 +35,7 @@ LAYERS = [
     ["calls"],
     ["models", "train", "books", "profile", "tuning"],
     [""],
+    ["bench"],
     ["cli"],
     ["__main__"],
 ]
@@ -51,10 +52,12 @@ ONLY = {
     "ops": {"autograd", "backend", "extension", "flags", "ops.registry", "precision", "problem", "reference"},
     "": {room for rooms in LAYERS[: LEVEL["models"]] for room in rooms} - {"data", "filters", "vis"},
 }
-EXTENSION_IS_FOR = {"backend", "kernels", "ops", "cli", "profile", "tuned"}
+EXTENSION_IS_FOR = {"backend", "bench", "kernels", "ops", "cli", "profile", "tuned"}
 
 # Heavy, and not needed by everyone: imported where they are used.
-ON_USE = {"PIL", "cupy", "matplotlib", "ml_dtypes", "pooch", "requests", "safetensors", "tabulate", "threadpoolctl"}
+ON_USE = {"PIL", "cupy", "matplotlib", "ml_dtypes", "pooch", "requests", "rich", "safetensors", "tabulate"} | {
+    *("threadpoolctl", "torch", "torchvision")
+}
 AT_THE_TOP = {"numpy": None, "click": "cli", "tabulate": "cli", "tqdm": "cli"}
 
 

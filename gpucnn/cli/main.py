@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import gpucnn
+from gpucnn.cli.bench import bench
 from gpucnn.cli.evaluate import evaluate
 from gpucnn.cli.explain import explain
 from gpucnn.cli.info import info
@@ -52,5 +53,5 @@ def main(traceback: bool, verbose: bool) -> None:
     )
 
 
-for command in (train, evaluate, predict, summary, explain, kernels, profile, tune, info):
+for command in (train, evaluate, predict, summary, explain, kernels, profile, tune, bench, info):
     main.add_command(command)

@@ -1,0 +1,13 @@
+"""Kernels, layers and networks side by side with their peers: `gpucnn bench`.
+
+    cases, suites       what is computed: a call of a public function, described by shapes, and one of its passes
+    rivals              who computes it: gpucnn by kernel, PyTorch as fast as it gets, PyTorch as it comes, plain numpy
+    turns               where they live and how they take turns
+    machine             what they run on: device, versions, and the ceilings that it has now
+    measure             correct first, then the time: the rows of a table
+    static              kernels that can't run here: what is known of them without a GPU
+    overhead, networks  what the layers of the stack add to a call; whole networks
+    table, records      rows on a terminal, and in files
+
+Imported by `gpucnn bench` and by studies in benchmarks/, never by `import gpucnn`.
+"""
