@@ -183,7 +183,7 @@ def main() -> None:
     differing = sum(row.differs(options.tolerance) for row in rows)
     print(f"{len(rows)} counters of {len({(row.case, row.dtype) for row in rows})} calls; {differing} differ")
     if options.json:
-        record.write(options.json, "calibrate_profile", [asdict(row) for row in rows])
+        record.write(options.json, "calibrate_profile", [asdict(row) for row in rows], "cuda")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import record
-from race import spread
 from tabulate import tabulate
+
+from gpucnn.bench.turns import spread
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "_build"), str(ROOT / "tools")]
