@@ -274,7 +274,7 @@ def measure(
     Returns:
         Timings, the fastest first, and why others could not be measured.
     """
-    clock = _clock(like)
+    clock = clock_for(like)
     samples: dict[str, list[float]] = {}
     failed: dict[str, str] = {}
     for name, run in runs.items():
@@ -298,7 +298,7 @@ def _timing(name: str, samples: list[float]) -> Timing:
     return Timing(name, statistics.median(samples), quarters[2] - quarters[0], len(samples))
 
 
-def _clock(like: Array) -> Callable[[Callable[[], Any]], float]:
+def clock_for(like: Array) -> Callable[[Callable[[], Any]], float]:
     """What says how many seconds a call takes where `like` lies."""
     if isinstance(like, np.ndarray):
         return _seconds

@@ -11,6 +11,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,8 +136,6 @@ def _best(run: Callable[[], Any]) -> float:
 
 def _cpu_bandwidth() -> dict[int, float]:
     """Of copies by as many threads as there are cores, each with its share of the working set."""
-    from concurrent.futures import ThreadPoolExecutor
-
     found = {}
     count = cores()
     source = np.ones(_COPIED["cpu"] // 2, np.uint8)

@@ -128,6 +128,20 @@ def explain(
         ValueError: no such op or backend, or what the call itself refuses.
         TypeError: as the call.
     """
+    found = explain_quietly(op, *inputs, dtype=dtype, backend=backend, backward=backward, **parameters)
+    print(found)
+    return found
+
+
+def explain_quietly(
+    op: str | Callable[..., Any],
+    *inputs: Any,
+    dtype: Any = "float32",
+    backend: str | None = None,
+    backward: bool = True,
+    **parameters: Any,
+) -> Explanation:
+    """As `explain`, without printing."""
     asked = backends.BACKENDS if backend is None else (backend,)
     unusable = {name: backends.unavailable(name) for name in asked}  # also says that there is no such backend
     call = Call.of(op, *inputs, dtype=dtype, **parameters)
@@ -135,9 +149,7 @@ def explain(
     with backends.use_backend("reference"), observe_calls(seen):
         call.run(backward)
     notes = tuple(f"{name} can't be used here: {why}" for name, why in unusable.items() if why)
-    found = Explanation(call.words, seen.passes(), notes)
-    print(found)
-    return found
+    return Explanation(call.words, seen.passes(), notes)
 
 
 class _Questions:
@@ -156,7 +168,7 @@ class _Questions:
         key = (table.op, table.direction, like.dtype.name, str(problem), kernel)
         found, times = self._found.get(key) or (self._answer(table, problem, kernel, like), 0)
         self._found[key] = found, times + 1
-        return _allocated(table, problem, arrays, like)
+        return allocated(table, problem, arrays, like)
 
     def _answer(self, table: KernelTable, problem: Any, kernel: str | None, like: backends.Array) -> Pass:
         candidates = {name: _candidates(table, name, problem, kernel, like) for name in self._asked}
@@ -266,8 +278,8 @@ class _Nothing:
         return lambda *arguments, **options: 1
 
 
-def _allocated(table: KernelTable, problem: Any, arrays: tuple[Any, ...], like: backends.Array) -> Any:
-    """What a kernel of the table would return, of whatever its memory holds."""
+def allocated(table: KernelTable, problem: Any, arrays: tuple[Any, ...], like: backends.Array) -> Any:
+    """What a kernel of the table would return, of whatever its memory holds: an observer's answer without computing."""
     specs = sorted(table.specs(COMPILED[0]), key=lambda spec: spec.why_not(problem, like) is not None)
     for spec in specs:
         if isinstance(spec.run, Kernel):

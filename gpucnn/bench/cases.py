@@ -1,0 +1,205 @@
+"""What is measured: a call of a public function, described by shapes, and one of its passes.
+
+A pass is what a user's call needs done: "fwd" the call itself; of convolutions and linear layers "dgrad", the gradient
+by the input, and "wgrad", those by all else; of other functions "bwd", all gradients.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpucnn import backend, creation
+from gpucnn.autograd import enable_grad
+from gpucnn.calls import Call
+from gpucnn.tensor import Tensor
+from gpucnn.testing import tolerance
+
+PASSES = ("fwd", "dgrad", "wgrad", "bwd")
+
+PRODUCTS = ("conv2d", "conv2d_relu", "conv1d", "conv_transpose2d", "linear", "linear_relu")
+"""Functions whose gradients are passes of their own."""
+
+RANDOM = ("dropout", "dropout2d", "rrelu")
+"""Functions that draw numbers, of which peers draw others."""
+
+_LIMITED = ("binary_cross_entropy", "kl_div")
+"""Functions whose arguments lie between 0 and 1."""
+
+_FACTORS = 2.0**-10
+"""Of TF32: what a factor of 11 bits is off by, relative."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pass of one call.
+
+    Attributes:
+        op: a function's name, as `gpucnn.explain` takes it.
+        arguments: by name, where a shape stands for a tensor.
+        direction: one of PASSES.
+        precision: of float32 products.
+        layer: the call in a few words.
+        count: how often a network has it.
+    """
+
+    op: str
+    arguments: dict[str, Any]
+    direction: str = "fwd"
+    dtype: str = "float32"
+    precision: str = "highest"
+    layer: str = ""
+    count: int = 1
+
+    def call(self, numbers: Numbers, dtype: str | None = None) -> Call:
+        """The call with tensors of `numbers`. Raises what `Call.of` raises."""
+        return Call.of(self.op, dtype=dtype or self.dtype, fill=numbers, **self.arguments)
+
+    @property
+    def same_call(self) -> tuple[Any, ...]:
+        """What is equal for passes of the same call."""
+        return self.op, repr(self.arguments), self.dtype, self.precision
+
+
+def passes_of(op: str) -> tuple[str, ...]:
+    """All passes that a function has."""
+    return ("fwd", "dgrad", "wgrad") if op in PRODUCTS else ("fwd", "bwd")
+
+
+def asked_passes(text: str) -> tuple[str, ...]:
+    """The passes of a comma-separated list, "all" for all. Raises ValueError that names those there are."""
+    names = PASSES if text == "all" else tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in PASSES:
+            raise ValueError(unknown("pass", name, PASSES))
+    return names
+
+
+def chosen_passes(op: str, asked: Iterable[str]) -> list[str]:
+    """Those of `asked` that `op` has: a gradient that it computes with others stands for all of them, and "bwd" for
+    those that it has one by one."""
+    there = passes_of(op)
+    gradients = set(asked) - {"fwd"}
+    if "bwd" in there:
+        wanted = {"bwd"} if gradients else set()
+    else:
+        wanted = {"dgrad", "wgrad"} if "bwd" in gradients else gradients
+    return [name for name in there if name in wanted or (name == "fwd" and name in asked)]
+
+
+def unknown(what: str, name: str, there: Iterable[str]) -> str:
+    """The message of an error: the list, and the nearest name."""
+    names = list(there)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"there is no {what} {name!r}, there are: {', '.join(names)}{hint}"
+
+
+@dataclass
+class Numbers:
+    """Random tensors for shapes, the same for a seed wherever they are made, and whichever dtype they are given in.
+
+    Images and matrices are standard normals, vectors uniform in [0.5, 1.5), since one may be a variance; bytes are
+    uniform, labels below `classes`. All are rounded to `held` first.
+    """
+
+    seed: int
+    held: str
+    device: str = "cpu"
+    classes: int = 1
+    limited: bool = False
+    made: int = field(default=0, init=False)
+
+    @staticmethod
+    def of(case: Case, seed: int, device: str = "cpu") -> Numbers:
+        """Those that the case is computed with."""
+        shape = case.arguments.get("input", ())
+        classes = shape[1] if case.op in ("cross_entropy", "nll_loss") and len(shape) > 1 else 1
+        return Numbers(seed, case.dtype, device, classes, case.op in _LIMITED)
+
+    def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
+        rng = np.random.default_rng([self.seed, self.made])
+        self.made += 1
+        if dtype.kind not in backend.FLOAT_KINDS:
+            highest = {"u": 256, "b": 2}.get(dtype.kind, self.classes)
+            return creation.tensor(rng.integers(0, highest, shape).astype(dtype), device=self.device)
+        if self.limited:
+            values = rng.uniform(0.1, 0.9, shape).astype(np.float32)
+        elif len(shape) == 1:
+            values = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+        else:
+            values = rng.standard_normal(shape, np.float32)
+        return creation.tensor(values, self.held, device=self.device).to(dtype)
+
+
+def results(call: Call) -> tuple[Tensor, ...]:
+    """Makes the call; the floating tensors among what it returns."""
+    with enable_grad():
+        found = call.function(*call.arguments, **call.options)
+    found = found if isinstance(found, (tuple, list)) else (found,)
+    return tuple(each for each in found if isinstance(each, Tensor) and each.dtype.kind in backend.FLOAT_KINDS)
+
+
+def walk_back(found: tuple[Tensor, ...], numbers: Numbers) -> None:
+    """Backward from all results, with random gradients."""
+    for result in found:
+        if result.requires_grad:
+            result.backward(numbers(result.shape, result.dtype), retain_graph=True)
+
+
+def differentiable(call: Call) -> list[Tensor]:
+    """The tensors among the arguments that get gradients, in order."""
+    given: list[Any] = []
+    for value in (*call.arguments, *call.options.values()):
+        given += value if isinstance(value, (tuple, list)) else [value]
+    return [each for each in given if isinstance(each, Tensor) and each.requires_grad]
+
+
+def gradients(call: Call, direction: str) -> list[Tensor | None]:
+    """After `walk_back`, what a pass has computed."""
+    tensors = differentiable(call)
+    wanted = {"dgrad": tensors[:1], "wgrad": tensors[1:], "bwd": tensors}[direction]
+    return [tensor.grad for tensor in wanted]
+
+
+class Truth:
+    """What the passes of a case's call compute, in float64 by array code, from the numbers that rivals get.
+
+    Attributes:
+        outputs: by pass, arrays in the order of the pass's tensors.
+    """
+
+    def __init__(self, case: Case, seed: int, device: str) -> None:
+        numbers = Numbers.of(case, seed, device)
+        with backend.use_backend("reference"):
+            call = case.call(numbers, "float64")
+            found = results(call)
+            walk_back(found, numbers)
+            self.outputs = {"fwd": [result.data for result in found]}
+            for direction in passes_of(case.op)[1:]:
+                self.outputs[direction] = [tensor.data for tensor in gradients(call, direction) if tensor is not None]
+        self._tensors = differentiable(call)
+
+    def allowed_error(self, case: Case, rounded: bool) -> float:
+        """What an element may be off by, relative to itself and to its array's root mean square; `rounded` says
+        whether factors were rounded to TF32."""
+        allowed = tolerance(case.dtype, self._terms(case))
+        return max(allowed, 4 * _FACTORS) if rounded else allowed
+
+    def _terms(self, case: Case) -> int:
+        """Of the longest sum among the outputs'."""
+        sizes = [int(tensor.data.size) for tensor in self._tensors]
+        outputs = [int(array.size) for array in self.outputs[case.direction]]
+        if case.op not in PRODUCTS:
+            return max(1, max(sizes, default=1) // max(1, min(outputs, default=1)))
+        shape, groups = self._tensors[1].shape, int(case.arguments.get("groups", 1))
+        if case.direction == "wgrad":  # a sum over images and pixels
+            filters = shape[1] * groups if case.op == "conv_transpose2d" else shape[0]
+            return max(1, int(self.outputs["fwd"][0].size) // filters)
+        # Of filters (K, C/groups, R, S): a sum is over all but K forward, over all but C backward.
+        is_forward = (case.direction == "fwd") != (case.op == "conv_transpose2d")
+        return max(1, sizes[1] // shape[0] if is_forward else sizes[1] // shape[1] // groups)
