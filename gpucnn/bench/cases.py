@@ -16,6 +16,7 @@ import numpy as np
 from gpucnn import backend, creation
 from gpucnn.autograd import enable_grad
 from gpucnn.calls import Call
+from gpucnn.random import manual_seed
 from gpucnn.tensor import Tensor
 from gpucnn.testing import tolerance
 
@@ -175,6 +176,7 @@ class Truth:
 
     def __init__(self, case: Case, seed: int, device: str) -> None:
         numbers = Numbers.of(case, seed, device)
+        manual_seed(seed)
         with backend.use_backend("reference"):
             call = case.call(numbers, "float64")
             found = results(call)
@@ -190,12 +192,18 @@ class Truth:
         allowed = tolerance(case.dtype, self._terms(case))
         return max(allowed, 4 * _FACTORS) if rounded else allowed
 
+    @staticmethod
+    def _summed(sizes: list[int], outputs: list[int]) -> int:
+        return max(sizes, default=1) // max(1, min(outputs, default=1))
+
     def _terms(self, case: Case) -> int:
         """Of the longest sum among the outputs'."""
         sizes = [int(tensor.data.size) for tensor in self._tensors]
         outputs = [int(array.size) for array in self.outputs[case.direction]]
-        if case.op not in PRODUCTS:
-            return max(1, max(sizes, default=1) // max(1, min(outputs, default=1)))
+        if case.op not in PRODUCTS:  # over a row, a channel's pixels, or all that an output is a sum of
+            shape = self._tensors[0].shape if self._tensors else (1,)
+            channel = sizes[0] // max(1, shape[1] if len(shape) > 2 else 1) if sizes else 1
+            return max(1, shape[-1] if shape else 1, channel if len(shape) > 2 else 1, self._summed(sizes, outputs))
         shape, groups = self._tensors[1].shape, int(case.arguments.get("groups", 1))
         if case.direction == "wgrad":  # a sum over images and pixels
             filters = shape[1] * groups if case.op == "conv_transpose2d" else shape[0]

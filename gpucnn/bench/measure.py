@@ -11,7 +11,7 @@ import numpy as np
 
 from gpucnn import backend
 from gpucnn.backend import Array
-from gpucnn.bench.cases import Case, Truth, unknown
+from gpucnn.bench.cases import RANDOM, Case, Truth, unknown
 from gpucnn.bench.machine import Machine
 from gpucnn.bench.plain_rival import Plain
 from gpucnn.bench.rivals import Own, Prepared, missing
@@ -33,7 +33,7 @@ class Row:
     Attributes:
         layer, op, direction, problem, count, dtype, precision: the case.
         contestant: "cuda", "reference" or "simt", or one of BASELINES.
-        kernel: gpucnn's own that ran.
+        kernel: gpucnn's own that ran; `chosen`: whether it is the one that a call gets which names none.
         microseconds, spread, rounds: the median of the rounds, the range of their middle half; None where nothing was
             measured.
         tflops, gbs: 10^12 operations and 10^9 bytes a second, of those that the pass needs whoever computes it.
@@ -53,6 +53,7 @@ class Row:
     precision: str
     contestant: str
     kernel: str = ""
+    chosen: bool = True
     microseconds: float | None = None
     spread: float | None = None
     rounds: int = 0
@@ -133,9 +134,9 @@ class Field:
         rounds: int,
         at_least: float,
         seed: int,
-        on_row: Callable[[Row], None] = lambda row: None,
-    ) -> list[Row]:
-        """The rows of all cases.
+        on_case: Callable[[list[Row]], None],
+    ) -> None:
+        """Measures all cases, one after the other.
 
         Args:
             kernels: the name of gpucnn's kernel that is asked for, "all" for each that can run the case, None for the
@@ -143,18 +144,14 @@ class Field:
             rounds: of all contestants, interleaved.
             at_least: seconds of a contestant's round on a CPU.
             seed: of the numbers.
-            on_row: gets each row as it comes.
+            on_case: gets the rows of each case as they come.
         """
-        rows: list[Row] = []
         truth: tuple[tuple[Any, ...], Truth] | None = None
         for case in cases:
             if truth is None or truth[0] != case.same_call:
                 truth = None
                 truth = case.same_call, Truth(case, seed, self.device)
-            for row in self._of_case(case, truth[1], self._entries(case, kernels), rounds, at_least, seed):
-                rows.append(row)
-                on_row(row)
-        return rows
+            on_case(self._of_case(case, truth[1], self._entries(case, kernels), rounds, at_least, seed))
 
     def _entries(self, case: Case, kernels: str | None) -> list[tuple[str, str | None]]:
         """(contestant, kernel) that compete."""
@@ -179,7 +176,9 @@ class Field:
             ):
                 continue  # the default, once more by its name
             else:
-                errors[name, kernel], is_right = judged(case, truth, name, found.outputs)
+                is_right = True
+                if case.op not in RANDOM or name in self.own:
+                    errors[name, kernel], is_right = judged(case, truth, name, found.outputs)
                 status[name, kernel] = "ok" if is_right else "WRONG"
             prepared[name, kernel] = Prepared(
                 [], found.kernel or (kernel or ""), found.moved, found.products, found.failed
@@ -212,7 +211,18 @@ class Field:
         status: str,
     ) -> Row:
         words = ", ".join(f"{key}={value}" for key, value in case.arguments.items()).replace(" ", "")
-        row = (case.layer, case.op, case.direction, words, case.count, case.dtype, case.precision, name, kernel)
+        row = (
+            case.layer,
+            case.op,
+            case.direction,
+            words,
+            case.count,
+            case.dtype,
+            case.precision,
+            name,
+            kernel,
+            asked is None,
+        )
         if timing is None:
             return Row(*row, error=error, status=status)
         seconds, operations = timing.seconds, 2 * needs.products

@@ -22,6 +22,7 @@ from gpucnn.bench.turns import sampled
 from gpucnn.ops.registry import KernelTable, observe_calls
 from gpucnn.precision import float32_precision, set_float32_precision
 from gpucnn.profile.needed import needed_bytes, needed_products
+from gpucnn.random import manual_seed
 from gpucnn.tensor import Tensor
 from gpucnn.tuning import clock_for
 
@@ -119,6 +120,7 @@ class Own(Timed):
             seen = _Pass(case.direction, kernel)
             numbers = Numbers.of(case, seed + number, self.device)
             call = case.call(numbers)
+            manual_seed(seed)
             with observe_calls(seen):
                 found = results(call)
                 seen.is_backward = True
