@@ -58,7 +58,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[str], float]) -
         return run
 
     monkeypatch.setattr(tuning, "_calling", noted)
-    monkeypatch.setattr(tuning, "_clock", lambda like: lambda run: seconds(run()))
+    monkeypatch.setattr(tuning, "clock_for", lambda like: lambda run: seconds(run()))
     return ran
 
 
@@ -320,7 +320,7 @@ def test_on_a_gpu_events_tell_the_time_and_its_caches_are_flushed(monkeypatch: p
     library.cuda.get_elapsed_time = lambda start, stop: 3.0  # milliseconds
     library.empty = lambda size, dtype: SimpleNamespace(fill=lambda value: happened.append(f"{size} bytes written"))
     monkeypatch.setitem(sys.modules, "cupy", library)
-    clock = tuning._clock(FakeArray(np.zeros(1, np.float32), 0))
+    clock = tuning.clock_for(FakeArray(np.zeros(1, np.float32), 0))
     happened.clear()
     assert clock(lambda: happened.append("run")) == 0.003
     assert happened == [

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from gpucnn.bench.cases import PASSES
 from gpucnn.bench.measure import Row
 
 Cells = list[str]
@@ -93,7 +94,7 @@ def totals(rows: Sequence[Row], own: Sequence[str], baselines: Sequence[str]) ->
     cells = []
     times, counts = by_case(rows), {row.case: row.count for row in rows}
     bounds: dict[tuple[Any, ...], float] = {row.case: row.bound_us for row in rows if row.bound_us is not None}
-    passes = list(dict.fromkeys(row.direction for row in rows))
+    passes = [name for name in PASSES if any(row.direction == name for row in rows)]
     for direction in [*passes, *(["all"] if len(passes) > 1 else [])]:
         of_pass = [case for case in times if direction in ("all", case[2])]
         for name in own:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import click
 
 from gpucnn.cli.bench.compare import compare
+from gpucnn.cli.bench.conv2d import conv2d
+from gpucnn.cli.bench.op import op
+from gpucnn.cli.bench.suite import suite
 
 
 @click.group()
@@ -12,7 +15,7 @@ def bench() -> None:
     """Kernels, layers and networks beside their peers: correct first, then how fast, and how near the limit."""
 
 
-COMMANDS: tuple[click.Command, ...] = (compare,)
+COMMANDS: tuple[click.Command, ...] = (conv2d, op, suite, compare)
 
 for command in COMMANDS:
     bench.add_command(command)

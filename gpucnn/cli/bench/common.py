@@ -30,7 +30,7 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "flo
 def asked_dtype(context: click.Context, option: click.Parameter, text: str) -> str:
     """A dtype's name as gpucnn has it."""
     try:
-        return backend.supported_dtype(DTYPES.get(text, text)).name
+        return backend.dtype_name(backend.supported_dtype(DTYPES.get(text, text)))
     except (TypeError, ValueError) as error:
         raise click.BadParameter(str(error)) from None
 
@@ -76,8 +76,6 @@ _OPTIONS = (
         "--fail-below", type=click.FloatRange(min=0), help="Exit status 1 where less than this of a baseline's speed."
     ),
     click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write a record to this file."),
-    click.option("--plot", type=click.Path(dir_okay=False), help="Draw roofline and speed-ups, as PNG."),
-    click.option("--static/--no-static", default=True, help="Without a GPU: what is known of the CUDA kernels."),
 )
 
 
@@ -154,12 +152,6 @@ def run(study: str, cases: Sequence[Case], options: dict[str, Any], show: Callab
             show(rows, place)
             click.echo(ceilings(place.machine))
             _write(study, rows, [], place, seed, options["json_file"])
-    if options["static"] and place.machine.kind == "cpu":
-        static = show_static(cases, options["kernel"])
-        _write(study, rows, static, place, seed, options["json_file"])
-    if options["plot"]:
-        for path in draw(rows, place, Path(options["plot"]), study):
-            click.echo(path)
     end(rows, place, options["fail_below"])
 
 
@@ -181,7 +173,7 @@ def ceilings(machine: Machine) -> str:
 
 
 def end(rows: Sequence[Row], place: Place, least: float | None) -> None:
-    """Exit status 1 for a wrong kernel, for one of gpucnn's that failed, and for too small a ratio, with the reasons."""
+    """Exit status 1 for a wrong kernel, one of gpucnn's that failed, and too small a ratio, with the reasons."""
     reasons = [
         f"{row.op} {row.layer} {row.direction}: {row.contestant} {row.kernel} {row.status}"
         for row in rows
