@@ -10,10 +10,10 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import ml_dtypes  # noqa: F401  from here on numpy knows bfloat16 by its name
+import on_gpu
 import pytest
 from kernel_record import listen, pytest_runtest_logreport, pytest_runtest_setup, pytest_sessionfinish
 
@@ -115,21 +115,26 @@ def poisoned(allocate: Callable[..., Any]) -> Callable[..., Any]:
 
 
 ASAN = [pytest.param("asan", marks=pytest.mark.asan)] if extension.load("_simt_asan") else []
+GPU = [pytest.param("cuda", marks=pytest.mark.gpu)] if on_gpu.module() else []
 
 
-@pytest.fixture(params=["plain", "race", *ASAN])
-def simt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+@pytest.fixture(params=["plain", "race", *ASAN, *GPU])
+def simt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The kernels built for the CPU, each flavour in turn, in use as backend `simt`; the checker must find nothing.
+    Where there is a GPU, those built for it as well, in the place of a flavour: see on_gpu.py.
 
     Skips with the reason where a flavour can't be loaded. asan can be in a process that was started for it alone:
     test_simt_asan.py starts one for each file of tests that take this fixture.
     """
     from gpucnn import backend, flags
 
-    module = extension.load(f"_simt_{request.param}")
+    module = on_gpu.module() if request.param == "cuda" else extension.load(f"_simt_{request.param}")
     if module is None:
         pytest.skip(str(extension.why_missing(f"_simt_{request.param}")))
-    monkeypatch.setenv("GPUCNN_SIMT_FLAVOUR", request.param)
+    if request.param == "cuda":
+        monkeypatch.setattr(extension, "compiled", lambda backend: module)
+    else:
+        monkeypatch.setenv("GPUCNN_SIMT_FLAVOUR", request.param)
     module.reports()
     flags.reset()
     with backend.use_backend("simt", strict=True):

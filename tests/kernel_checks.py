@@ -16,7 +16,7 @@ from gpucnn.testing import Guarded, guarded
 
 ORDERS = ("fwd", "rev", "rand:7", "prio:7")
 
-_SHARE = {"plain": 1, "race": 3, "asan": 6}
+_SHARE = {"plain": 1, "cuda": 1, "race": 3, "asan": 6}
 """Of a flavour's cases, one in so many: its slowdown, roughly."""
 
 _Case = TypeVar("_Case")

@@ -63,6 +63,7 @@ def test_a_suite_beside_its_peers() -> None:
         row("cuda", 10.0, count=2, bound_us=5.0),
         row("cuda", 8.0, count=2, kernel="faster", bound_us=5.0),
         row("cuda", 1.0, count=2, status="WRONG"),
+        row("cuda", 1.0, count=2, chosen=False),
         row("simt", 0.5, count=2),
         row("torch", 12.0, count=2),
         row("torch default", 16.0, count=2),
