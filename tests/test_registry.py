@@ -15,7 +15,7 @@ from fake_cupy import FakeArray, fake_cupy
 import gpucnn
 from gpucnn import backend, use_backend
 from gpucnn.ops import registry
-from gpucnn.ops.registry import TABLES, KernelTable, observe_calls
+from gpucnn.ops.registry import TABLES, KernelTable, kernels_replaced, observe_calls
 
 CPU = np.zeros(1, np.float32)
 GPU = FakeArray(CPU, 0)
@@ -257,3 +257,16 @@ def test_calls_can_be_observed_in_the_kernels_place(table: KernelTable) -> None:
         assert table(Problem(2), like=CPU) == "answer"
     assert asked == [(table, Problem(1), (5,), "large", CPU), (table, Problem(2), (), None, CPU)]
     assert table(Problem(1), like=CPU) != "answer"
+
+
+def test_kernels_can_be_replaced_and_are_chosen_as_ever(table: KernelTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "TABLES", {("op", "fprop"): table})
+    with kernels_replaced(lambda of, spec: lambda problem, *arrays: (of, spec.name, arrays)):
+        assert table(Problem(1), 5, like=CPU) == (table, "small", (5,))
+        assert table(Problem(11), 5, like=CPU) == (table, "large", (5,))
+        with kernels_replaced(lambda of, spec: runs("again")):
+            assert table(Problem(1), like=CPU)[0] == "again"
+        assert table(Problem(1), 5, like=CPU) == (table, "small", (5,))
+        with pytest.raises(ValueError, match="no kernel 'tile'"):
+            table(Problem(1), kernel="tile", like=CPU)
+    assert table(Problem(1), 5, like=CPU) == ("small", Problem(1), (5,))

@@ -6,7 +6,8 @@
     machine             what they run on: device, versions, and the ceilings that it has now
     measure             correct first, then the time: the rows of a table
     static              kernels that can't run here: what is known of them without a GPU
-    overhead, networks  what the layers of the stack add to a call; whole networks
+    overhead, stacks    what the layers of the stack add to a call; the stacks, which can be called layer by layer
+    networks            whole networks
     table, records      rows on a terminal, and in files
 
 Imported by `gpucnn bench` and by studies in benchmarks/, never by `import gpucnn`.

@@ -7,6 +7,7 @@ import click
 from gpucnn.cli.bench.compare import compare
 from gpucnn.cli.bench.conv2d import conv2d
 from gpucnn.cli.bench.op import op
+from gpucnn.cli.bench.overhead import overhead
 from gpucnn.cli.bench.suite import suite
 
 
@@ -15,7 +16,13 @@ def bench() -> None:
     """Kernels, layers and networks beside their peers: correct first, then how fast, and how near the limit."""
 
 
-COMMANDS: tuple[click.Command, ...] = (conv2d, op, suite, compare)
+COMMANDS: tuple[click.Command, ...] = (
+    conv2d,
+    op,
+    suite,
+    compare,
+    overhead,
+)
 
 for command in COMMANDS:
     bench.add_command(command)
