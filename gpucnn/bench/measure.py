@@ -14,7 +14,7 @@ from gpucnn.backend import Array
 from gpucnn.bench.cases import RANDOM, Case, Truth, unknown
 from gpucnn.bench.machine import Machine
 from gpucnn.bench.plain_rival import Plain
-from gpucnn.bench.rivals import Own, Prepared, missing
+from gpucnn.bench.rivals import Own, Prepared, directions, missing
 from gpucnn.bench.torch_rival import Torch
 from gpucnn.bench.turns import Apart, Here, Host, Timing, take_turns
 from gpucnn.books.choice import explain_quietly
@@ -24,6 +24,10 @@ BASELINES = {"cpu": ("torch", "torch default", "numpy"), "cuda": ("torch", "torc
 
 ASKED = {"torch": ("torch", "torch default"), "numpy": ("numpy",), "cupy": ("cupy",)}
 """What a name on the command line stands for."""
+
+
+IDLE = "runs no kernel"
+"""The status of a pass that only hands on what is there."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Row:
             that of a product of matrices, takes on this machine.
         share: of the bound in the time, 1 at the limit.
         error: the largest, over the root mean square of the array it is in.
-        status: "ok", "WRONG", or "missing: ..." or "failed: ..." with the reason.
+        status: "ok", "WRONG", IDLE, or "missing: ..." or "failed: ..." with the reason.
     """
 
     layer: str
@@ -179,7 +183,7 @@ class Field:
                 is_right = True
                 if case.op not in RANDOM or name in self.own:
                     errors[name, kernel], is_right = judged(case, truth, name, found.outputs)
-                status[name, kernel] = "ok" if is_right else "WRONG"
+                status[name, kernel] = "WRONG" if not is_right else IDLE if found.idle else "ok"
             prepared[name, kernel] = Prepared(
                 [], found.kernel or (kernel or ""), found.moved, found.products, found.failed
             )
@@ -262,17 +266,17 @@ def judged(case: Case, truth: Truth, contestant: str, outputs: list[Array]) -> t
         scale = float(xp.sqrt(xp.mean(true * true))) or 1.0
         error = xp.abs(got - true)
         right = right and bool((error <= allowed * (xp.abs(true) + scale)).all())
-        worst = max(worst, float(error.max()) / scale)
-    return (worst if right or math.isfinite(worst) else math.inf), right
+        largest = float(error.max()) / scale
+        worst = math.inf if math.isnan(largest) else max(worst, largest)
+    return worst, right
 
 
 def able(case: Case, backend_name: str) -> list[str]:
-    """The names of the backend's kernels that can run the case, those of the pass's first table that has several."""
+    """The names of the backend's kernels that can run the case; of a bias gradient beside filters', none."""
     found = explain_quietly(case.op, dtype=case.dtype, backend=backend_name, **case.arguments)
-    names: list[str] = []
+    wanted, names = directions(case), list[str]()
     for each in found.passes:
-        is_backward = each.direction not in ("fprop", "forward", "fprop with winners")
-        wanted = case.direction in ("bwd",) if is_backward else case.direction == "fwd"
-        if wanted or each.direction == case.direction:
+        is_forward = each.direction.partition(" ")[0] in ("fprop", "forward")
+        if is_forward == (case.direction == "fwd") if wanted is None else each.direction == wanted[0]:
             names += [one.kernel for one in each.candidates[backend_name] if one.can and one.kernel not in names]
     return names

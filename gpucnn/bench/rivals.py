@@ -40,7 +40,7 @@ class Prepared:
         outputs: arrays in the user's order of axes, float32 or float64, where a comparer can reach them.
         kernel: the names of the kernels that ran, where they are gpucnn's.
         moved, products: bytes and multiplications that the pass needs whoever computes it; 0 where it is not known.
-        failed: why there is nothing else.
+        failed: why there is nothing else; `idle`: the pass runs no kernel, so that there is nothing to time.
     """
 
     outputs: list[Array] = field(default_factory=list)
@@ -48,6 +48,7 @@ class Prepared:
     moved: int = 0
     products: int = 0
     failed: str = ""
+    idle: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Own(Timed):
         runs: list[Callable[[], Any]] = []
         prepared: Prepared | None = None
         for number in range(SETS):
-            seen = _Pass(case.direction, kernel)
+            seen = _Pass(case, kernel)
             numbers = Numbers.of(case, seed + number, self.device)
             call = case.call(numbers)
             manual_seed(seed)
@@ -131,7 +132,7 @@ class Own(Timed):
                 tensors = list(found) if case.direction == "fwd" else gradients(call, case.direction)
                 names = "+".join(dict.fromkeys(seen.names))
                 outputs = [_reachable(tensor) for tensor in tensors if tensor is not None]
-                prepared = Prepared(outputs, names, seen.moved, seen.products)
+                prepared = Prepared(outputs, names, seen.moved, seen.products, idle=not seen.steps)
         assert prepared is not None
         self._runs[kernel] = runs
         return prepared
@@ -140,21 +141,20 @@ class Own(Timed):
 class _Pass:
     """Observes a call: runs the kernels, and keeps the steps of one pass."""
 
-    def __init__(self, direction: str, kernel: str | None) -> None:
+    def __init__(self, case: Case, kernel: str | None) -> None:
         self.is_backward = False
         self.steps: list[_Step] = []
         self.names: list[str] = []
         self.moved = self.products = 0
-        self._direction = direction
+        self._is_of_backward = case.direction != "fwd"
+        self._directions = directions(case)
         self._kernel = kernel
 
     def __call__(
         self, table: KernelTable, problem: Any, arrays: tuple[Any, ...], kernel: str | None, like: Array
     ) -> Any:
-        is_mine = self.is_backward == (self._direction != "fwd") and (
-            self._direction in ("fwd", "bwd")
-            or table.direction == self._direction
-            or (self._direction, table.direction) == ("wgrad", "bgrad")
+        is_mine = self.is_backward == self._is_of_backward and (
+            self._directions is None or table.direction in self._directions
         )
         if not is_mine:
             return table.pick(problem, like, kernel).run(problem, *arrays)
@@ -171,6 +171,15 @@ class _Pass:
         base = (self._kernel or "").partition(":")[0]
         there = {spec.name for spec in table.specs(backend.current_backend())}
         return self._kernel if base in there else None
+
+
+def directions(case: Case) -> tuple[str, ...] | None:
+    """Of the tables that a pass asks while walking forward, or back; None: all."""
+    if case.direction == "wgrad":
+        return "wgrad", "bgrad"
+    if case.direction == "dgrad":  # a transposed convolution's is the convolution that it transposes
+        return ("fprop",) if case.op == "conv_transpose2d" else ("dgrad",)
+    return None
 
 
 def _in_order(backend_name: str, steps: list[_Step]) -> Callable[[], Any]:

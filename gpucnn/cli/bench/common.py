@@ -16,7 +16,7 @@ from gpucnn import backend
 from gpucnn.bench import records, table
 from gpucnn.bench.cases import Case, asked_passes, unknown
 from gpucnn.bench.machine import Machine, here
-from gpucnn.bench.measure import BASELINES, Field, Row
+from gpucnn.bench.measure import BASELINES, IDLE, Field, Row
 from gpucnn.books.choice import explain_quietly
 from gpucnn.cli.options import choose, computing
 from gpucnn.vis.files import check_folder, check_target
@@ -177,7 +177,7 @@ def end(rows: Sequence[Row], place: Place, least: float | None) -> None:
     reasons = [
         f"{row.op} {row.layer} {row.direction}: {row.contestant} {row.kernel} {row.status}"
         for row in rows
-        if row.status == "WRONG" or (row.contestant == place.own and row.chosen and row.status != "ok")
+        if row.status == "WRONG" or (row.contestant == place.own and row.chosen and row.status not in ("ok", IDLE))
     ]
     if least is not None:
         reasons += table.below(rows, [place.own], place.baselines, least)
