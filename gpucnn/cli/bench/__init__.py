@@ -6,6 +6,7 @@ import click
 
 from gpucnn.cli.bench.compare import compare
 from gpucnn.cli.bench.conv2d import conv2d
+from gpucnn.cli.bench.model import model
 from gpucnn.cli.bench.op import op
 from gpucnn.cli.bench.overhead import overhead
 from gpucnn.cli.bench.suite import suite
@@ -20,6 +21,7 @@ COMMANDS: tuple[click.Command, ...] = (
     conv2d,
     op,
     suite,
+    model,
     compare,
     overhead,
 )

@@ -1,0 +1,382 @@
+"""A network's steps as something to be measured: which network, on what, and what every contestant can be asked.
+
+A training step is forward, cross entropy, backward, and SGD with Nesterov momentum; an inference step is forward alone.
+Images are in the device's memory before the clock starts, in the contestant's own layout; steps go through several
+batches of them in turn. All contestants start from the same weights and see the same batches, so that what they compute
+can be compared before what they take.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn import models, random
+from gpucnn.backend import FLOAT_KINDS, supported_dtype
+from gpucnn.bench import memory
+from gpucnn.data import ArrayDataset, load_dataset
+from gpucnn.nn import Module
+from gpucnn.nn.init import skip_init
+
+LEARNING_RATE, MOMENTUM = 0.01, 0.9
+
+RANDOM = "random"
+"""In place of a data set: standard normals, labels at random."""
+
+_RANDOM_BATCHES = 3
+_MOST_BATCHES = 50
+_SKETCHES = 8
+
+ANSWER_SCALE = 1024.0
+"""Of the loss in float16, when gradients are compared: less than a GradScaler begins with, which overflows at first."""
+
+AMP = ("bfloat16", "float16", "tf32")
+
+_DIGITS, _SMALL, _LARGE = ((1, 28, 28), 10, 64, 64), ((3, 32, 32), 10, 128, 128), ((3, 224, 224), 1000, 32, 4)
+"""One image, classes, and the batch on a GPU and on a CPU."""
+_CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "plain", "wrn", "nin")
+_SIZES = (("lenet", _DIGITS), *((stem, _SMALL) for stem in _CIFAR))
+"""By how networks' names begin; _LARGE are the rest."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every contestant is to do.
+
+    Attributes:
+        model: a name of gpucnn.models.
+        batch, image, classes: so many images of (C,H,W) at a time, told apart into so many classes.
+        training: whether a step is a training step.
+        dtype: of weights and images.
+        amp: one of AMP, or None to compute in `dtype`, float32 at precision "highest".
+        fused: whether batch norms are folded into convolutions, as by Module.fuse().
+        device: where it is computed.
+        data, data_dir, download: a data set of gpucnn.data and where it is found, or RANDOM.
+    """
+
+    model: str
+    batch: int
+    image: tuple[int, int, int]
+    classes: int
+    training: bool
+    dtype: str = "float32"
+    amp: str | None = None
+    fused: bool = False
+    device: str = "cpu"
+    data: str = RANDOM
+    data_dir: str | None = None
+    download: bool = True
+
+    @staticmethod
+    def of(
+        model: str,
+        training: bool,
+        device: str = "cpu",
+        *,
+        batch: int | None = None,
+        image: tuple[int, int, int] | None = None,
+        classes: int | None = None,
+        data: str | None = None,
+        **options: Any,
+    ) -> Task:
+        """The task, with what is None as the network's papers have it; LeNets see digits of MNIST, the rest noise.
+
+        Args:
+            options: the other attributes.
+
+        Raises:
+            ValueError: no such network, one that labels pixels, what it can't take, or options that don't go together.
+            FileNotFoundError: the data are not there.
+        """
+        if model not in models.MODELS:
+            models.build(model)  # names those there are
+        usual, of_model, on_gpu, on_cpu = next((size for stem, size in _SIZES if model.startswith(stem)), _LARGE)
+        if data is None:
+            data = "mnist-sample" if model.startswith("lenet") and not image and not classes else RANDOM
+        task = Task(
+            model,
+            batch or (on_cpu if device == "cpu" else on_gpu),
+            image or usual,
+            classes or of_model,
+            training,
+            device=device,
+            data=data,
+            **options,
+        )
+        task._check_numbers()
+        if data != RANDOM:
+            if image or classes:
+                raise ValueError(f"the images and classes of {data} are what they are: leave out image and classes")
+            train = _dataset(task)
+            height, width, channels = train.images.shape[1:]
+            task = replace(task, image=(channels, height, width), classes=len(train.classes))
+            if len(train) < task.batch:
+                raise ValueError(f"{data} has {len(train)} images, a batch is of {task.batch}")
+        with skip_init():
+            models.build_for(model, task.classes, task.image)
+        return task
+
+    def _check_numbers(self) -> None:
+        held, amp = supported_dtype(self.dtype), self.amp
+        if held.kind not in FLOAT_KINDS:
+            raise ValueError(f"a network computes in floats, not in {held.name}")
+        if amp is not None and amp not in AMP:
+            raise ValueError(f"amp must be {', '.join(AMP[:-1])} or {AMP[-1]}, got {amp!r}")
+        if amp is not None and held.name != "float32":
+            raise ValueError(f"amp={amp!r} is for networks of float32, not of {held.name}")
+        if self.training and held.itemsize == 2:
+            raise ValueError(f"a network of {held.name} is for inference; with amp={held.name!r} one of float32 trains")
+        if self.training and self.fused:
+            raise ValueError("fused networks are for inference: a batch norm in training uses the batch's statistics")
+
+    @property
+    def numbers(self) -> str:
+        """In what it is computed: a dtype, or "tf32"."""
+        return self.amp or self.dtype
+
+    def __str__(self) -> str:
+        what = "training step" if self.training else "forward pass"
+        numbers = {None: self.dtype, "tf32": "float32 by TF32"}.get(self.amp, f"float32 with autocast to {self.amp}")
+        fused = ", batch norms folded" if self.fused else ""
+        of = "random images" if self.data == RANDOM else self.data
+        shape = " x ".join(map(str, (self.batch, *self.image)))
+        return f"{self.model}, {what}, {shape}, {self.classes} classes, {numbers}{fused}, {of}"
+
+
+def _dataset(task: Task) -> ArrayDataset:
+    train, _ = load_dataset(task.data, task.data_dir, download=task.download, announce=lambda line: None)
+    if not isinstance(train, ArrayDataset):
+        raise ValueError(
+            f"{task.data}: folders of images are decoded as they are read, which is not what is timed here"
+        )
+    return train
+
+
+def batches(task: Task) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """Images (N,C,H,W), normalised, and labels (N,): the same for every contestant."""
+    rng = np.random.default_rng(0)
+    if task.data == RANDOM:
+        shape = (task.batch, *task.image)
+        return [
+            (rng.standard_normal(shape, np.float32), rng.integers(0, task.classes, task.batch))
+            for _ in range(_RANDOM_BATCHES)
+        ]
+    train = _dataset(task)
+    found = []
+    order = rng.permutation(len(train))
+    for number in range(min(_MOST_BATCHES, len(train) // task.batch)):
+        images, labels = train.batch(order[number * task.batch :][: task.batch])
+        values = images.transpose(0, 3, 1, 2).astype(np.float32)
+        found.append(((values - values.mean()) / values.std(), labels))
+    return found
+
+
+def network(task: Task) -> Module:
+    """gpucnn's network on the CPU, with the weights that all contestants start from; in evaluation mode unless it is to
+    be trained."""
+    random.manual_seed(0)
+    options: dict[str, Any] = {"num_classes": task.classes, "in_channels": task.image[0]}
+    if "image_size" in inspect.signature(models.MODELS[task.model]).parameters:
+        options["image_size"] = task.image[1]
+    return models.build(task.model, **options).train(task.training)
+
+
+# ------------------------------------------------------------------------------------------------- what is answered
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the first step computed.
+
+    Attributes:
+        loss: in training, without dropout.
+        gradients: in training, by parameter, what `sketch` makes of its gradient.
+        outputs: in inference, (N, classes).
+    """
+
+    loss: float | None = None
+    gradients: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    outputs: NDArray[np.float32] | None = None
+
+    def is_finite(self) -> bool:
+        """Whether all of it is."""
+        arrays: list[NDArray[Any]] = [*self.gradients.values(), *([] if self.outputs is None else [self.outputs])]
+        return math.isfinite(self.loss or 0.0) and all(bool(np.isfinite(array).all()) for array in arrays)
+
+    def off(self, other: Answer) -> Off:
+        """How far this is from the other."""
+        if not (self.is_finite() and other.is_finite()) or self.gradients.keys() != other.gradients.keys():
+            return Off(math.inf, math.inf, math.inf)
+        if self.outputs is not None and other.outputs is not None:
+            apart = np.abs(self.outputs.astype(np.float64) - other.outputs)
+            return Off(float(apart.max() / max(float(np.abs(other.outputs).max()), 1e-30)))
+        ours, theirs = self.loss or 0.0, other.loss or 0.0
+        loss = abs(ours - theirs) / max(abs(theirs), 1e-30)
+        return Off(loss, *_apart(self.gradients, other.gradients))
+
+
+_ALLOWED = {
+    "float64": (1e-8, 1e-6, 1e-6),
+    "float32": (1e-4, 0.1, 0.1),
+    "tf32": (1e-2, math.inf, 0.5),
+    "float16": (1e-2, math.inf, 0.5),
+    "bfloat16": (3e-2, math.inf, 0.5),
+}
+"""What of Off may differ between right answers. Where a ReLU or a window's maximum sits on an edge, rounding decides
+where the gradient goes, and batch norms divide by what is left: in float32 two layouts of PyTorch have gradients of
+ResNet-50 that are 0.02 apart (4 images of 64 x 64), in bfloat16 1.2, as unrelated ones are. Norms by parameter still
+agree within a factor of 1.4 there."""
+
+
+@dataclass(frozen=True)
+class Off:
+    """How far an answer is from another, relative; infinite where something is not finite, or not the same parameters
+    have gradients.
+
+    Attributes:
+        result: of the loss, or of the outputs their largest difference over their largest element.
+        gradients: the distance of all gradients as one vector; None in inference.
+        norms: the largest difference of the norms of one parameter's gradients, over the larger, of those parameters
+            that have a thousandth of the whole norm.
+    """
+
+    result: float
+    gradients: float | None = None
+    norms: float | None = None
+
+    def is_allowed(self, numbers: str) -> bool:
+        """Whether both can be right in such numbers: a dtype, or "tf32"."""
+        found = (self.result, self.gradients, self.norms)
+        return all(value is None or value <= most for value, most in zip(found, _ALLOWED[numbers], strict=True))
+
+
+def sketch(gradient: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """Inner products of a gradient, in the order of a parameter's axes, with random vectors that depend on the name and
+    size alone, and its norm last.
+
+    The root of the mean square of how far two sketches are apart is, in expectation, the distance of the gradients (W.
+    Johnson and J. Lindenstrauss, "Extensions of Lipschitz mappings into a Hilbert space", 1984): signs and places
+    count, and eight numbers travel between processes in place of millions.
+    """
+    flat = np.ascontiguousarray(gradient).reshape(-1).astype(np.float64)
+    rng = np.random.default_rng([*name.encode(), flat.size])
+    products = [float(rng.standard_normal(flat.size, np.float32) @ flat) for _ in range(_SKETCHES)]
+    return np.array([*products, float(np.linalg.norm(flat))])
+
+
+def _apart(found: dict[str, NDArray[np.float64]], expected: dict[str, NDArray[np.float64]]) -> tuple[float, float]:
+    """(distance, difference of norms), as Off has them."""
+    square = sum(float(((found[name] - expected[name])[:-1] ** 2).mean()) for name in expected)
+    norms = {name: (float(found[name][-1]), float(each[-1])) for name, each in expected.items()}
+    whole = math.sqrt(sum(theirs**2 for _, theirs in norms.values()))
+    if not whole:
+        return (math.inf, math.inf) if square else (0.0, 0.0)
+    differences = [abs(a - b) / max(a, b) for a, b in norms.values() if max(a, b) >= 1e-3 * whole]
+    return math.sqrt(square) / whole, max(differences, default=0.0)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a round came to: seconds a step, and in training the loss of its last step."""
+
+    seconds: float
+    loss: float | None
+
+
+class Contestant(ABC):
+    """A network that makes steps. A library says how; what is asked of all is here."""
+
+    def __init__(self, name: str, task: Task) -> None:
+        self.name, self.task = name, task
+        self._made = 0
+
+    # -- of a library
+
+    @abstractmethod
+    def _inside(self) -> AbstractContextManager[None]:
+        """What is in force while it computes."""
+
+    @abstractmethod
+    def _step(self, number: int) -> Any:
+        """A step on batch `number`: the loss or the outputs, where they were computed."""
+
+    @abstractmethod
+    def _number(self, loss: Any) -> float:
+        """A loss as a number."""
+
+    @abstractmethod
+    def _wait(self) -> None:
+        """Until all that was asked of the device is done."""
+
+    @abstractmethod
+    def _answer(self) -> Answer:
+        """Of batch 0 with the first weights; changes none of them."""
+
+    @abstractmethod
+    def _meter(self) -> memory.Meter:
+        """What sees the memory that it takes."""
+
+    @abstractmethod
+    def _count(self) -> int:
+        """How many batches there are."""
+
+    # -- asked by the benchmark
+
+    def answer(self) -> Answer:
+        """What the first step computes; to be asked before any step is made."""
+        with self._inside():
+            return self._answer()
+
+    def turn(self, steps: int) -> Turn:
+        """Makes so many steps. On a CPU each is timed, and the median counts; on a GPU all together, between two points
+        where nothing is left to do, since a look at each would keep the queue empty."""
+        with self._inside():
+            return self._timed(steps) if self.task.device == "cpu" else self._queued(steps)
+
+    def peak(self, steps: int) -> memory.Peak:
+        """The memory that so many steps take at most."""
+        meter = self._meter()
+        with self._inside():
+            meter.begin()
+            for _ in range(steps):
+                self._next()
+            self._wait()
+            return meter.end()
+
+    def release(self) -> None:
+        """Gives back memory that is kept for the next step but holds nothing."""
+        with self._inside():
+            self._meter().release()
+
+    def _timed(self, steps: int) -> Turn:
+        samples = []
+        for _ in range(steps):
+            begin = time.perf_counter()
+            result = self._next()
+            samples.append(time.perf_counter() - begin)
+        return Turn(float(np.median(samples)), self._loss(result))
+
+    def _queued(self, steps: int) -> Turn:
+        self._next()  # finds its memory again
+        self._wait()
+        begin = time.perf_counter()
+        for _ in range(steps):
+            result = self._next()
+        self._wait()
+        seconds = (time.perf_counter() - begin) / steps
+        return Turn(seconds, self._loss(result))
+
+    def _next(self) -> Any:
+        self._made += 1
+        return self._step((self._made - 1) % self._count())
+
+    def _loss(self, result: Any) -> float | None:
+        return self._number(result) if self.task.training else None
