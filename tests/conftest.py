@@ -6,10 +6,8 @@ import functools
 import importlib.util
 import os
 import pkgutil
-import runpy
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes  # noqa: F401  from here on numpy knows bfloat16 by its name
@@ -18,6 +16,7 @@ import pytest
 from kernel_record import listen, pytest_runtest_logreport, pytest_runtest_setup, pytest_sessionfinish
 
 from gpucnn import extension, tuned
+from gpucnn.bench.peers import load_torchvision
 from gpucnn.testing import rotating_seed, shapes
 
 __all__ = ["pytest_runtest_logreport", "pytest_runtest_setup", "pytest_sessionfinish"]
@@ -67,8 +66,7 @@ def torchvision(torch: Any) -> Any:
     """torchvision, also where its compiled operators do not load beside the installed PyTorch: networks use none."""
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("torchvision, which networks are compared with, is not installed")
-    tool = Path(__file__).resolve().parent.parent / "tools/make_torchvision_facts.py"
-    return runpy.run_path(str(tool))["load_torchvision"]()
+    return load_torchvision()
 
 
 @pytest.fixture(params=[1 << 20, 3000, 1], ids=["whole", "tiles", "rows"])

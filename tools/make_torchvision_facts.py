@@ -17,26 +17,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gpucnn.bench.peers import OF_TORCHVISION, load_torchvision
+
 TARGET = Path(__file__).resolve().parent.parent / "tests/facts/torchvision.json"
 
-CLASSIFIERS = [
-    *("alexnet", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"),
-    *("googlenet", "squeezenet1_0", "squeezenet1_1"),
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"),
-    *("densenet121", "densenet161", "densenet169", "densenet201", "mobilenet_v2"),
-]
 OPTIONS: dict[str, dict[str, Any]] = {"googlenet": {"init_weights": False}}  # left out, it warns
-
-
-def load_torchvision() -> Any:
-    """torchvision, also beside a PyTorch that its compiled operators were not built for: the networks use none."""
-    try:
-        return importlib.import_module("torchvision")
-    except RuntimeError:  # "operator torchvision::nms does not exist"
-        library = importlib.import_module("torch.library").Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float t) -> Tensor")
-        return importlib.import_module("torchvision")
 
 
 def facts(model: Any) -> dict[str, Any]:
@@ -63,7 +48,7 @@ def collect() -> dict[str, Any]:
     """The facts of every network, and the version of torchvision that they are of."""
     torch, torchvision = importlib.import_module("torch"), load_torchvision()
     with torch.device("meta"):
-        models = {name: getattr(torchvision.models, name)(**OPTIONS.get(name, {})) for name in CLASSIFIERS}
+        models = {name: getattr(torchvision.models, name)(**OPTIONS.get(name, {})) for name in OF_TORCHVISION}
         segmentation = torchvision.models.segmentation
         models["fcn_resnet50"] = segmentation.fcn_resnet50(weights=None, weights_backbone=None, aux_loss=True)
     version = torchvision.__version__.partition("+")[0]
