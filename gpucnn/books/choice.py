@@ -6,16 +6,13 @@ kernel only allocates what it would return. So there is no rule for any op here,
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from gpucnn import backend as backends
 from gpucnn.calls import Call
-from gpucnn.ops.compiled import COMPILED, Kernel
+from gpucnn.ops.compiled import Kernel, allocated
 from gpucnn.ops.registry import KernelSpec, KernelTable, first_choice, observe_calls
 
 
@@ -269,28 +266,3 @@ def _asked(spec: KernelSpec, kernel: str) -> KernelSpec:
 
 def _configuration(spec: KernelSpec, problem: Any, like: backends.Array) -> str | None:
     return spec.run.configuration(problem, like.dtype.name) if isinstance(spec.run, Kernel) else None
-
-
-class _Nothing:
-    """A module whose bindings do nothing; what they are asked for, such as a number of parts, is 1."""
-
-    def __getattr__(self, name: str) -> Callable[..., int]:
-        return lambda *arguments, **options: 1
-
-
-def allocated(table: KernelTable, problem: Any, arrays: tuple[Any, ...], like: backends.Array) -> Any:
-    """What a kernel of the table would return, of whatever its memory holds: an observer's answer without computing."""
-    specs = sorted(table.specs(COMPILED[0]), key=lambda spec: spec.why_not(problem, like) is not None)
-    for spec in specs:
-        if isinstance(spec.run, Kernel):
-            with contextlib.suppress(Exception):  # a shape that it was not written for
-                return _blank(spec.run.on(_Nothing(), problem, *arrays))
-    return table.pick(problem, like).run(problem, *arrays)  # array code has to compute it
-
-
-def _blank(result: Any) -> Any:
-    """Nothing that is an index may lie outside an array, and what is small is kept from looking like NaN."""
-    for array in result if isinstance(result, (tuple, list)) else (result,):
-        if isinstance(array, np.ndarray) and (array.dtype.kind not in backends.FLOAT_KINDS or array.nbytes < 1 << 20):
-            array[...] = 0
-    return result

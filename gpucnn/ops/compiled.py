@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn import extension
-from gpucnn.backend import current_stream, dtype_name
+from gpucnn.backend import FLOAT_KINDS, current_stream, dtype_name
 from gpucnn.ops.registry import KernelTable, Supports, Yields, always
 
 COMPILED = ("cuda", "simt")
@@ -20,6 +21,9 @@ Configuration = Callable[[Any, Any, str], str]
 
 Slower = Callable[[Any, Any, str, int], "str | None"]
 """(module, problem, dtype, device) -> why a kernel further down the table is expected to be faster, or None."""
+
+Expected = Callable[[Any, Any, str], "float | None"]
+"""(module, problem, dtype) -> seconds that the cost model expects a kernel to take; None: it says nothing of this."""
 
 FLOATS = ("float32", "float16", "bfloat16")
 """What such kernels store numbers as; their arithmetic is float32's."""
@@ -35,6 +39,7 @@ def add(
     configurations: Callable[[Any], list[str]] | None = None,
     slower: Slower | None = None,
     has_no_choice: Supports = always,
+    expected: Expected | None = None,
 ) -> None:
     """Appends a kernel to `table` for every backend of COMPILED.
 
@@ -51,9 +56,10 @@ def add(
         configurations: module -> the names of all of them, each of which can be asked for as "kernel:configuration".
         has_no_choice: why it can't run a problem in a configuration that is asked for, or None.
         slower: where a kernel further down is expected to be faster, and so preferred: why.
+        expected: the seconds that it is expected to take; None where there is no model of it. As `configuration` asks.
     """
     for backend in COMPILED:
-        kernel = Kernel(f"{table}: {name}", backend, call, configuration, configurations)
+        kernel = Kernel(f"{table}: {name}", backend, call, configuration, configurations, expected)
         table.add(
             *(name, backend, kernel, supports, dtypes),
             yields=None if slower is None else _asking(backend, slower),
@@ -102,6 +108,7 @@ class Kernel:
         call: Callable[..., Any],
         configuration: Configuration | None = None,
         configurations: Callable[[Any], list[str]] | None = None,
+        expected: Expected | None = None,
     ) -> None:
         self.label = label
         """What it is for, and its name: "conv2d fprop: direct"."""
@@ -109,6 +116,7 @@ class Kernel:
         self._call = call
         self._configuration = configuration
         self._configurations = configurations
+        self._expected = expected
 
     def __call__(self, problem: Any, *arrays: Any) -> Any:
         return self.on(extension.compiled(self._backend), problem, *arrays)
@@ -126,6 +134,11 @@ class Kernel:
             return None
         module = _arithmetic_of(self._backend)
         return None if module is None else self._configuration(module, problem, dtype)
+
+    def expected(self, problem: Any, dtype: str) -> float | None:
+        """Seconds that the cost model expects; None where there is none of it, or no module to ask."""
+        module = None if self._expected is None else _arithmetic_of(self._backend)
+        return None if module is None or self._expected is None else self._expected(module, problem, dtype)
 
     def variants(self) -> dict[str, Callable[..., Any]]:
         """By the names of its configurations, the kernel in each of them; empty where there is no module to ask."""
@@ -153,3 +166,29 @@ class _Configured:
             return functools.partial(getattr(self._module, name), configuration=self._configuration)
         stem, splits, _ = name.partition("_splits")
         return getattr(self._module, f"{stem}_{self._configuration}{splits}")
+
+
+class _Nothing:
+    """A module whose bindings do nothing; what they are asked for, such as a number of parts, is 1."""
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        return lambda *arguments, **options: 1
+
+
+def allocated(table: KernelTable, problem: Any, arrays: tuple[Any, ...], like: Any) -> Any:
+    """What a kernel of the table would return, of whatever its memory holds: an observer's answer. Where
+    none is compiled for this, what the kernel returns that is picked."""
+    specs = sorted(table.specs(COMPILED[0]), key=lambda spec: spec.why_not(problem, like) is not None)
+    for spec in specs:
+        if isinstance(spec.run, Kernel):
+            with contextlib.suppress(Exception):  # a shape that it was not written for
+                return _blank(spec.run.on(_Nothing(), problem, *arrays))
+    return table.pick(problem, like).run(problem, *arrays)  # array code has to compute it
+
+
+def _blank(result: Any) -> Any:
+    """Nothing that is an index may lie outside an array, and what is small is kept from looking like NaN."""
+    for array in result if isinstance(result, (tuple, list)) else (result,):
+        if isinstance(array, np.ndarray) and (array.dtype.kind not in FLOAT_KINDS or array.nbytes < 1 << 20):
+            array[...] = 0
+    return result

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, empty, from_nhwc
-from gpucnn.ops import compiled, epilogue, products, tensor_core, tensor_core_cut
+from gpucnn.ops import compiled, epilogue, planned, products, tensor_core, tensor_core_cut
 from gpucnn.ops.linear import column_sums
 from gpucnn.ops.memory import contiguous, to_nhwc
 from gpucnn.ops.rectifier import relu_grad
@@ -212,7 +212,8 @@ def _add_products(
     dtypes: tuple[str, ...] = compiled.FLOATS,
 ) -> None:
     """A kernel on the tiles of csrc/gemm."""
-    compiled.add(table, name, call, supports, dtypes, words, products.configurations)
+    expected = planned.in_float32(table.direction)
+    compiled.add(table, name, call, supports, dtypes, words, products.configurations, expected=expected)
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
@@ -233,7 +234,8 @@ def _add_fprop(
 ) -> None:
     alone = epilogue.bias_and_relu_alone(supports)
     names = products.configurations if configuration else None
-    compiled.add(fprop, name, _fprop(name), alone, dtypes, configuration, names)
+    expected = planned.in_float32("fprop") if configuration else None
+    compiled.add(fprop, name, _fprop(name), alone, dtypes, configuration, names, expected=expected)
 
 
 tensor_core_cut.add(fprop, _fprop_cut, "C", tensor_core_cut.fprop_sums)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, empty
-from gpucnn.ops import compiled, products, tensor_core
+from gpucnn.ops import compiled, planned, products, tensor_core
 from gpucnn.ops.memory import contiguous
 from gpucnn.ops.rectifier import relu_grad
 from gpucnn.ops.registry import KernelTable
@@ -95,6 +95,7 @@ def _add_tiled(table: KernelTable, call: Callable[..., Array], words: Callable[.
         dtypes=compiled.FLOATS,
         configuration=lambda module, p, dtype: words(module, p.M, p.O, p.I, dtype),
         configurations=products.configurations,
+        expected=planned.in_float32(table.direction, tensor_core.as_convolution),
     )
 
 

@@ -4,9 +4,11 @@ float32: csrc/common/tiling.h, asked of a module's plain arithmetic, and the byt
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from math import gcd, lcm
 from typing import Any, NamedTuple
 
+from gpucnn.ops import compiled
 from gpucnn.problem import Conv2dProblem
 
 
@@ -138,6 +140,22 @@ def slower(
     return f"{_words(own)} expected, {_words(max(other, moving))} in float32"
 
 
+def expected(module: Any, arithmetic: str, direction: str, p: Conv2dProblem, size: int, parts: int = 0) -> float:
+    """Seconds that a pass is expected to take, its sums cut into `parts` where that is a number."""
+    if p.groups > 1:
+        return max(merged_seconds(module, arithmetic, direction, p)[0], _moving(module, p, size))
+    return seconds(module, arithmetic, direction, p, size, parts=parts)
+
+
+def in_float32(direction: str, described: Callable[[Any], Conv2dProblem] = lambda p: p) -> compiled.Expected:
+    """What is expected of the tiles of csrc/gemm: of float32 alone, whose rate the model knows."""
+
+    def expected_seconds(module: Any, problem: Any, dtype: str) -> float | None:
+        return seconds(module, "fp32", direction, described(problem), 4) if dtype == "float32" else None
+
+    return expected_seconds
+
+
 def words(module: Any, arithmetic: str, direction: str, p: Conv2dProblem, size: int, parts: int = 0) -> str:
     """For `gpucnn.explain`: the tile, the parts and the time expected."""
     if p.groups > 1:
@@ -148,7 +166,7 @@ def words(module: Any, arithmetic: str, direction: str, p: Conv2dProblem, size: 
     found = plan(module, arithmetic, direction, p, parts=parts, size=size)
     single = " by single elements" if by_single_elements(direction, p, size) else ""
     cut = f", {found['parts']} parts" if found["parts"] > 1 else ""
-    own = seconds(module, arithmetic, direction, p, size, parts=parts)
+    own = expected(module, arithmetic, direction, p, size, parts)
     other = seconds(module, "fp32", direction, p, size)
     return f"tile {found['configuration']}{single}{cut}, {_words(own)} expected, {_words(other)} in float32"
 

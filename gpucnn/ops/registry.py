@@ -149,7 +149,7 @@ class KernelTable:
         """
         name = self._backend(like)
         if kernel is not None:
-            return ready(self._forced(kernel, name, self._by_backend[name], problem, like), like)
+            return ready(self.forced(kernel, name, problem, like), like)
         return ready(self.measured(name, problem, like) or self._expected(name, problem, like), like)
 
     def pick_unmeasured(self, problem: Any, like: Array) -> KernelSpec:
@@ -187,11 +187,13 @@ class KernelTable:
         spec = None
         if choice is not None:
             with contextlib.suppress(ValueError):
-                spec = self._forced(choice.kernel, name, self._by_backend[name], problem, like)
+                spec = self.forced(choice.kernel, name, problem, like)
         return cast("KernelSpec | None", choices.remember(key, spec))
 
-    def _forced(self, kernel: str, name: str, specs: Iterable[KernelSpec], problem: Any, like: Array) -> KernelSpec:
-        by_name = {spec.name: spec for spec in specs}
+    def forced(self, kernel: str, name: str, problem: Any, like: Array) -> KernelSpec:
+        """The kernel "name" or "name:configuration" of backend `name`. Raises ValueError: it has none of that name, or
+        it can't run this."""
+        by_name = {spec.name: spec for spec in self._by_backend[name]}
         base, colon, configuration = kernel.partition(":")
         if base not in by_name:
             near = difflib.get_close_matches(base, by_name, n=1)

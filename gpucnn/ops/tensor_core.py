@@ -94,6 +94,9 @@ def _add(
     def words(module: Any, problem: Any, dtype: str) -> str:
         return planned.words(module, kernel.arithmetic, table.direction, described(problem), SIZE[dtype])
 
+    def expected(module: Any, problem: Any, dtype: str) -> float:
+        return planned.expected(module, kernel.arithmetic, table.direction, described(problem), SIZE[dtype])
+
     def has_no_choice(problem: Any) -> str | None:
         p = described(problem)
         if p.groups > 1:
@@ -107,6 +110,7 @@ def _add(
         configurations=lambda module: list(module.product_configurations(kernel.arithmetic)),
         slower=slower,
         has_no_choice=has_no_choice,
+        expected=expected,
     )
 
 

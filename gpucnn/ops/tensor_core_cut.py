@@ -86,9 +86,13 @@ def _add(
         size = tensor_core.SIZE[dtype]
         return planned.words(module, kernel.arithmetic, table.direction, p, size, parts(sums(p)))
 
+    def expected(module: Any, p: Conv2dProblem, dtype: str) -> float:
+        size = tensor_core.SIZE[dtype]
+        return planned.expected(module, kernel.arithmetic, table.direction, p, size, parts(sums(p)))
+
     run = tensor_core.on_aligned(call(f"{kernel.binding}_cut"))
     fits = lacking(("moments",), supports)
-    compiled.add(table, f"{kernel.name}_cut", run, fits, kernel.dtypes, words, slower=slower)
+    compiled.add(table, f"{kernel.name}_cut", run, fits, kernel.dtypes, words, slower=slower, expected=expected)
 
 
 def _broken(p: Conv2dProblem, sizes: str, unit: int) -> str | None:

@@ -19,6 +19,8 @@ from gpucnn.profile.source import Line
 FLAVOUR = "profile"
 SIMT_MULTIPROCESSORS = 2
 """That the CPU pretends to have (csrc/simt/host.h)."""
+_OF_MULTIPROCESSOR = {"stem_fprop.cu": 4}
+"""Blocks for each multiprocessor, by source file, of kernels that ask for another number than fills it with threads."""
 SECTOR, LINE = 32, 128
 """Bytes of global memory that are moved, and that are looked up, at once."""
 
@@ -128,7 +130,7 @@ class Launch:
     def is_one_wave(self) -> bool:
         """Whether the grid has as many blocks as one wave of the machine that runs it, as kernels have that go over
         their items in passes (csrc/common/grid.h). On a GPU, with more multiprocessors, it may have more."""
-        return self.blocks == SIMT_MULTIPROCESSORS * (2048 // self.threads)
+        return self.blocks == SIMT_MULTIPROCESSORS * _OF_MULTIPROCESSOR.get(self.file, 2048 // self.threads)
 
     def total(self, name: str) -> int:
         """The sum of one of Access's counts over all accesses."""

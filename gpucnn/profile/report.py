@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,7 +96,7 @@ class Report:
             compulsory_bytes=scale * launch.compulsory_bytes,
             products=scale * products,
             seconds=bounds(launch, self.device).seconds,
-            needed=problem_bound(run.bytes, run.products, self._rate(run), self.device) if is_first else None,
+            needed=self.needed(run) if is_first else None,
             warp_imbalance=launch.warp_imbalance,
             block_imbalance=launch.block_imbalance,
             waves=held.waves if (held := self.occupancy(launch)) else None,
@@ -104,17 +104,24 @@ class Report:
 
     def occupancy(self, launch: Launch) -> Occupancy | None:
         """Of the launch on the device; None where nvcc has compiled nothing for it, so that registers are not known."""
-        major, minor = self.device.capability
+        held = self.registers(launch)
+        if held is None:
+            return None
+        return occupancy(launch.threads, held, launch.shared_bytes, launch.blocks, self.device)
+
+    def registers(self, launch: Launch) -> int | None:
+        """Of a thread of its kernel on the device; None where nvcc has compiled nothing for it."""
         of_kernel = {
             arch: count
             for (file, kernel, arch), count in self._registers.items()
             if (file, kernel) == (launch.file, launch.kernel)
         }
-        for older in range(minor, -1, -1):
-            for arch in (f"sm_{major}{older}a", f"sm_{major}{older}"):
-                if arch in of_kernel and (older == minor or not arch.endswith("a")):
-                    return occupancy(launch.threads, of_kernel[arch], launch.shared_bytes, launch.blocks, self.device)
-        return None
+        arch = runs_there(of_kernel, self.device)
+        return None if arch is None else of_kernel[arch]
+
+    def needed(self, run: Run) -> float:
+        """Seconds that any kernel needs for it that computes with the unit that its kernels compute with."""
+        return problem_bound(run.bytes, run.products, self._rate(run), self.device)
 
     @functools.cached_property
     def _registers(self) -> dict[tuple[str, str, str], int]:
@@ -142,9 +149,9 @@ class Report:
                 row.text,
                 row.times,
                 _ratio(row.sectors, row.ideal_sectors),
-                _count(row.conflicts),
+                rounded(row.conflicts),
                 _ratio(row.moved_bytes, row.compulsory_bytes),
-                _count(row.products),
+                rounded(row.products),
                 f"{row.warp_imbalance:.1f}, {row.block_imbalance:.1f}",
                 "" if row.waves is None else f"{row.waves:.2g}",
                 *(f"{1e6 * row.seconds[name]:.3g}" for name in used),
@@ -212,18 +219,20 @@ class Report:
                         [
                             f"{line[0]}:{line[1]}",
                             f"{access.purpose} {access.bytes}",
-                            _count(requests + shared),
+                            rounded(requests + shared),
                             f"{(access.lanes + access.shared_lanes) / (requests + shared):.1f}",
                             f"{access.sectors / requests:.2f}" if requests else "",
                             f"{access.ideal_sectors / requests:.2f}" if requests else "",
                             f"{access.wavefronts / shared:.2f}" if shared else "",
                             f"{access.ideal_wavefronts / shared:.2f}" if shared else "",
-                            _count(fma.pop(line)) if line in fma else "",
+                            rounded(fma.pop(line)) if line in fma else "",
                         ]
                     )
-            rows += [[f"{line[0]}:{line[1]}", "", "", "", "", "", "", "", _count(n)] for line, n in sorted(fma.items())]
+            rows += [
+                [f"{line[0]}:{line[1]}", "", "", "", "", "", "", "", rounded(n)] for line, n in sorted(fma.items())
+            ]
             for (name, line), warps in sorted(launch.operations.items()):
-                rows.append([f"{line[0]}:{line[1]}", name, _count(warps), "", "", "", "", "", ""])
+                rows.append([f"{line[0]}:{line[1]}", name, rounded(warps), "", "", "", "", "", ""])
             texts += [tabulate(rows, headers=headers, disable_numparse=True), ""]
         return "\n".join(texts).rstrip()
 
@@ -237,8 +246,8 @@ class Report:
         moved, asked = launch.scale * launch.moved_bytes, launch.scale * launch.asked_bytes
         least = launch.scale * SECTOR * launch.least_l2_sectors
         yield (
-            f"  global memory: {_count(asked)} bytes asked for, {_count(moved)} moved, "
-            f"{_count(launch.scale * launch.compulsory_bytes)} if each once; L2: {_count(least)} to {_count(moved)}"
+            f"  global memory: {rounded(asked)} bytes asked for, {rounded(moved)} moved, "
+            f"{rounded(launch.scale * launch.compulsory_bytes)} if each once; L2: {rounded(least)} to {rounded(moved)}"
         )
         if held := self.occupancy(launch):
             yield (
@@ -289,6 +298,16 @@ class Report:
         return found
 
 
+def runs_there(archs: Collection[str], device: Device) -> str | None:
+    """Of the architectures that a kernel is compiled for the one that the device takes; None: it takes none."""
+    major, minor = device.capability
+    for older in range(minor, -1, -1):
+        for arch in (f"sm_{major}{older}a", f"sm_{major}{older}"):
+            if arch in archs and (older == minor or not arch.endswith("a")):
+                return arch
+    return None
+
+
 def _sum(a: Row, b: Row) -> Row:
     both = {name: getattr(a, name) + getattr(b, name) for name in _SUMMED}
     seconds = {name: a.seconds[name] + b.seconds[name] for name in RESOURCES}
@@ -315,7 +334,7 @@ def _ratio(value: float, of: float) -> str:
     return f"{value / of:.2f}" if of else ""
 
 
-def _count(value: float) -> str:
+def rounded(value: float) -> str:
     """1234567 as 1.23M."""
     if value < 10_000:
         return f"{value:.0f}"

@@ -22,11 +22,20 @@ _LAYER = re.compile(r"(^|/)(simt/[^/]*|common/pack)\.h$")
 """Headers that kernels access memory through: the line that counts is that of their caller."""
 
 
+TOOLS = ("addr2line", "nm", "objdump")
+
+
+def lacking(*tools: str) -> str | None:
+    """Why nothing can be told of a module, and what to do; None where all of `tools` are installed."""
+    for name in tools:
+        if shutil.which(name) is None:
+            return f"profiles need {name}, which is not installed: it is part of binutils (apt install binutils)"
+    return None
+
+
 def _tool(name: str) -> str:
-    if shutil.which(name) is None:
-        raise RuntimeError(
-            f"profiles need {name}, which is not installed: it is part of binutils (apt install binutils)"
-        )
+    if reason := lacking(name):
+        raise RuntimeError(reason)
     return name
 
 
