@@ -309,7 +309,7 @@ def test_what_no_kernel_can_run_is_said() -> None:
     ("passes", "kernel", "message"),
     [
         (["fdw"], None, r"no pass 'fdw', there are: fwd, dgrad, wgrad, bwd; did you mean 'fwd'\?"),
-        (None, "implicit_gem", r"no kernel 'implicit_gem' for this, there are: .*; did you mean 'implicit_gemm'\?"),
+        (None, "implicit_gem", r"no kernel 'implicit_gem', there are: .*; did you mean 'implicit_gemm'\?"),
         (None, "depthwise", "kernel 'depthwise' can't run this: needs groups=C of 2 or more"),
         (["fwd"], "direct:64x64", "has no configuration '64x64'"),
     ],

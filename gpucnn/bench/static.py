@@ -7,7 +7,6 @@ each resource of a GPU needs for that.
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from gpucnn import kernels
 from gpucnn.bench import counted
+from gpucnn.bench.cases import PASSES, unknown
 from gpucnn.bench.counted import ALL, BLOCKS, Counted, Counter, Question
 from gpucnn.calls import Call
 from gpucnn.ops.compiled import COMPILED, Kernel
@@ -22,9 +22,6 @@ from gpucnn.ops.registry import KernelSpec, first_choice
 from gpucnn.profile import Bounds, Device, Launch, Report, occupancy
 from gpucnn.profile.bounds import RESOURCES
 from gpucnn.profile.report import MODEL, rounded, runs_there
-
-PASSES = ("fwd", "dgrad", "wgrad", "bwd")
-"""What the tables are asked forward; for gradients of the input; of the weights; all that they are asked backward."""
 
 STATUS = "static"
 
@@ -133,7 +130,8 @@ def static_rows(
     Args:
         call: described by shapes, as `Call.of` makes it of zeros. What its tensors hold does not matter, and is of no
             use afterwards.
-        passes: of PASSES; None: all that the call asks for.
+        passes: "fwd", what it asks the tables forward; "dgrad" and "wgrad", their passes of these names; "bwd", all that
+            it asks backward; None: all.
         kernel: the name of one, for the questions whose table has it (else the preferred); "all": each that can run
             the question; None: the preferred.
         device: that bounds are for.
@@ -178,9 +176,7 @@ def static_rows(
 def _check_passes(passes: Sequence[str] | None) -> None:
     for name in passes or ():
         if name not in PASSES:
-            near = difflib.get_close_matches(name, PASSES, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"there is no pass {name!r}, there are: {', '.join(PASSES)}{hint}")
+            raise ValueError(unknown("pass", name, PASSES))
 
 
 def _is(question: Question, name: str) -> bool:
@@ -193,9 +189,7 @@ def _check_kernel(kernel: str | None, asked: Sequence[Question]) -> None:
     there = sorted({spec.name for each in asked for spec in each.table.specs(COMPILED[0])})
     name = str(kernel).partition(":")[0]
     if name not in there:
-        near = difflib.get_close_matches(name, there, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no kernel {name!r} for this, there are: {', '.join(there)}{hint}")
+        raise ValueError(unknown("kernel", name, there))
 
 
 def _candidates(question: Question, kernel: str | None) -> tuple[KernelSpec | None, list[KernelSpec]]:

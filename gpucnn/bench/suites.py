@@ -17,8 +17,8 @@ from gpucnn import backend, creation, models
 from gpucnn.autograd import Context, Function, observed_by
 from gpucnn.backend import Array
 from gpucnn.bench.cases import Case, chosen_passes, unknown
-from gpucnn.books.choice import allocated
 from gpucnn.nn.init import skip_init
+from gpucnn.ops.compiled import allocated
 from gpucnn.ops.registry import KernelTable, observe_calls
 from gpucnn.problem import output_size
 from gpucnn.tensor import Tensor

@@ -176,8 +176,8 @@ class _Nothing:
 
 
 def allocated(table: KernelTable, problem: Any, arrays: tuple[Any, ...], like: Any) -> Any:
-    """What a kernel of the table would return, of whatever its memory holds: an observer's answer. Where
-    none is compiled for this, what the kernel returns that is picked."""
+    """What a kernel of the table would return, of whatever its memory holds: an observer's answer without
+    computing. Where none is compiled for this, what the kernel returns that is picked."""
     specs = sorted(table.specs(COMPILED[0]), key=lambda spec: spec.why_not(problem, like) is not None)
     for spec in specs:
         if isinstance(spec.run, Kernel):
