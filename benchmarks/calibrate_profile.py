@@ -3,9 +3,10 @@
     python benchmarks/calibrate_profile.py [--only conv2d,linear] [--json FILE]
 
 For each call of tests/budget_cases.py: counted by the flavour `profile` of the kernels on the CPU, and by ncu while the
-same call runs on the GPU. A line compares one counter of one kernel; what differs by more than --tolerance is marked.
-Needs a GPU, ncu, the CUDA extension, and GPUCNN_SIMT=profile. Until a record of it is in results/, tables of counts say
-"model, not calibrated".
+same call runs on the GPU, on copies of its arrays (tests/on_gpu.py). A line compares one counter of one kernel; what
+differs by more than --tolerance is marked. Needs a GPU, ncu, the CUDA extension, and GPUCNN_SIMT=profile. Until a
+record of it is in results/, tables of counts say "model, not calibrated". With --stand-in the model stands for the GPU
+too: everything runs but ncu, and nothing can differ.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,9 @@ METRICS = {
     "registers": "launch__registers_per_thread",
 }
 """What is compared, by ncu's names of it (Nsight Compute's documentation, metrics reference)."""
+
+MARKER = "a_call_begins"
+"""A kernel of cupy's making, launched before each call."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +115,67 @@ def plain_name(kernel: str) -> str:
     return name
 
 
-def measured(case: int, dtype: str) -> dict[str, dict[str, float]]:
-    """By kernel and counter, what ncu counts while a child process runs the case on the GPU."""
+def by_call(launches: Iterable[tuple[str, dict[str, float]]]) -> list[dict[str, dict[str, float]]]:
+    """Of each call, which a launch of MARKER begins: by kernel and counter, the sum of its launches."""
+    found: list[dict[str, dict[str, float]]] = []
+    for kernel, counts in launches:
+        if MARKER in kernel:
+            found.append({})
+        elif found:
+            into = found[-1].setdefault(plain_name(kernel), {})
+            for counter, value in counts.items():
+                before = into.get(counter, 0.0)
+                into[counter] = max(before, value) if counter == "registers" else before + value
+    return found
+
+
+def measured(calls: Sequence[tuple[int, Any, str]]) -> list[dict[str, dict[str, float]]]:
+    """Of each call, by kernel and counter, what ncu counts while a child process runs them on the GPU."""
+    asked = ",".join(f"{number}:{dtype}" for number, _, dtype in calls)
     command = [
         *("ncu", "--csv", "--page", "raw", "--metrics", ",".join(METRICS.values()), "--kernel-name-base", "demangled"),
-        *(sys.executable, __file__, "--run", f"{case}:{dtype}"),
+        *("--clock-control", "none", sys.executable, __file__, "--run", asked),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
-        raise SystemExit(f"ncu failed ({done.returncode}) on case {case}, {dtype}:\n{done.stdout}{done.stderr}")
-    found: dict[str, dict[str, float]] = {}
-    for name, counts in parse_ncu(done.stdout):
-        into = found.setdefault(plain_name(name), {})
-        for counter, value in counts.items():
-            before = into.get(counter, 0.0)
-            into[counter] = max(before, value) if counter == "registers" else before + value
+        raise SystemExit(f"ncu failed ({done.returncode}) on {asked}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+    found = by_call(parse_ncu(done.stdout))
+    if len(found) != len(calls):
+        raise SystemExit(f"ncu saw {len(found)} of {len(calls)} calls of {asked}:\n{done.stdout[-4000:]}")
     return found
+
+
+def stood_in(counted: Iterable[dict[str, dict[str, tuple[float, float | None]]]]) -> str:
+    """As ncu's table, what the model counted."""
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
+    writer.writerow(["ID", "Kernel Name", *METRICS.values()])
+    writer.writerow(["", "", *["" for _ in METRICS]])
+    for model in counted:
+        writer.writerow(["0", MARKER, *["" for _ in METRICS]])
+        for kernel, counts in model.items():
+            values = [counts[name][0] if name in counts else "" for name in METRICS]
+            writer.writerow(["0", f"gpucnn::{kernel}(int)", *values])
+    return text.getvalue()
+
+
+def run_calls(asked: str) -> None:
+    """On the GPU, each after a launch that marks its begin."""
+    import on_gpu
+    from budget_cases import cases
+
+    from gpucnn import backend, extension
+
+    mark = backend.cupy().ElementwiseKernel("", "int32 y", "y = 1", MARKER)
+    place = backend.cupy().zeros((1,), "int32")
+    every = list(cases())
+    with on_gpu.in_use(on_gpu.OnDevice(extension.require(), on_gpu.Gpu())):
+        for call in asked.split(","):
+            number, _, dtype = call.partition(":")
+            mark(place)
+            backend.cupy().cuda.runtime.deviceSynchronize()
+            with on_gpu.forced(every[int(number)].kernel):
+                every[int(number)].run(dtype)
 
 
 def compare(
@@ -143,47 +193,64 @@ def compare(
             yield Row(case, dtype, kernel, counter, low, high, value)
 
 
+def show(row: Row, differs: bool) -> str:
+    most = "" if row.most is None else f" to {row.most:.0f}"
+    model = "-" if row.model is None else f"{row.model:.0f}{most}"
+    mark = "DIFFERS" if differs else ""
+    return f"{row.dtype:9} {row.kernel:45} {row.counter:22} {model:>22} {row.hardware:14.0f} {mark}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="ops, separated by commas")
     parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--tolerance", type=float, default=0.02)
+    parser.add_argument("--largest", type=int, default=1 << 19, help="elements of a tensor (default: 2^19)")
+    parser.add_argument("--most", type=int, help="calls (default: all)")
+    parser.add_argument("--at-a-time", type=int, default=8, help="calls that one process makes under ncu")
+    parser.add_argument("--stand-in", action="store_true", help="count on the CPU what ncu would count")
+    parser.add_argument("--rows", action="store_true", help="print rows as JSON")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--run", help=argparse.SUPPRESS)
     options = parser.parse_args()
-
-    from budget_cases import cases
-
-    import gpucnn
-    from gpucnn import profile
-
-    every = list(cases())
     if options.run:
-        number, _, dtype = options.run.partition(":")
-        with gpucnn.use_backend("cuda", strict=True):
-            every[int(number)].run(dtype)
+        run_calls(options.run)
         return
-    if shutil.which("ncu") is None:
+    if not options.stand_in and shutil.which("ncu") is None:
         raise SystemExit("ncu is not installed: it comes with the CUDA toolkit (Nsight Compute)")
+
+    from budget_cases import in_turns
+
     only = {name for name in options.only.split(",") if name}
+    calls = [
+        call
+        for call in in_turns(options.largest)
+        if (not only or call[1].op in only) and call[2] in options.dtypes.split(",")
+    ][: options.most]
     rows: list[Row] = []
-    for number, case in enumerate(every):
-        for dtype in case.dtypes:
-            if (only and case.op not in only) or dtype not in options.dtypes.split(","):
-                continue
-            with profile.capture(kernel=case.kernel) as runs:
-                case.run(dtype)
-            model = modelled(launch for run in runs for launch in run.launches)
-            rows += compare(case.name, dtype, model, measured(number, dtype))
-            for row in [row for row in rows if row.case == case.name and row.dtype == dtype]:
-                mark = "DIFFERS" if row.differs(options.tolerance) else ""
-                most = "" if row.most is None else f" to {row.most:.0f}"
-                model_text = "-" if row.model is None else f"{row.model:.0f}{most}"
-                print(f"{row.dtype:9} {row.kernel:45} {row.counter:22} {model_text:>22} {row.hardware:14.0f} {mark}")
+    for first in range(0, len(calls), options.at_a_time):
+        together = calls[first : first + options.at_a_time]
+        counted = [count(case, dtype) for _, case, dtype in together]
+        hardware = by_call(parse_ncu(stood_in(counted))) if options.stand_in else measured(together)
+        for (_, case, dtype), model, found in zip(together, counted, hardware, strict=True):
+            for row in compare(case.name, dtype, model, found):
+                rows.append(row)
+                differs = row.differs(options.tolerance)
+                text = json.dumps({**asdict(row), "differs": differs}) if options.rows else show(row, differs)
+                print(text, flush=True)
     differing = sum(row.differs(options.tolerance) for row in rows)
     print(f"{len(rows)} counters of {len({(row.case, row.dtype) for row in rows})} calls; {differing} differ")
     if options.json:
         record.write(options.json, "calibrate_profile", [asdict(row) for row in rows], "cuda")
+
+
+def count(case: Any, dtype: str) -> dict[str, dict[str, tuple[float, float | None]]]:
+    """What the profiler counts of a call, by kernel and counter."""
+    from gpucnn import profile
+
+    with profile.capture(kernel=case.kernel) as runs:
+        case.run(dtype)
+    return modelled(launch for run in runs for launch in run.launches)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,20 @@ Where there is no GPU, GPUCNN_TEST_STAND_IN=1 has the kernels for the CPU do the
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from gpucnn import backend, extension
+from gpucnn.ops.registry import KernelTable, observe_calls
 
 STAND_IN = "GPUCNN_TEST_STAND_IN"
-_ALIGNED = 512
+_ALIGNED = 256
+"""Bytes to a multiple of which CUDA aligns an allocation."""
 
 
 class Gpu:
@@ -29,10 +33,12 @@ class Gpu:
     def __init__(self) -> None:
         self._cuda = backend.cupy().cuda
 
-    def take(self, size: int) -> Any:
-        """So many bytes, for as long as the result lives, and their address."""
-        memory = self._cuda.alloc(size)
-        return memory, int(memory.ptr)
+    def take(self, size: int, offset: int) -> tuple[Any, int]:
+        """(what holds the memory for as long as it lives, the address of so many bytes at this offset of an aligned
+        address); nothing follows them, for compute-sanitizer to see who writes there."""
+        memory = self._cuda.alloc(offset + size)
+        assert memory.ptr % _ALIGNED == 0, memory.ptr
+        return memory, int(memory.ptr) + offset
 
     def write(self, address: int, host: int, size: int) -> None:
         self._cuda.runtime.memcpy(address, host, size, self._cuda.runtime.memcpyHostToDevice)
@@ -49,9 +55,9 @@ class Host:
 
     interface = "__array_interface__"
 
-    def take(self, size: int) -> Any:
-        memory = np.empty(size, np.uint8)
-        return memory, int(memory.ctypes.data)
+    def take(self, size: int, offset: int) -> tuple[Any, int]:
+        memory = np.empty(offset + size + _ALIGNED, np.uint8)
+        return memory, int(memory.ctypes.data) + -memory.ctypes.data % _ALIGNED + offset
 
     def write(self, address: int, host: int, size: int) -> None:
         _bytes(address, size)[:] = _bytes(host, size)
@@ -64,8 +70,6 @@ class Host:
 
 
 def _bytes(address: int, size: int) -> Any:
-    import ctypes
-
     return np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8)
 
 
@@ -83,8 +87,7 @@ class Buffer:
         self._device, self._root = device, root
         self.low, high = np.lib.array_utils.byte_bounds(root)
         self._size = high - self.low if root.size else 0
-        self._memory, start = device.take(self._size + 2 * _ALIGNED)
-        self.address = start + (self.low - start) % _ALIGNED
+        self._memory, self.address = device.take(self._size, self.low % _ALIGNED)
         if self._size:
             device.write(self.address, self.low, self._size)
 
@@ -152,3 +155,27 @@ def module() -> OnDevice | None:
     if cuda is None or cuda.device_count()[0] == 0 or backend.gpu_count() == 0:
         return None
     return OnDevice(cuda, Gpu())
+
+
+@contextmanager
+def in_use(module: OnDevice) -> Iterator[None]:
+    """Inside, backend `simt` runs the kernels of this module."""
+    before = extension.compiled
+    extension.compiled = lambda backend: module  # type: ignore[assignment,return-value]
+    try:
+        with backend.use_backend("simt", strict=True):
+            yield
+    finally:
+        extension.compiled = before
+
+
+@contextmanager
+def forced(kernel: str | None) -> Iterator[None]:
+    """Inside, this kernel runs wherever an op has one of that name, as in `gpucnn.profile.capture(kernel=...)`."""
+
+    def run(table: KernelTable, problem: Any, arrays: tuple[Any, ...], asked: str | None, like: Any) -> Any:
+        has = kernel is not None and any(spec.name == kernel.partition(":")[0] for spec in table.specs("simt"))
+        return table.pick(problem, like, asked or (kernel if has else None)).run(problem, *arrays)
+
+    with observe_calls(run):
+        yield
