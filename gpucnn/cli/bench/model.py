@@ -93,7 +93,9 @@ def show(found: Contest) -> None:
     others = [each.contestant for each in found.results[1:]]
     headers = ["contestant", "ms a step", "spread", "images/s", *(f"x {name}" for name in others), "memory MiB"]
     headers += ["steps", "loss", "off", ""] if found.task.training else ["steps", "off", ""]
-    table.show(headers, [_line(found, each, others) for each in found.results])
+    lines = [_line(found, each, others) for each in found.results]
+    used = [column for column in range(len(headers)) if any(line[column] for line in lines)]
+    table.show([headers[column] for column in used], [[line[column] for column in used] for line in lines])
     if found.shares is None:
         return
     shares, rows, small = found.shares, [], []
