@@ -145,7 +145,7 @@ def test_curve_on_a_logarithmic_axis_leads_a_zero_out_through_the_bottom(tmp_pat
     ("low", "high"), [(-3.2, 0.4), (0.01, 0.2), (-10, 12), (-1.0, 0.0), (-44.9, 38.0), (-0.31, 1.05)]
 )
 def test_log_ticks_are_few_and_within_the_axis(low: float, high: float) -> None:
-    ticks = curve._log_ticks(low, high)
+    ticks = style.log_ticks(low, high)
     assert len(ticks) <= 7
     assert ticks == sorted(set(ticks))
     assert all(low <= np.log10(tick) <= high for tick in ticks)

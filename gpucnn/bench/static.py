@@ -130,8 +130,8 @@ def static_rows(
     Args:
         call: described by shapes, as `Call.of` makes it of zeros. What its tensors hold does not matter, and is of no
             use afterwards.
-        passes: "fwd", what it asks the tables forward; "dgrad" and "wgrad", their passes of these names; "bwd", all that
-            it asks backward; None: all.
+        passes: "fwd", what it asks the tables forward; "dgrad" and "wgrad", their passes of these names; "bwd", all
+            that it asks backward; None: all.
         kernel: the name of one, for the questions whose table has it (else the preferred); "all": each that can run
             the question; None: the preferred.
         device: that bounds are for.

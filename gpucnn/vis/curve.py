@@ -192,7 +192,7 @@ def _set_scale(axes: Axes, panel: _Panel) -> None:
         pad = 0.06 * (high - low)
         axes.set_yscale("log", nonpositive="clip")
         axes.set_ylim(10 ** (low - pad), 10 ** (high + pad))
-        axes.yaxis.set_major_locator(FixedLocator(_log_ticks(low - pad, high + pad)))
+        axes.yaxis.set_major_locator(FixedLocator(style.log_ticks(low - pad, high + pad)))
         axes.yaxis.set_minor_locator(NullLocator())
     else:
         low = min(0.0, float(values.min())) if values.size else 0.0
@@ -200,17 +200,6 @@ def _set_scale(axes: Axes, panel: _Panel) -> None:
         axes.set_ylim(low, high + 0.06 * (high - low))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5 if panel.height > 100 else 2, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between 10**low and 10**high: as many a decade as stay readable."""
-    decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-    for leading in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [float(f"{digit}e{decade}") for decade in decades for digit in leading]
-        ticks = [tick for tick in ticks if low <= np.log10(tick) <= high]
-        if len(ticks) <= 7:
-            return ticks
-    return ticks[:: len(ticks) // 7 + 1]
 
 
 def _set_epochs(axes: Axes, epochs: NDArray[np.int64], is_last: bool) -> None:

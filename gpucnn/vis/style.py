@@ -186,6 +186,17 @@ def ramp(stops: list[str], shares: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between 10**low and 10**high: as many a decade as stay readable."""
+    decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+    for leading in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{digit}e{decade}") for decade in decades for digit in leading]
+        ticks = [tick for tick in ticks if low <= np.log10(tick) <= high]
+        if len(ticks) <= 7:
+            return ticks
+    return ticks[:: len(ticks) // 7 + 1]
+
+
 def points(pixels: float) -> float:
     """Pixels in matplotlib's unit of lines and type, 1/72 inch."""
     return pixels * 72 / DPI
