@@ -5,7 +5,7 @@
     turns               where they live and how they take turns
     machine             what they run on: device, versions, and the ceilings that it has now
     measure             correct first, then the time: the rows of a table
-    static              kernels that can't run here: what is known of them without a GPU
+    static, counted     kernels that can't run here: what is known of them without a GPU, and what they do, counted
     overhead, stacks    what the layers of the stack add to a call; the stacks, which can be called layer by layer
     networks            whole networks
     table, records      rows on a terminal, and in files
