@@ -23,6 +23,9 @@ log = logging.getLogger("gpucnn")
 Array = Any
 """A numpy.ndarray or a cupy.ndarray; no third kind reaches an op."""
 
+array_types: set[type] = {np.ndarray}
+"""numpy's and, once tensors hold them, cupy's: to see at one look that something is an array."""
+
 FLOAT_DTYPES = (np.dtype("float32"), np.dtype("float64"), np.dtype("float16"))
 FLOAT_KINDS = "fV"
 """numpy's letters for the floating dtypes that tensors hold: V stands for bfloat16, and tensors hold no other such."""
@@ -73,14 +76,17 @@ def as_array(data: Any, dtype: Any = None) -> Array:
         RuntimeError: bfloat16 by its name where ml_dtypes, which has it, is not installed.
     """
     loaded = sys.modules.get("cupy")
-    on_gpu = loaded is not None and isinstance(data, loaded.ndarray)
-    array = data if on_gpu else np.asarray(data)  # also of a subclass: a matrix would multiply by other rules
+    if loaded is not None and isinstance(data, loaded.ndarray):
+        array = data
+        array_types.add(loaded.ndarray)
+    else:
+        array = np.asarray(data)  # also of a subclass: a matrix would multiply by other rules
     held = supported_dtype(array.dtype)
     if dtype is not None:
         held = supported_dtype(dtype)
     elif held == np.float64 and _of_python_floats(data):
         held = np.dtype(np.float32)
-    return array.astype(held, copy=False)
+    return array if array.dtype == held else array.astype(held)
 
 
 def _of_python_floats(data: Any) -> bool:
@@ -93,6 +99,11 @@ def supported_dtype(dtype: Any) -> np.dtype[Any]:
     """`dtype` in native byte order; TypeError for one that tensors can't hold, RuntimeError for a missing bfloat16."""
     if isinstance(dtype, str) and dtype == "bfloat16":
         return bfloat16()
+    return _supported(dtype) if isinstance(dtype, np.dtype) else _supported.__wrapped__(dtype)
+
+
+@functools.cache
+def _supported(dtype: Any) -> np.dtype[Any]:
     try:
         found: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
     except TypeError:
@@ -150,8 +161,15 @@ def device_of(array: Array) -> str:
     return "cpu" if isinstance(array, np.ndarray) else f"cuda:{array.device.id}"
 
 
+def are_together(a: Array, b: Array) -> bool:
+    """Whether both are on one device."""
+    return type(a) is type(b) is np.ndarray or device_of(a) == device_of(b)
+
+
 def to_device(array: Array, device: str) -> Array:
     """`array` on `device`, itself if it is there already; the order of its axes in memory is kept."""
+    if device == "cpu" and isinstance(array, np.ndarray):
+        return array
     kind, index = parse_device(device)
     if device_of(array) == (kind if kind == "cpu" else f"{kind}:{index}"):
         return array

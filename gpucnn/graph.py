@@ -98,11 +98,11 @@ class Node:
         if len(answers) != len(self.edges):
             name = self.function.__name__
             raise RuntimeError(f"{name}.backward returned {len(answers)} gradients for {len(self.edges)} inputs")
-        deliveries = [
-            (edge, self._checked(position, edge, answer, context.saved))
-            for position, (edge, answer) in enumerate(zip(self.edges, answers, strict=True))
-            if edge is not None and answer is not None
-        ]
+        deliveries = []
+        for position, edge in enumerate(self.edges):
+            answer = answers[position]
+            if edge is not None and answer is not None:
+                deliveries.append((edge, self._checked(position, edge, answer, context.saved)))
         if not (retain or self.lasting):
             self.context, self.edges = None, []
         return deliveries
@@ -133,8 +133,10 @@ class Node:
 
     def _checked(self, position: int, edge: Edge, gradient: Any, saved: tuple[Array | None, ...]) -> Array:
         """What backward returned for an input, as an array of the input's shape and dtype."""
-        is_node = isinstance(edge, tuple)
-        shape, dtype = edge[0].outputs[edge[1]] if isinstance(edge, tuple) else (edge.data.shape, edge.data.dtype)
+        if isinstance(edge, tuple):
+            is_leaf, (shape, dtype) = False, edge[0].outputs[edge[1]]
+        else:
+            is_leaf, shape, dtype = True, edge.data.shape, edge.data.dtype
         if type(gradient) is not np.ndarray:
             if isinstance(gradient, np.generic):
                 gradient = np.asarray(gradient)
@@ -150,8 +152,11 @@ class Node:
             )
         if gradient.dtype != dtype:
             return gradient.astype(dtype)
-        if not is_node and any(array is not None and owner(array) is owner(gradient) for array in saved):
-            return gradient.copy()  # a leaf keeps what it gets, and what was saved may be its own data
+        if is_leaf:
+            held = owner(gradient)
+            for array in saved:
+                if array is not None and owner(array) is held:
+                    return gradient.copy()  # a leaf keeps what it gets, and what was saved may be its own data
         return gradient
 
 
@@ -185,10 +190,10 @@ def own(gradient: Array, like: Array, given_out: dict[int, Array]) -> Array:
 
     An op may hand one array to several inputs, or a view that repeats one number.
     """
-    flags = gradient.flags
-    if 0 in gradient.strides or not getattr(flags, "writeable", True) or id(owner(gradient)) in given_out:
+    held = id(owner(gradient))
+    if held in given_out or 0 in gradient.strides or not getattr(gradient.flags, "writeable", True):
         mine = backend.namespace(like).empty_like(like)
         mine[...] = gradient
-        gradient = mine
-    given_out[id(owner(gradient))] = gradient
+        gradient, held = mine, id(owner(mine))
+    given_out[held] = gradient
     return gradient

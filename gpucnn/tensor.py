@@ -14,7 +14,7 @@ import numpy as np
 
 from gpucnn import arguments, backend, flags
 from gpucnn.autograd import Context, Function, grad_mode, observers
-from gpucnn.backend import Array
+from gpucnn.backend import Array, array_types
 from gpucnn.graph import Edge, Node, backpropagate, own, wrote
 from gpucnn.operators import Operators
 from gpucnn.ops import elementwise, shape
@@ -262,7 +262,7 @@ class Tensor(Operators):
         if gradient is None:
             if self.data.size != 1:
                 raise ValueError(f"backward() without a gradient needs one element, this tensor has shape {self.shape}")
-            seed = backend.namespace(self.data).ones_like(self.data)
+            seed = backend.namespace(self.data).ones(self.shape, self.dtype)
         else:
             seed = backend.to_device(as_array(gradient), self.device).astype(self.dtype, copy=False)
             if seed.shape != self.shape:
@@ -273,28 +273,33 @@ class Tensor(Operators):
 
     @staticmethod
     def __record__(function: type[Function], inputs: tuple[Any, ...], parameters: dict[str, Any]) -> Any:
-        enabled = grad_mode.enabled
+        enabled, is_needed = grad_mode.enabled, False
         arrays: list[Any] = []
         edges: list[Edge | None] = []
         for x in inputs:
-            is_tensor = isinstance(x, Tensor)
-            arrays.append(x.data if is_tensor else x)
-            edges.append((x.node or x) if is_tensor and enabled and x._requires_grad else None)
+            if not isinstance(x, Tensor):
+                arrays.append(x)
+                edges.append(None)
+                continue
+            arrays.append(x.data)
+            if enabled and x._requires_grad:
+                edges.append(x.node or x)
+                is_needed = True
+            else:
+                edges.append(None)
         context = Context(tuple([edge is not None for edge in edges]))
         result = function.forward(context, *arrays, **parameters)
-        several = isinstance(result, tuple)
-        outputs = [
-            _wrapped(array if type(array) is np.ndarray and array.dtype.kind in "fiub" else _as_output(function, array))
-            for array in (result if several else (result,))
-        ]
-        if True in context.needs_input_grad:
-            node = Node(function, context, edges, [(output.data.shape, output.data.dtype) for output in outputs])
-            for number, output in enumerate(outputs):
-                if output.data.dtype.kind in backend.FLOAT_KINDS:
-                    output._requires_grad, output.node = True, (node, number)
+        if type(result) in array_types and (kind := result.dtype.kind) in "fiub":  # one array, as mostly: a short way
+            outputs: Any = _wrapped(result)
+            if is_needed and kind == "f":
+                outputs.node = (Node(function, context, edges, [(result.shape, result.dtype)]), 0)
+                outputs._requires_grad = True
+        else:
+            outputs = _outputs(function, context, edges if is_needed else None, result)
         if observers and (observer := observers.get(threading.get_ident())):
-            observer.function(function, inputs, parameters, context, outputs)
-        return tuple(outputs) if several else outputs[0]
+            each = list(outputs) if isinstance(outputs, tuple) else [outputs]
+            observer.function(function, inputs, parameters, context, each)
+        return outputs
 
     @property
     def edge(self) -> Edge:
@@ -331,8 +336,22 @@ def _rebuilt(kind: type[Tensor], laid_out: Array, order: tuple[int, ...] | None,
     return kind(backend.from_nhwc(laid_out) if order else laid_out, requires_grad)
 
 
+def _outputs(function: type[Function], context: Context, edges: list[Edge | None] | None, result: Any) -> Any:
+    """What forward returned as a tensor or a tuple of them, recorded where there are edges."""
+    several = isinstance(result, tuple)
+    outputs = [_wrapped(_as_output(function, array)) for array in (result if several else (result,))]
+    if edges is not None:
+        node = Node(function, context, edges, [(output.data.shape, output.data.dtype) for output in outputs])
+        for number, output in enumerate(outputs):
+            if output.data.dtype.kind in backend.FLOAT_KINDS:
+                output._requires_grad, output.node = True, (node, number)
+    return tuple(outputs) if several else outputs[0]
+
+
 def _as_output(function: type[Function], output: Any) -> Array:
-    """What forward returned, if it is no plain array: numpy makes scalars of arrays without axes, say."""
+    """One array of what forward returned: numpy makes scalars of arrays without axes, say."""
+    if type(output) in array_types and output.dtype.kind in "fiub":
+        return output
     try:
         if isinstance(output, (list, Tensor)) or output is None:
             raise TypeError(f"expected an array or a tuple of arrays, got {type(output).__name__}")

@@ -270,3 +270,45 @@ def test_kernels_can_be_replaced_and_are_chosen_as_ever(table: KernelTable, monk
         with pytest.raises(ValueError, match="no kernel 'tile'"):
             table(Problem(1), kernel="tile", like=CPU)
     assert table(Problem(1), 5, like=CPU) == ("small", Problem(1), (5,))
+
+
+def test_what_yields_is_asked_once_for_a_problem_a_dtype_and_a_device(table: KernelTable) -> None:
+    asked: list[Any] = []
+
+    def yields(problem: Problem, like: Any) -> str | None:
+        asked.append((problem.size, like.dtype.name, like.device.id))
+        return "the next is faster" if problem.size > 5 else None
+
+    table.add("wide", "cuda", runs("wide"), at_most(10), yields=yields)
+    table._by_backend["cuda"].reverse()
+    half = FakeArray(CPU.astype(np.float16), 0)
+    with use_backend("cuda"):
+        for _ in range(2):
+            assert table.pick(Problem(5), GPU).name == "wide"
+            assert table.pick(Problem(6), GPU).name == "tiles"
+            assert table.pick(Problem(6), half).name == "tiles"
+        assert asked == [(5, "float32", 0), (6, "float32", 0), (6, "float16", 0)]
+        with use_backend("cuda", strict=True), pytest.raises(RuntimeError, match="backend 'cuda' can't run"):
+            table.pick(Problem(11), GPU)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(table._by_backend, "cuda", table._by_backend["cuda"][1:])
+            assert table.pick(Problem(5), GPU).name == "tiles"
+        assert table.pick(Problem(5), GPU).name == "wide"
+        del asked[:]
+        registry.TABLES["op", "fprop"] = table
+        registry.forget()
+        assert table.pick(Problem(5), GPU).name == "wide"
+        assert asked == [(5, "float32", 0)]
+
+
+def test_array_code_alone_runs_without_numpys_warnings(table: KernelTable) -> None:
+    def kernel(problem: Problem) -> str:
+        return str(np.geterr()["over"])
+
+    other = KernelTable("other", "fprop")
+    for name in ("reference", "simt"):
+        other.add("kernel", name, kernel)
+    with np.errstate(over="raise"):
+        assert other(Problem(1), like=CPU) == "ignore"
+        with use_backend("simt"):
+            assert other(Problem(1), like=CPU) == "raise"

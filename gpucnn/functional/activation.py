@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.arguments import normalize_axis
-from gpucnn.functional.checks import axis_last, floats_together
+from gpucnn.functional.checks import a_floating, axis_last, floats_together
 from gpucnn.operators.casts import widened
 from gpucnn.ops import activation
 from gpucnn.reference.activation import SoftplusProblem
@@ -17,7 +17,7 @@ from gpucnn.tensor import Tensor, record
 
 def apply(op: str, function: Any, input: Tensor, problem: Any = None) -> Tensor:
     """`function` of one floating tensor."""
-    floats_together(op, input=input)
+    a_floating(input, "input", op)
     return record(function, (input,), {"problem": problem})  # type: ignore[no-any-return]
 
 

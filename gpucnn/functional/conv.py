@@ -144,7 +144,7 @@ def _conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    arguments: list[Any],
+    arguments: tuple[Any, ...],
     kernel: str | None,
     precision: str | None,
     scale: Tensor | None,
@@ -160,7 +160,7 @@ def _conv2d(
     moments: list[Moments] | None = [] if return_moments else None
 
     def run(x: Tensor) -> Tensor:
-        problem = conv2d_problem(x.shape, weight.shape, *arguments, precision)
+        problem = conv2d_problem(x.data.shape, weight.data.shape, *arguments, precision)
         bias_fits(op, bias, problem.K)
         options: dict[str, Any] = {"problem": problem, "kernel": kernel}
         if scale is not None and shift is not None:

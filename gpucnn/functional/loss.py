@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def cross_entropy(
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing}")
     ignored = whole(ignore_index, "cross_entropy: ignore_index")
-    problem = CrossEntropyProblem(ignored, float(label_smoothing), reduction)
+    problem = _cross_entropy_problem(ignored, float(label_smoothing), reduction)
     targets = widened(target if isinstance(target, Tensor) else Tensor(target))
     if targets.dtype.kind not in backend.FLOAT_KINDS:
         return _by_class("cross_entropy", loss.CrossEntropy, input, targets, weight, axis, problem)
@@ -63,6 +64,9 @@ def cross_entropy(
     rows, probabilities = (_rows(tensor, axis) for tensor in (input, targets))
     result: Tensor = record(loss.SoftCrossEntropy, (rows, probabilities, weight), {"problem": problem})
     return _as_places(result, input, axis, reduction)
+
+
+_cross_entropy_problem = functools.lru_cache(maxsize=256)(CrossEntropyProblem)
 
 
 def nll_loss(
@@ -109,12 +113,14 @@ def _by_class(
 ) -> Tensor:
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{op}: target must hold integer class indices, got {labels.dtype}")
-    if labels.device != input.device:
+    if not backend.are_together(labels.data, input.data):
         raise ValueError(f"{op}: input is on {input.device}, but target on {labels.device}")
     expected = input.shape[:axis] + input.shape[axis + 1 :]
     if labels.shape != expected:
         raise ValueError(f"{op}: target must have shape {expected} for input {input.shape}, got {labels.shape}")
-    flat = backend.contiguous(labels.data).reshape(-1).astype(np.int64, copy=False)
+    flat = backend.contiguous(labels.data).reshape(-1)
+    if flat.dtype != np.int64:
+        flat = flat.astype(np.int64)
     if not compiled.runs(function.table, problem, input.data):
         _check_labels(op, flat, input.shape[axis], problem.ignore_index, expected)
     result: Tensor = record(function, (_rows(input, axis), flat, weight), {"problem": problem})
@@ -122,7 +128,7 @@ def _by_class(
 
 
 def _check_labels(op: str, labels: Any, classes: int, ignore_index: int, shape: tuple[int, ...]) -> None:
-    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+    if labels.size and labels.view(np.uint64).max() >= classes:  # in which negative ones are the largest
         wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
         if wrong.any():
             first = int(wrong.argmax())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from gpucnn.arguments import whole
-from gpucnn.functional.checks import channels_fit, floats_together
+from gpucnn.backend import are_together
+from gpucnn.functional.checks import a_floating, channels_fit, floats_together
 from gpucnn.graph import wrote
 from gpucnn.operators.casts import brought_together
 from gpucnn.ops import norm as ops
@@ -94,7 +96,7 @@ def batch_norm_relu(
     if not limit > 0:
         raise ValueError(f"{op}: max_val must be positive, got {max_val}")
     taken = _of_input(op, input, problem, moments)
-    return _normalized(input, weight, bias, replace(problem, limit=limit), running, residual, taken)
+    return _normalized(input, weight, bias, _limited(problem, limit), running, residual, taken)
 
 
 def _of_input(op: str, input: Tensor, problem: NormProblem, moments: Moments | None) -> Moments | None:
@@ -139,7 +141,7 @@ def _batch_problem(
     elif running is None:
         raise ValueError(f"{op}: running_mean and running_var are needed where training is False")
     moved_by = _number(op, "momentum", momentum) if training else None
-    return NormProblem(1, input.shape[0] * positions, channels, channels, eps, moved_by), running
+    return _problem(1, input.shape[0] * positions, channels, channels, eps, moved_by), running
 
 
 def instance_norm(
@@ -259,12 +261,20 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     return record(ops.LocalResponseNorm, (input,), {"problem": problem})  # type: ignore[no-any-return]
 
 
+_problem = functools.lru_cache(maxsize=4096)(NormProblem)
+
+
+@functools.lru_cache(maxsize=4096)
+def _limited(problem: NormProblem, limit: float) -> NormProblem:
+    return replace(problem, limit=limit)
+
+
 def _channels(op: str, input: Tensor) -> tuple[int, int]:
     """(channels, positions in each) of an input (N,C,...)."""
-    floats_together(op, input=input)
-    if input.ndim < 2:
-        raise ValueError(f"{op}: input must have shape (N, C, ...), got {input.shape}")
-    return input.shape[1], math.prod(input.shape[2:])
+    shape = a_floating(input, "input", op).shape
+    if len(shape) < 2:
+        raise ValueError(f"{op}: input must have shape (N, C, ...), got {shape}")
+    return shape[1], math.prod(shape[2:])
 
 
 def _running(
@@ -276,10 +286,10 @@ def _running(
     if mean is None or var is None:
         raise ValueError(f"{op}: running_mean and running_var go together: one is None, the other not")
     for name, kept in (("running_mean", mean), ("running_var", var)):
-        floats_together(op, **{name: kept})
-        if kept.shape != (channels,):
-            raise ValueError(f"{op}: {name} must have shape ({channels},), one number a channel, got {kept.shape}")
-        if kept.device != input.device:
+        array = a_floating(kept, name, op)
+        if array.shape != (channels,):
+            raise ValueError(f"{op}: {name} must have shape ({channels},), one number a channel, got {array.shape}")
+        if not are_together(array, input.data):
             raise ValueError(f"{op}: input is on {input.device}, but {name} on {kept.device}")
         if kept.requires_grad:
             raise ValueError(f"{op}: {name} requires a gradient, and running statistics have none")

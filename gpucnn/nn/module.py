@@ -68,12 +68,12 @@ class Module:
             object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
+        own = self.__dict__
+        for kind in _KINDS:
+            if (registered := own.get(kind)) is not None and name in registered:
+                return registered[name]
         if name in _KINDS:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() before anything else")
-        for kind in _KINDS:
-            registered = self.__dict__.get(kind, {})
-            if name in registered:
-                return registered[name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:

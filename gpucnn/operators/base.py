@@ -67,7 +67,7 @@ def joined(tensor: Recorded, op: str, a: Any, b: Any, *, floating: bool = False)
 
 
 def check_devices(op: str, m: Array, n: Array) -> None:
-    if not (type(m) is type(n) is np.ndarray) and backend.device_of(m) != backend.device_of(n):
+    if not backend.are_together(m, n):
         where = f"{backend.device_of(m)} and {backend.device_of(n)}"
         raise ValueError(f"{op}: operands are on {where}; move one with to()")
 

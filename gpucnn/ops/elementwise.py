@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import FLOAT_KINDS, Array, empty, namespace
+from gpucnn.backend import FLOAT_KINDS, NCHW, NHWC, Array, empty, namespace
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import PLAIN, common_axes, contiguous, falling, inverse, laid_out
 from gpucnn.ops.reduction import summed
@@ -24,6 +24,11 @@ def in_memory_order(run: Callable[..., Array], problem: Any, *arrays: Array) -> 
     Where one image array is channels-last all are seen as N,H,W,C, so that the result is channels-last too whatever
     order the array library would answer in.
     """
+    first = arrays[0]
+    if first.ndim == 4 and not first.flags.c_contiguous:  # images as they mostly lie: the way below made short
+        views = [array.transpose(NHWC) for array in arrays if array.ndim == 4]
+        if len(views) == len(arrays) and all([view.flags.c_contiguous for view in views]):
+            return run(problem, *views, like=views[0]).transpose(NCHW)
     order = common_axes(arrays)
     ndim = len(order)
     if order is PLAIN[ndim]:

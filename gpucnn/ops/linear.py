@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from gpucnn.precision import float32_precision
 from gpucnn.reference import linear as reference
 
 LinearProblem = reference.LinearProblem
+_problem = functools.lru_cache(maxsize=4096)(LinearProblem)
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -172,7 +174,7 @@ class Linear(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, w: Array, bias: Array | None) -> Array:
         x, w = contiguous(x), contiguous(w)
-        ctx.problem = LinearProblem(x.shape[0], x.shape[1], w.shape[0], float32_precision())
+        ctx.problem = _problem(*x.shape, w.shape[0], float32_precision())
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None)
         return fprop(ctx.problem, x, w, bias, like=x)
 
@@ -188,7 +190,7 @@ class LinearReLU(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, w: Array, bias: Array | None) -> Array:
         x, w = contiguous(x), contiguous(w)
-        ctx.problem = LinearProblem(x.shape[0], x.shape[1], w.shape[0], float32_precision())
+        ctx.problem = _problem(*x.shape, w.shape[0], float32_precision())
         y = fprop(ctx.problem, x, w, bias, True, like=x)
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None, y)
         return y

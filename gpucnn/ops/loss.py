@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -177,4 +178,9 @@ class NLLLoss(Function):
 
 def _watched(ctx: Any, problem: Any) -> Any:
     """A loss that something will be learnt from has to be finite."""
-    return replace(problem, watched=True) if True in ctx.needs_input_grad else problem
+    return _watched_form(problem) if True in ctx.needs_input_grad else problem
+
+
+@functools.lru_cache(maxsize=256)
+def _watched_form(problem: Any) -> Any:
+    return replace(problem, watched=True)

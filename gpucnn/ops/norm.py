@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from gpucnn.autograd import Function
 from gpucnn.backend import Array, empty, from_nhwc, memory_order
 from gpucnn.ops import compiled
-from gpucnn.ops.memory import contiguous
+from gpucnn.ops.memory import Axes, contiguous, inverse
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import layer_norm, local_response_norm
 from gpucnn.reference import norm as reference
@@ -166,12 +167,17 @@ local_dgrad.add("shifts", "reference", local_response_norm.dgrad)
 
 def _channels_last(x: Array) -> Array:
     """Logical (N,C,...) as C-contiguous (N,...,C): a free view where memory is channels-last, else a counted copy."""
-    return contiguous(x.transpose((0, *range(2, x.ndim), 1)))
+    return contiguous(x.transpose(_last(x.ndim)))
 
 
 def _channels_second(y: Array) -> Array:
     """C-contiguous (N,...,C) as logical (N,C,...), always a view."""
-    return y.transpose((0, y.ndim - 1, *range(1, y.ndim - 1)))
+    return y.transpose(inverse(_last(y.ndim)))
+
+
+@functools.cache
+def _last(ndim: int) -> Axes:
+    return (0, *range(2, ndim), 1)
 
 
 class Norm(Function):

@@ -35,6 +35,10 @@ Variants = Callable[[], "dict[str, Callable[..., Any]]"]
 """() -> a kernel's code in each of its configurations, by their names."""
 
 
+_CPU = -1
+_MOST_REMEMBERED = 4096
+
+
 def always(problem: Any) -> None:
     return None
 
@@ -91,6 +95,11 @@ class KernelTable:
         self.op = op
         self.direction = direction
         self._by_backend: dict[str, list[KernelSpec]] = {name: [] for name in backend.BACKENDS}
+        self._weighed: set[str] = set()
+        """Backends of which some kernel yields: to find out takes longer than many a kernel, so it is done once."""
+        self._chosen: dict[tuple[Any, ...], tuple[list[KernelSpec], KernelSpec]] = {}
+        """By what was asked of such: the kernels that there were, and the first choice of them."""
+        self._is_tuned = op in tuned.OPS
         self._logged: set[tuple[str, str]] = set()
         if (op, direction) in TABLES:
             raise ValueError(f"there is a table of kernels for {self} already")
@@ -110,9 +119,14 @@ class KernelTable:
     ) -> None:
         """Appends a kernel; those added first are preferred, but for those that yield.
 
+        Infinities and NaN are results of array code, as IEEE 754 has them, and not events for numpy to warn of.
+
         Array code sums in the dtype of its arrays unless told otherwise, and numpy has no common dtype of bfloat16 and
         most others. So a reference kernel gets bfloat16 arrays as float32, and its float32 results leave as bfloat16
         (what it writes in place, if it returns nothing, too). With `widens=False` it gets them as they are.
+
+        Of a backend of which a kernel `yields`, kernels are asked once for a problem, which is hashable, a dtype and a
+        device.
 
         Raises ValueError for an unknown backend, and for a name that the backend has already.
         """
@@ -120,7 +134,11 @@ class KernelTable:
             raise ValueError(f"{self}: unknown backend {backend!r}; there are {', '.join(self._by_backend)}")
         if any(spec.name == name for spec in self._by_backend[backend]):
             raise ValueError(f"{self}: backend {backend!r} has a kernel {name!r} already")
+        if backend == "reference":
+            run = np.errstate(all="ignore")(run)  # as a decorator it costs half of what a `with` costs, 0.4 us
         widens = widens and backend == "reference"
+        if yields is not None:
+            self._weighed.add(backend)
         self._by_backend[backend].append(
             KernelSpec(name, backend, run, supports, dtypes, widens, yields, variants, has_no_choice)
         )
@@ -129,12 +147,8 @@ class KernelTable:
         """The kernels of a backend, in order of preference."""
         return tuple(self._by_backend[backend])
 
-    @np.errstate(all="ignore")  # as a decorator it costs half of what a `with` costs, 0.4 us
     def __call__(self, problem: Any, *arrays: Any, kernel: str | None = None, like: Array) -> Any:
-        """Runs the chosen kernel; `like` is an array that says where the data are, and of which dtype.
-
-        Infinities and NaN are results, as IEEE 754 has them, and not events for numpy to warn of.
-        """
+        """Runs the chosen kernel; `like` is an array that says where the data are, and of which dtype."""
         if _observers and (observer := _observers.get(threading.get_ident())):
             return observer(self, problem, arrays, kernel, like)
         return self.pick(problem, like, kernel).run(problem, *arrays)
@@ -150,7 +164,8 @@ class KernelTable:
         name = self._backend(like)
         if kernel is not None:
             return ready(self.forced(kernel, name, problem, like), like)
-        return ready(self.measured(name, problem, like) or self._expected(name, problem, like), like)
+        spec = self.measured(name, problem, like) if self._is_tuned else None
+        return ready(spec or self._expected(name, problem, like), like)
 
     def pick_unmeasured(self, problem: Any, like: Array) -> KernelSpec:
         """As `pick`, as if nothing had been measured."""
@@ -167,12 +182,25 @@ class KernelTable:
         return name
 
     def _expected(self, name: str, problem: Any, like: Array) -> KernelSpec:
-        return first_choice(self._by_backend[name], problem, like) or self._fall_back(name, problem, like)
+        specs = self._by_backend[name]
+        if name not in self._weighed:
+            return first_choice(specs, problem, like) or self._fall_back(name, problem, like)
+        key = name, problem, like.dtype, _CPU if isinstance(like, np.ndarray) else like.device.id
+        chosen = self._chosen.get(key)
+        if chosen is not None and chosen[0] is specs:
+            return chosen[1]
+        spec = first_choice(specs, problem, like)
+        if spec is None:
+            return self._fall_back(name, problem, like)
+        if len(self._chosen) >= _MOST_REMEMBERED:
+            self._chosen.clear()
+        self._chosen[key] = specs, spec
+        return spec
 
     def measured(self, name: str, problem: Any, like: Array) -> KernelSpec | None:
         """The backend's kernel that was measured to be the fastest, else of the problem without its epilogue; None
         where nothing was measured, or what was is no longer there or can't run this."""
-        if not tuned.is_enabled or self.op not in tuned.OPS:
+        if not tuned.is_enabled or not self._is_tuned:
             return None
         choices = tuned.choices(tuned.place(name, like))
         if not choices.by_question:
@@ -233,7 +261,7 @@ def first_choice(specs: Iterable[KernelSpec], problem: Any, like: Array) -> Kern
     yielding: KernelSpec | None = None
     for spec in specs:
         if spec.why_not(problem, like) is None:
-            if spec.why_later(problem, like) is None:
+            if spec.yields is None or spec.yields(problem, like) is None:
                 return spec
             yielding = yielding or spec
     return yielding
@@ -280,6 +308,12 @@ def _narrowed(result: Any, dtype: np.dtype[Any]) -> Any:
     if isinstance(result, (tuple, list)):
         return _rebuilt(result, [_narrowed(each, dtype) for each in result])
     return result.astype(dtype) if getattr(result, "dtype", _NONE) == np.float32 else result
+
+
+def forget() -> None:
+    """Has every table find out anew which of its kernels are expected to be the fastest."""
+    for table in TABLES.values():
+        table._chosen.clear()
 
 
 Observer = Callable[[KernelTable, Any, "tuple[Any, ...]", "str | None", Array], Any]
