@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,7 +237,10 @@ def test_passes() -> None:
         None: ["fprop", "dgrad", "wgrad", "bgrad"],
     }
     for passes, directions in expected.items():
-        assert [row.direction for row in static_rows(call, passes, None, H100)] == directions
+        rows = static_rows(call, passes, None, H100)
+        assert [row.direction for row in rows] == directions
+        names = {"fprop": "fwd", "dgrad": "dgrad", "wgrad": "wgrad", "bgrad": "bwd"}
+        assert [row.to_dict()["pass"] for row in rows] == [names[each] for each in directions]
 
 
 def test_every_kernel_that_can_run_it_has_a_row_and_one_is_preferred() -> None:
@@ -370,16 +374,21 @@ def test_registers_are_told_where_nvcc_has_compiled(monkeypatch: pytest.MonkeyPa
 
 @needs_profile
 def test_the_table_and_the_data_say_that_nothing_was_measured() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((Path(__file__).parent.parent / "benchmarks/results/schema.json").read_text(encoding="utf-8"))
     rows = rows_of(conv(2, 16, 9, 9), ["fwd"], "all") + rows_of(Call.of("relu", (2, 3, 4, 4)), ["fwd"])
     text = static_table(rows, H100)
-    assert text.startswith("CUDA kernels on H100 SXM: static, nothing is measured\n")
+    assert text.startswith("CUDA kernels on H100 SXM, static: nothing is measured\n")
     assert "not calibrated" in text
     assert text.count("pass ") == 2
     assert "conv2d((2, 16, 9, 9), (16, 16, 3, 3), padding=1), float32\n" in text
     assert re.search(r"\nconv2d fprop  > \w+ ", text)
     for row in rows:
         found = json.loads(json.dumps(row.to_dict()))
-        assert found["status"] == "static"
+        jsonschema.validate(found, {"$ref": "#/$defs/measurement", "$defs": schema["$defs"]})
+        assert found["status"] == "static: nothing is measured"
+        assert found["microseconds"] is None
+        assert found["pass"] == "fwd"
         assert found["device"] == "H100 SXM"
         assert found["counts"]["bound"] > 0
         assert found["taken"][0]["kernel"]

@@ -23,7 +23,8 @@ from gpucnn.profile import Bounds, Device, Launch, Report, occupancy
 from gpucnn.profile.bounds import RESOURCES
 from gpucnn.profile.report import MODEL, rounded, runs_there
 
-STATUS = "static"
+STATUS = "static: nothing is measured"
+"""Of rows, which tells them from those that were measured."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,25 @@ class StaticRow:
     missing: str | None
     device: str
 
+    @property
+    def pass_(self) -> str:
+        """The narrowest of PASSES that it is part of."""
+        return self.direction if self.direction in PASSES else self.moment
+
     def to_dict(self) -> dict[str, Any]:
-        """Of plain types, for JSON; its `status` tells it from rows that were measured."""
+        """Of plain types, for a record: as rows that were measured have it, without a time, and what is known."""
         found = asdict(self)
-        found["taken"] = list(found["taken"])
-        return {"status": STATUS, **found}
+        counts = self.counts
+        return {
+            **{"layer": self.call, "op": self.op, "pass": self.pass_, "problem": self.problem, "count": self.times},
+            **{"dtype": self.dtype, "contestant": "cuda", "kernel": self.kernel, "chosen": self.is_preferred},
+            "microseconds": None,
+            "bound_us": None if counts is None else 1e6 * counts.bound,
+            "bound_by": None if counts is None else counts.binding,
+            "status": STATUS,
+            **{name: found[name] for name in ("direction", "configuration", "expected", "bytes", "products", "counts")},
+            **{"taken": list(found["taken"]), "missing": self.missing, "device": self.device},
+        }
 
 
 def static_rows(
@@ -312,7 +327,7 @@ def static_table(rows: Sequence[StaticRow], device: Device) -> str:
             cell.ljust(width) if title in _LEFT else cell.rjust(width) for cell, width, title in columns
         ).rstrip()
 
-    lines = [f"CUDA kernels on {device.name}: {STATUS}, nothing is measured"]
+    lines = [f"CUDA kernels on {device.name}, {STATUS}"]
     for i, (row, (call, line)) in enumerate(zip(rows, cells, strict=True)):
         if i == 0 or call != cells[i - 1][0]:
             lines += ["", ", ".join(call), laid_out(_TITLES)]
