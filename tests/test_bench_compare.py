@@ -73,6 +73,31 @@ def test_rounds_and_other_units() -> None:
     assert (pair.after, pair.spread_after, pair.ratio) == (4000.0, 500.0, pytest.approx(0.5))
 
 
+def test_rows_with_the_times_of_several_contestants() -> None:
+    def overhead(ours: float) -> dict[str, Any]:
+        each = {"gpucnn": {"seconds": ours, "spread": 1e-7, "rounds": 9}, "torch": {"seconds": 1e-6, "spread": 0.0}}
+        return {"op": "relu", "layer": "module", "times": each, "done": {"gpucnn": {"seconds": 1e-5, "spread": 0.0}}}
+
+    found = compare(record(overhead(2e-6)), record(overhead(1e-6)))
+    assert [(pair.what, pair.ratio) for pair in found.pairs] == [
+        ("gpucnn the call returns", pytest.approx(2.0)),
+        ("torch the call returns", 1.0),
+        ("gpucnn its work is done", 1.0),
+    ]
+    assert found.pairs[0].spread_before == pytest.approx(0.1)
+
+
+def test_networks_are_told_apart_by_what_was_done_with_them() -> None:
+    def network(mode: str, call: str | None = None) -> dict[str, Any]:
+        what = {"model": "lenet5", "mode": mode, "input": [1, 28, 28], "contestant": "cuda", "microseconds": 1.0}
+        return {**what, "call": call} if call else what
+
+    rows = [network("training"), network("training", "conv2d fprop"), network("inference")]
+    assert [pair.what for pair in compare(record(*rows), record(*rows)).pairs] == [
+        *("training", "training conv2d fprop", "inference"),
+    ]
+
+
 def test_other_machines_and_versions_are_told(tmp_path: Path) -> None:
     after = record(row(1.0))
     after["machine"]["name"] = "NVIDIA H100"

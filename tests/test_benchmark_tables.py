@@ -88,6 +88,29 @@ def test_rows_of_hardware_are_suites_by_their_part() -> None:
     assert any(line.startswith("| resnet50 float32 | float32 | highest | fwd | 1 | 1.0 | 3.00 |") for line in shown)
 
 
+def test_networks_and_layers_of_the_stack_have_tables_of_their_own() -> None:
+    what = {"model": "resnet50", "mode": "training", "batch": 64, "dtype": "float32", "amp": "bfloat16", "fused": False}
+    ours = {"contestant": "cuda", "status": "ok", "microseconds": 2e4, "images_per_second": 3200.0, "peak_bytes": 2**30}
+    theirs = {
+        "contestant": "torch",
+        "status": "ok",
+        "microseconds": 3e4,
+        "images_per_second": 2133.0,
+        "peak_bytes": None,
+    }
+    call = {"contestant": "cuda", "call": "conv2d fprop", "microseconds": 9.0, "share": 0.5}
+    times = {"gpucnn": {"seconds": 2e-6}, "torch": {"seconds": 3e-6}, "gpucnn, array code": {"seconds": 1.0}}
+    found = {
+        "a.json": record("model resnet50", rows=[{**what, **ours}, {**what, **theirs}, {**what, **call}]),
+        "b.json": record("overhead", rows=[{"op": "relu", "layer": "module", "times": times}]),
+    }
+    shown = lines(found)
+    assert "| resnet50 | training | 64 | bfloat16 | 20.00 | 3,200 | 1.50 | - | 1,024 | - |" in shown
+    assert "| relu | 2.0 / 3.0 |" in shown
+    wrong = {"a.json": record("model resnet50", rows=[{**what, **ours, "status": "WRONG"}])}
+    assert not any(line.startswith("| resnet50") for line in lines(wrong))
+
+
 def test_what_was_never_run_on_hardware() -> None:
     ended = [{"step": "tests", "part": "kernels", "ended": "done"}, {"step": "conv", "part": "x", "ended": "cut"}]
     shown = lines({"a.json": record("hardware", rows=[*ended, row("cuda", 1.0, step="conv", part="x")])})

@@ -63,9 +63,10 @@ def text(found: Mapping[str, Record]) -> str:
     parts = [MARKER, "", "## The newest records", "", *_records(kept)]
     machines = {(record["machine"]["kind"] != "cuda", record["machine"]["name"]) for record in kept.values()}
     for _, machine in sorted(machines):
-        tables = list(_suites([record for record in kept.values() if record["machine"]["name"] == machine]))
-        if tables:
-            parts += ["", f"## {machine}", "", *tables]
+        mine = [record for record in kept.values() if record["machine"]["name"] == machine]
+        if tables := [line for make in (_suites, _networks, _overhead) for line in ("", *make(mine))]:
+            told = "\n".join(tables).strip("\n")
+            parts += ["", f"## {machine}", "", told] if told else []
     return "\n".join([*parts, "", "## Never run on hardware", "", *_never(kept.values())]) + "\n"
 
 
@@ -110,6 +111,53 @@ def _suites(found: Iterable[Record]) -> Iterator[str]:
             "worst layer",
         )
         yield from _table(headers, rows)
+
+
+def _networks(found: Iterable[Record]) -> Iterator[str]:
+    """Each network end to end, by what was done with it."""
+    rows = []
+    for record in found:
+        groups: dict[tuple[str, ...], dict[str, Record]] = defaultdict(dict)
+        for row in record["rows"]:
+            if "model" in row and "call" not in row:
+                numbers = row.get("amp") or row["dtype"]
+                what = (row["model"], row["mode"] + (" fused" if row.get("fused") else ""), str(row["batch"]), numbers)
+                groups[what][row["contestant"]] = row
+        for key, each in groups.items():
+            ours = next((each[name] for name in OURS if name in each and _is_right(each[name])), None)
+            if ours is None:
+                continue
+            others = [each.get(peer) for peer in PEERS]
+            ratios = [f"{p['microseconds'] / ours['microseconds']:.2f}" if p and _is_right(p) else "-" for p in others]
+            memory = [_mebibytes(ours), "-" if others[0] is None else _mebibytes(others[0])]
+            time = f"{1e-3 * ours['microseconds']:.2f}"
+            rows.append([*key, time, f"{ours['images_per_second']:,.0f}", *ratios, *memory])
+    if rows:
+        peers = [f"x {words}" for words in PEERS.values()]
+        headers = ("network", "", "batch", "dtype", "ms a step", "images/s", *peers, "memory MiB", "PyTorch's")
+        yield from _table(headers, rows)
+
+
+def _mebibytes(row: Record) -> str:
+    return f"{row['peak_bytes'] / 2**20:,.0f}" if row.get("peak_bytes") else "-"
+
+
+def _is_right(row: Record) -> bool:
+    return row["status"] == "ok" and row.get("microseconds") is not None
+
+
+def _overhead(found: Iterable[Record]) -> Iterator[str]:
+    """Of each layer of the stack microseconds a call, gpucnn's and PyTorch's."""
+    ops: dict[str, dict[str, str]] = defaultdict(dict)
+    for record in found:
+        for row in record["rows"]:
+            if "times" in row and "gpucnn" in row["times"]:
+                each = [1e6 * row["times"][name]["seconds"] for name in ("gpucnn", "torch") if name in row["times"]]
+                ops[row["op"]][row["layer"]] = " / ".join(f"{time:.1f}" for time in each)
+    if ops:
+        layers = list(dict.fromkeys(layer for by in ops.values() for layer in by))
+        headers = ("us a call, gpucnn / PyTorch", *layers)
+        yield from _table(headers, [[op, *(by.get(layer, "") for layer in layers)] for op, by in ops.items()])
 
 
 def _suite(record: Record, row: Record) -> str:

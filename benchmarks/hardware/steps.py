@@ -93,7 +93,7 @@ def _tests(name: str, options: Options, *arguments: str, weight: float = 1.0) ->
 
 
 def _on_gpu(options: Options) -> list[Step]:
-    data = ("--data-dir", options.data_dir) if options.data_dir else ()
+    digits = ("--data", "mnist", "--data-dir", options.data_dir, "--no-download") if options.data_dir else ()
     watched = [
         Part(
             tool,
@@ -152,7 +152,7 @@ def _on_gpu(options: Options) -> list[Step]:
             "training",
             [
                 _bench(options, "resnet50 amp", "model", "resnet50", "--train", "--amp", "bfloat16", "--batch", "64"),
-                _bench(options, "lenet5", "model", "lenet5", "--train", *data),
+                _bench(options, "lenet5", "model", "lenet5", "--train", *digits),
                 _bench(options, "resnet20", "model", "resnet20", "--train", "--batch", "128"),
                 _bench(
                     options, "resnet50 inference", "model", "resnet50", "--inference", "--fused", "--dtype", "bfloat16"
@@ -165,10 +165,12 @@ def _on_gpu(options: Options) -> list[Step]:
 
 
 def _stand_in(options: Options) -> list[Step]:
-    quick = ("--rounds", "2", "--round-ms", "1", "--against", "torch")
-    simt = ("--backend", "simt", "--batch", "1", *quick)
+    alone = ("--rounds", "2", "--round-ms", "1", "--backend", "simt", "--batch", "1", "--against", "none")
+    beside = (*alone[:-1], "torch")
+    briefly = ("--train", "--batch", "8", "--rounds", "2", "--steps", "2", "--against", "none")
     watched = ("hardware.sanitized", "--stand-in", "--most", "6")
-    counted = (sys.executable, "benchmarks/calibrate_profile.py", "--rows", "--stand-in", "--most", "4")
+    counted = (sys.executable, "benchmarks/calibrate_profile.py", "--rows", "--stand-in", "--most", "2")
+    of_lenet = ("suite", "lenet5", "--op")
     return [
         Step("build", [_lines("extension", "hardware.build", "--stand-in")], 10.0, required=True),
         Step("instructions", [_lines("golden", "hardware.golden", "--stand-in")], 1.0),
@@ -179,14 +181,14 @@ def _stand_in(options: Options) -> list[Step]:
         Step(
             "conv",
             [
-                _bench(options, f"lenet5 {dtype} highest", "suite", "lenet5", "--op", "conv2d", "--dtype", dtype, *simt)
-                for dtype in ("float32", "bfloat16")
+                _bench(options, "lenet5 float32", *of_lenet, "conv2d", "--pass", "fwd,wgrad", *beside),
+                _bench(options, "lenet5 bfloat16", *of_lenet, "conv2d", "--pass", "fwd", "--dtype", "bfloat16", *alone),
             ],
             1.0,
         ),
-        Step("memory_bound", [_bench(options, "lenet5 float32", "suite", "lenet5", "--op", "max_pool2d", *simt)], 1.0),
-        Step("training", [_bench(options, "lenet5", "model", "lenet5", "--train")], 1.0),
+        Step("memory_bound", [_bench(options, "lenet5 float32", *of_lenet, "max_pool2d", *alone)], 1.0),
+        Step("training", [_bench(options, "lenet5", "model", "lenet5", *briefly)], 1.0),
         Step(
-            "overhead", [_bench(options, "stack", "overhead", "--ops", "relu", "--rounds", "2", "--device", "cpu")], 1.0
+            "overhead", [_bench(options, "relu", "overhead", "--ops", "relu", "--rounds", "2", "--device", "cpu")], 1.0
         ),
     ]

@@ -66,6 +66,7 @@ def _of_part(step: str, part: str, rows: Sequence[Row]) -> list[str]:
     end = next((row for row in rows if "ended" in row), {"ended": "cut", "why": "its end was never written"})
     tell = {"conv": _measured, "memory_bound": _measured, "tests": _tests, "sanitizer": _watched}
     tell |= {"instructions": _instructions, "counters": _counters, "ceilings": _ceilings}
+    tell |= {"training": _networks, "overhead": _overhead}
     told = [f"  {text}" for text in tell.get(step, _plain)(found)]
     if end["ended"] != "done":
         last = [line for line in end.get("tail", []) if line.strip()][-2:]
@@ -152,6 +153,40 @@ def _measured(rows: Sequence[Row]) -> list[str]:
 
 def _count(row: Row) -> int:
     return int(row.get("count") or 1)
+
+
+def _networks(rows: Sequence[Row]) -> list[str]:
+    """A contestant a line, then what most of gpucnn's step goes into."""
+    told = []
+    whole = [row for row in rows if "call" not in row]
+    ours = next((row["microseconds"] for row in whole if row["contestant"] in OURS), None)
+    for row in whole:
+        if not row.get("microseconds"):
+            told.append(f"{row['contestant']}: {row.get('status')}"[:200])
+            continue
+        peak = row.get("peak_bytes")
+        told.append(
+            f"{row['contestant']} {1e-3 * row['microseconds']:.3f} ms +- {1e-3 * (row['spread'] or 0.0):.3f}, "
+            f"{row['images_per_second']:,.0f} images/s"
+            + (f", {peak / 2**20:,.0f} MiB" if peak else "")
+            + (f", x {row['microseconds'] / ours:.2f}" if ours and row["contestant"] not in OURS else "")
+            + ("" if row.get("status", "ok") == "ok" else f", {row['status']}"[:120])
+        )
+    parts = sorted((row for row in rows if "call" in row), key=lambda row: -(row["share"] or 0.0))
+    if parts:
+        told.append("; ".join(f"{row['call']} {100 * row['share']:.0f} %" for row in parts[:6])[:220])
+    return told
+
+
+def _overhead(rows: Sequence[Row]) -> list[str]:
+    """An op a line: microseconds of each layer of the stack, gpucnn's over PyTorch's."""
+    by_op: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        ours, theirs = (row["times"].get(name) for name in ("gpucnn", "torch"))
+        if ours:
+            beside = f"/{1e6 * theirs['seconds']:.1f}" if theirs else ""
+            by_op[row["op"]].append(f"{row['layer']} {1e6 * ours['seconds']:.1f}{beside}")
+    return [f"{op}, us/torch's: {', '.join(layers)}"[:220] for op, layers in by_op.items()]
 
 
 def _plain(rows: Sequence[Row]) -> list[str]:

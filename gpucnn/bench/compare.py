@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 from gpucnn.bench.turns import spread
 
 IDENTITY = (
-    *("step", "model", "network", "layer", "op", "call", "stack", "pass", "direction", "mode", "what", "flavour"),
-    *("problem", "shape", "batch", "input", "dtype", "amp", "fused", "precision", "device", "backend", "contestant"),
+    *("step", "model", "network", "mode", "layer", "op", "call", "pass", "direction", "what", "flavour", "problem"),
+    *("shape", "batch", "input", "classes", "data", "dtype", "amp", "fused", "precision", "contestant", "until"),
 )
 """What says what a row is of; everything else is what was found. A row has some of these."""
 
@@ -128,9 +128,20 @@ def _key(row: Mapping[str, Any], *more: str) -> Key:
 
 def _indexed(*records: Iterable[Mapping[str, Any]]) -> list[dict[Key, Mapping[str, Any]]]:
     """Of each record its rows by what they are; of several alike, the last."""
-    kept = [[row for row in rows if _key(row)] for rows in records]
+    kept = [[each for row in rows for each in _single(row) if _key(each)] for rows in records]
     many = {key for rows in kept for key, times in Counter(map(_key, rows)).items() if times > 1}
     return [{_key(row, "kernel") if _key(row) in many else _key(row): row for row in rows} for rows in kept]
+
+
+def _single(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A row of each contestant, of one that has several's times: until the next call can be made, and until its work
+    is done."""
+    if not isinstance(row.get("times"), dict):
+        yield row
+        return
+    for name, until in (("times", "the call returns"), ("done", "its work is done")):
+        for contestant, timing in (row.get(name) or {}).items():
+            yield {**row, "contestant": contestant, "until": until, **timing}
 
 
 def _words(keys: Iterable[Key]) -> dict[Key, str]:
