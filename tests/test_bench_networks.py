@@ -214,6 +214,13 @@ def test_the_same_steps_lead_to_the_same_losses(torch: Any) -> None:
     assert ours[-1] < 0.9 * ours[0]  # type: ignore[operator]
 
 
+def test_batch_norms_to_be_folded_are_not_the_identity() -> None:
+    state = network(small(training=False)).state_dict()
+    for name, ordinary in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
+        assert abs(state[f"layer2.0.bn1.{name}"].numpy() - ordinary).mean() > 0.05
+    assert (network(small()).state_dict()["layer2.0.bn1.weight"].numpy() == 1).all()
+
+
 def test_dropout_is_left_out_of_the_answer_alone() -> None:
     contestant = OwnNetwork("reference", small("nin"), "reference")
     layers = [module.p for module in contestant._network.modules() if isinstance(module, gpucnn.nn.Dropout)]

@@ -48,7 +48,8 @@ class Result:
         status: "ok", "WRONG: ..." with what is, "missing: ..." or "failed: ..." with the reason.
         timing: seconds a step; None where nothing was timed.
         peak: bytes that steps take.
-        first_loss, last_loss: in training, of the first step, without dropout, and of the last of `steps`.
+        first_loss, last_loss: in training, of the first step, without dropout, and of the last.
+        steps: that were made until then, those to warm up among them.
         off: how far gpucnn's first step is from this one's.
     """
 
@@ -187,13 +188,14 @@ def run(
             told(f"{standing.name}: first step and memory")
             _enter(standing, task, standing is field_[0], hosts)
         _judge(field_, task)
-        each = _steps_a_round(field_, rounds, steps, seconds)
+        makes_room = task.device != "cpu" and len(field_) > 1
+        each = _steps_a_round(field_, rounds, steps, seconds, makes_room)
         for number in range(rounds):
             for standing in field_:
                 if standing.runs:
                     told(f"round {number + 1} of {rounds}: {standing.name}")
                     with _told_of(standing, standing is field_[0]):
-                        _turn(standing, each, len(field_) > 1)
+                        _turn(standing, each, makes_room)
         shares = None
         if field_[0].runs and field_[0].host is not None:
             told(f"{own}: op by op")
@@ -247,7 +249,7 @@ def in_words(off: Off) -> str:
     return f"losses are {off.result:.1e} apart, gradients {off.gradients:.1e}, their norms {off.norms:.1e}"
 
 
-def _steps_a_round(standings: list[_Standing], rounds: int, steps: int | None, seconds: float) -> int:
+def _steps_a_round(standings: list[_Standing], rounds: int, steps: int | None, seconds: float, makes_room: bool) -> int:
     """After a first step of each, which warms up what is warm afterwards, and a second that is timed."""
     pace = 0.0
     for standing in standings:
@@ -256,7 +258,8 @@ def _steps_a_round(standings: list[_Standing], rounds: int, steps: int | None, s
                 standing.host.call("turn", 1)
                 took = standing.host.call("turn", 1).seconds
                 pace = pace or took
-                standing.host.call("release")
+                if makes_room:
+                    standing.host.call("release")
     if steps is not None:
         return max(1, steps // rounds)
     return max(1, round(seconds / rounds / pace)) if pace else 1
@@ -266,11 +269,11 @@ def _turn(standing: _Standing, steps: int, makes_room: bool) -> None:
     assert standing.host is not None
     turn = standing.host.call("turn", steps)
     standing.seconds.append(turn.seconds)
-    standing.steps += steps
+    standing.steps = turn.made
     standing.loss = turn.loss
     if turn.loss is not None and not math.isfinite(turn.loss):
         standing.status = f"WRONG: the loss is {turn.loss} after {standing.steps} steps"
-    if makes_room:
+    if makes_room:  # on a CPU each has its own, and pages that go back must be found again
         standing.host.call("release")
 
 

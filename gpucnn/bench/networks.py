@@ -182,12 +182,23 @@ def batches(task: Task) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
 
 def network(task: Task) -> Module:
     """gpucnn's network on the CPU, with the weights that all contestants start from; in evaluation mode unless it is to
-    be trained."""
+    be trained, and then with batch norms that are not the identity, as those of trained networks are not."""
     random.manual_seed(0)
     options: dict[str, Any] = {"num_classes": task.classes, "in_channels": task.image[0]}
     if "image_size" in inspect.signature(models.MODELS[task.model]).parameters:
         options["image_size"] = task.image[1]
-    return models.build(task.model, **options).train(task.training)
+    found = models.build(task.model, **options).train(task.training)
+    if not task.training:
+        rng = np.random.default_rng(0)
+        state = {name: tensor.numpy() for name, tensor in found.state_dict().items()}
+        for name in [name for name in state if name.endswith(".running_var")]:
+            norm, channels = name.removesuffix(".running_var"), len(state[name])
+            for kind in ("running_var", "weight"):
+                state[f"{norm}.{kind}"] = rng.uniform(0.5, 1.5, channels).astype(np.float32)
+            for kind in ("running_mean", "bias"):
+                state[f"{norm}.{kind}"] = rng.normal(0.0, 0.2, channels).astype(np.float32)
+        found.load_state_dict(state)
+    return found
 
 
 # ------------------------------------------------------------------------------------------------- what is answered
@@ -290,10 +301,17 @@ def _apart(found: dict[str, NDArray[np.float64]], expected: dict[str, NDArray[np
 
 @dataclass(frozen=True)
 class Turn:
-    """What a round came to: seconds a step, and in training the loss of its last step."""
+    """What a round came to.
+
+    Attributes:
+        seconds: a step.
+        loss: in training, of its last step.
+        made: how many steps the contestant has made by then, those to warm up among them.
+    """
 
     seconds: float
     loss: float | None
+    made: int
 
 
 class Contestant(ABC):
@@ -367,7 +385,7 @@ class Contestant(ABC):
             begin = time.perf_counter()
             result = self._next()
             samples.append(time.perf_counter() - begin)
-        return Turn(float(np.median(samples)), self._loss(result))
+        return Turn(float(np.median(samples)), self._loss(result), self._made)
 
     def _queued(self, steps: int) -> Turn:
         self._next()  # finds its memory again
@@ -377,7 +395,7 @@ class Contestant(ABC):
             result = self._next()
         self._wait()
         seconds = (time.perf_counter() - begin) / steps
-        return Turn(seconds, self._loss(result))
+        return Turn(seconds, self._loss(result), self._made)
 
     def _next(self) -> Any:
         self._made += 1

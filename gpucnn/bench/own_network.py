@@ -80,11 +80,11 @@ class OwnNetwork(Contestant):
                 (creation.tensor(images, task.dtype, task.device), creation.tensor(labels, device=task.device))
                 for images, labels in batches(task)
             ]
+            flags.reset()
         self._scaler = GradScaler(enabled=task.amp == "float16")
         self._optimizer: SGD | None = None
         if task.training:
             self._optimizer = SGD(self._network.parameters(), LEARNING_RATE, MOMENTUM, nesterov=True)
-        flags.reset()
 
     @contextmanager
     def _inside(self) -> Iterator[None]:

@@ -65,10 +65,12 @@ def model(model: str, training: bool, **options: Any) -> None:
 
     All start from the same weights and make the same steps on the same images, which are in memory before the clock
     starts. Before that the first step's loss and gradients, or the outputs, are compared: where gpucnn's are not the
-    peers', it says WRONG, and the exit status is 1. "torch" has channels_last images, cuDNN's measured choice of
-    algorithms, and gpucnn's precision; "torch default" PyTorch's own layout, heuristics and precision. "x" is a peer's
-    time over gpucnn's. Memory is, on a GPU, the most that the library's pool takes from the device; on a CPU, the most
-    that is resident over what is there before the first step.
+    peers', it says WRONG, and the exit status is 1. "off" is how far gpucnn's are from a peer's.
+
+    "torch" has channels_last images, cuDNN's measured choice of algorithms, and gpucnn's precision; "torch default"
+    PyTorch's own layout, heuristics and precision. "x" is a peer's time over gpucnn's. "steps" counts those to warm up
+    too. Memory is, on a GPU, the most that the library's pool takes from the device; on a CPU, the most that is
+    resident over what is there before the first step.
     """
     place = Place.of({**options, "against": "none"})
     given = {name: options[name] for name in ("batch", "image", "classes", "dtype", "fused", "data", "data_dir")}
