@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from gpucnn.bench import machine, records
+from gpucnn.cli import main
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -67,6 +69,23 @@ def test_what_the_package_writes_is_as_the_schema_has_it(tmp_path: Path, problem
     records.write(tmp_path / "new.json", record())
     assert problems(json.loads((tmp_path / "new.json").read_text())) == []
     assert SCHEMA["properties"]["schema"]["const"] == records.SCHEMA
+
+
+def test_what_a_command_writes_is_as_the_schema_has_it(tmp_path: Path, problems: Callable[[Any], list[str]]) -> None:
+    options = ["--rounds", "1", "--round-ms", "0", "--against", "none", "--json", str(tmp_path / "a.json")]
+    for command in (["op", "relu", "--shape", "1,4,3,3"], ["suite", "lenet5", "--batch", "1", "--op", "linear"]):
+        done = CliRunner().invoke(main, ["bench", *command, *options])
+        assert done.exit_code == 0, done.output
+        found = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse_constant)
+        assert found["study"].startswith(command[0])
+        assert problems(found) == []
+
+
+def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
+    records.write(
+        tmp_path / "a.json", {**record(), "rows": [{"error": float("inf"), "all": [float("nan"), 1.0], 3: 4}]}
+    )
+    assert records.read(tmp_path / "a.json")["rows"] == [{"error": None, "all": [None, 1.0], "3": 4}]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 from gpucnn.bench import records
 from gpucnn.bench.machine import here
 from hardware import driver, place, summary
-from hardware.journal import Journal, finite
+from hardware.journal import Journal
 from hardware.steps import Options, steps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,9 @@ def main() -> None:
     chosen = [step for step in every if step.required or not only or step.name in only]
     study = "hardware stand-in" if stand_in else "hardware"
     machine = here("cpu" if stand_in else "cuda").to_dict()
-    journal = Journal(out, finite(records.head(study, machine, ["bash", "benchmarks/hardware.sh", *sys.argv[1:]])))
+    journal = Journal(
+        out, records.finite(records.head(study, machine, ["bash", "benchmarks/hardware.sh", *sys.argv[1:]]))
+    )
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored in the background
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     endings: set[str] = set()

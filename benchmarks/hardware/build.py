@@ -13,26 +13,31 @@ import subprocess
 import sys
 import time
 
+from gpucnn import extension
 from hardware import place
+
+
+def _is_built(flavour: str) -> bool:
+    return importlib.util.find_spec(f"gpucnn._simt_{flavour}") is not None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--stand-in", action="store_true")
     stand_in = parser.parse_args().stand_in
-    built = all(importlib.util.find_spec(f"gpucnn._simt_{flavour}") for flavour in ("plain", "profile"))
+    built = _is_built("plain") and _is_built("profile")
     if stand_in:
         wanted = {"GPUCNN_CUDA": "0", "GPUCNN_SIMT": "plain,profile"}
     else:
-        wanted = {"GPUCNN_CUDA": "1", "GPUCNN_SIMT": "profile", "GPUCNN_ARCHS": place.architecture()}
+        kept = [flavour for flavour in extension.FLAVOURS if flavour == "profile" or _is_built(flavour)]
+        wanted = {"GPUCNN_CUDA": "1", "GPUCNN_SIMT": ",".join(kept), "GPUCNN_ARCHS": place.architecture()}
     begin = time.perf_counter()
     if not (stand_in and built):
         command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
         subprocess.run(command, env={**os.environ, **wanted}, check=True)
     seconds = time.perf_counter() - begin
-    from gpucnn import extension
-
-    found = {"seconds": round(seconds, 1), **wanted, **(extension.build_info() or {})}
+    importlib.invalidate_caches()
+    found = {**(extension.build_info() or {}), **wanted, "took": round(seconds, 1)}
     if not stand_in:
         count, why = extension.require().device_count()
         if count == 0:

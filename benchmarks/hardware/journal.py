@@ -8,10 +8,11 @@ it lacks. A later run of the same commit on the same machine goes on where the f
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from gpucnn.bench import records
 
 Row = dict[str, Any]
 
@@ -38,7 +39,7 @@ class Journal:
         self._write({**row, "step": step, "part": part})
 
     def _write(self, row: Row) -> None:
-        self._file.write(json.dumps(finite(row), allow_nan=False) + "\n")
+        self._file.write(json.dumps(records.finite(row), allow_nan=False) + "\n")
         self._file.flush()
 
     def rows(self) -> Iterator[Row]:
@@ -57,8 +58,8 @@ class Journal:
                 yield {**row, "run": run}
 
     def of_this(self) -> list[Row]:
-        """The rows of this commit on this machine: of each part those of its last attempt that came to an end, or else
-        of its last."""
+        """The rows of this commit on this machine: of each part those of the last attempt that was done, or else of the
+        one that came furthest."""
         attempts: dict[tuple[str, str], list[list[Row]]] = {}
         for row in self.rows():
             if not _same(row.pop("run"), self.head):
@@ -70,20 +71,11 @@ class Journal:
         kept = []
         for several in attempts.values():
             ended = [each for each in several if each and each[-1].get("ended") == "done"]
-            kept += ended[-1] if ended else next(each for each in reversed(several) if each)
+            kept += ended[-1] if ended else max(several, key=len)
         return kept
 
     def close(self) -> None:
         self._file.close()
-
-
-def finite(value: Any) -> Any:
-    """With None for infinities and NaN, which JSON has no words for."""
-    if isinstance(value, dict):
-        return {str(name): finite(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _same(one: Row, other: Row) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import math
 import platform
 import shlex
 import subprocess
@@ -72,8 +73,17 @@ def commit() -> str | None:
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    """Writes a record, whole or not at all."""
-    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    """Writes a record, whole or not at all; infinities and NaN, which JSON has no words for, as null."""
+    write_atomically(path, (json.dumps(finite(record), indent=1, allow_nan=False) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """What JSON can hold: with None for infinities and NaN, and with names that are strings."""
+    if isinstance(value, dict):
+        return {str(name): finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read(path: Path) -> dict[str, Any]:
