@@ -100,7 +100,7 @@ class Field:
         self._hosts: dict[str, Host] = {}
         place = Here if machine.kind == "cuda" else Apart
         for name in against:
-            if why := missing(name):
+            if why := missing(name, machine.kind):
                 self.missing[name] = why
             elif name == "cupy":
                 self._hosts[name] = place(Own, name, "reference", device)

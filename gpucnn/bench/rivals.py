@@ -200,11 +200,19 @@ def _reachable(tensor: Tensor) -> Array:
     return wide.data
 
 
-def missing(name: str) -> str:
-    """Why a rival can't be had here; "" if it can."""
-    package = {"torch": "torch", "torch default": "torch", "cupy": "cupy"}.get(name)
-    if package and importlib.util.find_spec(package) is None:
-        return f"{package} is not installed: " + (
-            "pip install 'gpucnn[peers]'" if package == "torch" else backend.CUPY_REMEDY
-        )
+def missing(name: str, kind: str) -> str:
+    """Why a baseline can't be had here, on a "cpu" or a "cuda" device; "" if it can."""
+    if name == "cupy":
+        try:
+            backend.cupy()
+        except RuntimeError as error:
+            return str(error)
+    if name in ("torch", "torch default"):
+        if importlib.util.find_spec("torch") is None:
+            return "torch is not installed: pip install 'gpucnn[peers]'"
+        if kind == "cuda":
+            import torch
+
+            if not torch.cuda.is_available():
+                return "the torch that is installed sees no GPU: it may be built without CUDA"
     return ""

@@ -44,7 +44,7 @@ class Torch(Timed):
             function = self._function(case.op)
             runs = []
             for number in range(SETS):
-                numbers = Numbers.of(case, seed + number)
+                numbers = Numbers.of(case, seed + number, self.device)
                 with backend.use_backend("reference"):
                     call = case.call(numbers)
                 runs.append(self._run(case, function, call, numbers))
@@ -123,8 +123,8 @@ class Torch(Timed):
         torch = self._torch
         is_float = tensor.dtype.kind in backend.FLOAT_KINDS
         name = backend.dtype_name(tensor.dtype)
-        values = torch.from_numpy((tensor.detach().to("float32") if is_float else tensor).numpy())
-        values = values.to(self.device, getattr(torch, name) if is_float else None).contiguous()
+        values = torch.from_dlpack(tensor.detach().to("float32") if is_float else tensor).clone()
+        values = values.to(getattr(torch, name) if is_float else None).contiguous()
         if values.dim() == 4 and not self._is_default:
             values = values.to(memory_format=torch.channels_last)
         return values.requires_grad_(bool(tensor.requires_grad))
