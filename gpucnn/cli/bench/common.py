@@ -18,7 +18,9 @@ from gpucnn.bench.cases import Case, asked_passes, unknown
 from gpucnn.bench.machine import Machine, here
 from gpucnn.bench.measure import BASELINES, IDLE, Field, Row
 from gpucnn.books.choice import explain_quietly
+from gpucnn.cli.bench.beside import draw, show_static
 from gpucnn.cli.options import choose, computing
+from gpucnn.profile import DEVICES
 from gpucnn.vis.files import check_folder, check_target
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,6 +78,11 @@ _OPTIONS = (
         "--fail-below", type=click.FloatRange(min=0), help="Exit status 1 where less than this of a baseline's speed."
     ),
     click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write a record to this file."),
+    click.option("--plot", type=click.Path(dir_okay=False), help="Draw roofline and speed-ups, as PNG."),
+    click.option("--static/--no-static", default=True, help="Without a GPU: what is known of the CUDA kernels."),
+    click.option(
+        "--static-device", default="h100", show_default=True, help=f"Whose bounds these get: {', '.join(DEVICES)}."
+    ),
 )
 
 
@@ -114,23 +121,30 @@ class Place:
         return f"{self.machine.name}, {more}"
 
 
-def check_kernels(cases: Sequence[Case], own: str, kernels: str | None) -> None:
-    """Raises ValueError for a kernel that no pass of the cases has."""
+def measured_kernels(cases: Sequence[Case], own: str, kernels: str | None) -> str | None:
+    """Those of the kernels asked for that backend `own` has; the others are CUDA's, of which the static table tells.
+
+    Raises ValueError for a name that neither has.
+    """
     if kernels in (None, "all"):
-        return
-    there: list[str] = []
+        return kernels
+    there: dict[str, list[str]] = {own: [], "cuda": []}
     for case in {case.same_call: case for case in cases}.values():
-        found = explain_quietly(case.op, dtype=case.dtype, backend=own, **case.arguments)
-        there += [one.kernel for each in found.passes for one in each.candidates[own] if one.kernel not in there]
-    for name in str(kernels).split(","):
-        if name.partition(":")[0] not in there:
-            raise ValueError(unknown(f"kernel on backend {own}", name, there))
+        for name, found in there.items():
+            explained = explain_quietly(case.op, dtype=case.dtype, backend=name, **case.arguments)
+            found += [one.kernel for each in explained.passes for one in each.candidates[name]]
+    names = [name.strip() for name in str(kernels).split(",")]
+    for name in names:
+        if not any(name.partition(":")[0] in found for found in there.values()):
+            listed = dict.fromkeys([*there[own], *there["cuda"]])
+            raise ValueError(unknown("kernel", name, listed))
+    return ",".join(name for name in names if name.partition(":")[0] in there[own]) or None
 
 
 def run(study: str, cases: Sequence[Case], options: dict[str, Any], show: Callable[[list[Row], Place], None]) -> None:
     """Measures the cases, shows them, writes what was asked for, and ends with the exit status that it earns."""
     place = Place.of(options)
-    check_kernels(cases, place.own, options["kernel"])
+    kernels = measured_kernels(cases, place.own, options["kernel"])
     seed = options["seed"] if options["seed"] is not None else secrets.randbelow(1 << 32)
     if not cases:
         raise ValueError(f"{study}: none of its functions has a pass {', '.join(options['passes'])}")
@@ -146,12 +160,19 @@ def run(study: str, cases: Sequence[Case], options: dict[str, Any], show: Callab
                 rows.extend(of_case)
                 progress.update()
 
-            contestants.measure(cases, options["kernel"], options["rounds"], 1e-3 * options["round_ms"], seed, note)
+            contestants.measure(cases, kernels, options["rounds"], 1e-3 * options["round_ms"], seed, note)
     finally:  # what was measured before an error or Ctrl-C is shown and kept
         if rows:
             show(rows, place)
             click.echo(ceilings(place.machine))
             _write(study, rows, [], place, seed, options["json_file"])
+    if options["static"] and place.machine.kind == "cpu":
+        asked = options["kernel"] if kernels in (None, "all") else None
+        static = show_static(cases, asked, options["static_device"])
+        _write(study, rows, static, place, seed, options["json_file"])
+    if options["plot"]:
+        for path in draw(rows, place.machine, place.baselines, Path(options["plot"]), study):
+            click.echo(path)
     end(rows, place, options["fail_below"])
 
 

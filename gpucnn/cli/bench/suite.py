@@ -35,11 +35,12 @@ def suite(name: str, batch: int | None, ops: str | None, **options: Any) -> None
 
     def show(rows: list[Row], place: Place) -> None:
         own = [place.own]
-        layers = table.lines if options["kernel"] else lambda *a: table.suite_lines(a[0], own, a[1])
-        table.show(*layers(rows, place.baselines))
-        title = (
-            f"\n{of.network}, {images} images of {'x'.join(map(str, of.image))}: every layer as often as it is there"
-        )
-        table.show(*table.totals(rows, own, place.baselines), title)
+        if options["kernel"]:
+            table.show(*table.lines(rows, place.baselines))
+        else:
+            table.show(*table.suite_lines(rows, own, place.baselines))
+        size = "x".join(map(str, of.image))
+        title = f"{of.network}, {images} images of {size}: each layer as often as it is there"
+        table.show(*table.totals(rows, own, place.baselines), f"\n{title}")
 
     run(f"suite {name}", cases, options, show)
