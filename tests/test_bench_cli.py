@@ -81,7 +81,9 @@ def test_a_record_says_all_of_it_and_fits_the_schema(tmp_path: Path) -> None:
     assert record["machine"]["bandwidth"]
 
 
-@pytest.mark.parametrize("name", ["norm", "batch_norm", "max_pool2d", "loss", "elementwise", "upsample", "add"])
+@pytest.mark.parametrize(
+    "name", ["norm", "batch_norm", "max_pool2d", "loss", "elementwise", "upsample", "add", "optim"]
+)
 def test_any_function_by_its_name_or_stem(name: str) -> None:
     result = bench("bench", "op", name, "--shape", "4,8,6,6", *QUICK, "--against", "numpy")
     assert result.exit_code == 0, result.output

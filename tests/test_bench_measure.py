@@ -42,11 +42,14 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("max_pool2d", {"input": IMAGE, "kernel_size": 3, "stride": 2, "padding": 1}),
     ("avg_pool2d", {"input": IMAGE, "kernel_size": (2, 3)}),
     ("cat", {"tensors": [(2, 3, 4, 4), (2, 5, 4, 4)], "dim": 1}),
+    ("sgd", {"param": (40, 5), "grad": (40, 5)}),
+    ("sgd", {"param": (40,), "grad": (40,), "lr": 0.1, "momentum": 0.5}),
 ]
 OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("conv_transpose2d", {"input": IMAGE, "weight": (6, 4, 3, 3), "stride": 2}),
     ("max_pool2d", {"input": IMAGE, "kernel_size": 3, "stride": 2, "ceil_mode": True}),
     ("pad", {"input": IMAGE, "pad": [1, 2, 0, 1]}),
+    ("adam", {"param": (40, 5), "grad": (40, 5)}),
     *[
         (name, {"input": IMAGE, **example(name, IMAGE)})
         for name in (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from gpucnn import backend, creation
 from gpucnn.autograd import enable_grad
+from gpucnn.bench.updates import UPDATES
 from gpucnn.calls import Call
 from gpucnn.random import manual_seed
 from gpucnn.tensor import Tensor
@@ -60,7 +61,12 @@ class Case:
 
     def call(self, numbers: Numbers, dtype: str | None = None) -> Call:
         """The call with tensors of `numbers`. Raises what `Call.of` raises."""
-        return Call.of(self.op, dtype=dtype or self.dtype, fill=numbers, **self.arguments)
+        return Call.of(self.function, dtype=dtype or self.dtype, fill=numbers, **self.arguments)
+
+    @property
+    def function(self) -> str | Callable[..., Any]:
+        """As `Call.of` and `gpucnn.explain` take it."""
+        return UPDATES.get(self.op, self.op)
 
     @property
     def same_call(self) -> tuple[Any, ...]:
@@ -69,8 +75,8 @@ class Case:
 
 
 def passes_of(op: str) -> tuple[str, ...]:
-    """All passes that a function has: the gradients of a sum are that of its result."""
-    if op == "add":
+    """All passes that a function has; the gradients of a sum are its result's, and an update has none."""
+    if op == "add" or op in UPDATES:
         return ("fwd",)
     return ("fwd", "dgrad", "wgrad") if op in PRODUCTS else ("fwd", "bwd")
 

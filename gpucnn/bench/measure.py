@@ -273,7 +273,7 @@ def judged(case: Case, truth: Truth, contestant: str, outputs: list[Array]) -> t
 
 def able(case: Case, backend_name: str) -> list[str]:
     """The names of the backend's kernels that can run the case; of a bias gradient beside filters', none."""
-    found = explain_quietly(case.op, dtype=case.dtype, backend=backend_name, **case.arguments)
+    found = explain_quietly(case.function, dtype=case.dtype, backend=backend_name, **case.arguments)
     wanted, names = directions(case), list[str]()
     for each in found.passes:
         is_forward = each.direction.partition(" ")[0] in ("fprop", "forward")

@@ -18,6 +18,7 @@ import gpucnn.functional as F
 from gpucnn import backend
 from gpucnn.bench.cases import Case, Numbers, results
 from gpucnn.bench.rivals import SETS, Prepared, Timed
+from gpucnn.bench.updates import STEPS, UPDATES
 from gpucnn.tensor import Tensor
 
 Floats = NDArray[np.floating[Any]]
@@ -40,11 +41,11 @@ class Plain(Timed):
             return Prepared(failed=f"plain numpy has float32 and float64, not {case.dtype}")
         try:
             runs = [self._run(make, case, seed + number) for number in range(SETS)]
-            outputs = runs[0]()
+            outputs = [each.copy() for each in runs[0]()]
         except (ValueError, MemoryError) as error:
             return Prepared(failed=str(error))
         self._runs[None] = runs
-        return Prepared(list(outputs))
+        return Prepared(outputs)
 
     def _run(self, make: Maker, case: Case, seed: int) -> Run:
         numbers = Numbers.of(case, seed)
@@ -57,7 +58,7 @@ class Plain(Timed):
 
 
 def _names(case: Case) -> list[str]:
-    function = getattr(F, case.op, None)
+    function = UPDATES.get(case.op) or getattr(F, case.op, None)
     return ["input", "other"] if function is None else list(inspect.signature(function).parameters)
 
 
@@ -261,6 +262,21 @@ def _cat(direction: str, a: dict[str, Any], given: list[Floats]) -> Run:
     return lambda: [each.copy() for each in np.split(given[0], cuts, axis=dim)]
 
 
+def _sgd(direction: str, a: dict[str, Any], given: list[Floats]) -> Run:
+    param, grad = a["param"].copy(), a["grad"]
+    lr, momentum = (np.asarray(a.get(name, usual), param.dtype) for name, usual in (("lr", 0.01), ("momentum", 0.9)))
+    velocity = np.zeros_like(param)
+
+    def step() -> list[Floats]:
+        velocity[...] = momentum * velocity + grad
+        param[...] -= lr * velocity
+        return [param]
+
+    for _ in range(STEPS - 1):
+        step()
+    return step
+
+
 _MAKERS: dict[str, Maker] = {
     "conv2d": _conv2d,
     "linear": _linear,
@@ -272,4 +288,5 @@ _MAKERS: dict[str, Maker] = {
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
     "cat": _cat,
+    "sgd": _sgd,
 }

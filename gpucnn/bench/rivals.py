@@ -19,6 +19,7 @@ from gpucnn import backend
 from gpucnn.backend import Array
 from gpucnn.bench.cases import Case, Numbers, gradients, results, walk_back
 from gpucnn.bench.turns import sampled
+from gpucnn.bench.updates import STEPS, UPDATES
 from gpucnn.ops.registry import KernelTable, observe_calls
 from gpucnn.precision import float32_precision, set_float32_precision
 from gpucnn.profile.needed import needed_bytes, needed_products
@@ -127,6 +128,8 @@ class Own(Timed):
                 seen.is_backward = True
                 if case.direction != "fwd":
                     walk_back(found, numbers)
+            if case.op in UPDATES:
+                seen.keep_last()
             runs.append(_in_order(self._backend, seen.steps))
             if prepared is None:
                 tensors = list(found) if case.direction == "fwd" else gradients(call, case.direction)
@@ -166,6 +169,12 @@ class _Pass:
         self.moved += needed_bytes(arrays, result)
         self.products += needed_products(table.op, table.direction, problem, arrays, result)
         return result
+
+    def keep_last(self) -> None:
+        """Of updates that were made STEPS times the last one."""
+        first = len(self.steps) - len(self.steps) // STEPS
+        self.steps, self.names = self.steps[first:], self.names[first:]
+        self.moved //= STEPS
 
     def _kernel_of(self, table: KernelTable) -> str | None:
         base = (self._kernel or "").partition(":")[0]

@@ -329,6 +329,8 @@ def example(op: str, shape: tuple[int, ...]) -> dict[str, Any]:
         "prelu": {"weight": per_channel},
         "add": {"other": shape},
         "multiply": {"other": shape},
+        "sgd": {"grad": shape},
+        "adam": {"grad": shape},
     }
     return known.get(op, {})
 
@@ -339,5 +341,6 @@ STEMS = {
     "elementwise": "relu",
     "loss": "cross_entropy",
     "upsample": "interpolate",
+    "optim": "sgd",
 }
 """What a stem of the project's table of names stands for, where no function has that name."""

@@ -17,6 +17,7 @@ from gpucnn import backend
 from gpucnn.bench.cases import Case, Numbers
 from gpucnn.bench.rivals import SETS, Prepared, Timed
 from gpucnn.bench.turns import THREAD_COUNTS
+from gpucnn.bench.updates import STEPS, UPDATES
 from gpucnn.calls import Call
 from gpucnn.tensor import Tensor
 
@@ -41,14 +42,14 @@ class Torch(Timed):
         torch.backends.cudnn.allow_tf32 = self._is_default or case.precision == "high"
         torch.backends.cuda.matmul.allow_tf32 = not self._is_default and case.precision == "high"
         try:
-            function = self._function(case.op)
+            function = None if case.op in UPDATES else self._function(case.op)
             runs = []
             for number in range(SETS):
                 numbers = Numbers.of(case, seed + number, self.device)
                 with backend.use_backend("reference"):
                     call = case.call(numbers)
                 runs.append(self._run(case, function, call, numbers))
-            outputs = [self._reachable(each) for each in runs[0]()]
+            outputs = [self._reachable(each).copy() for each in runs[0]()]
             self._runs[None] = runs
             return Prepared(outputs)
         except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, MemoryError) as error:
@@ -68,10 +69,13 @@ class Torch(Timed):
             raise NotImplementedError(f"PyTorch has no {op}")
         return found  # type: ignore[no-any-return]
 
-    def _run(self, case: Case, function: Callable[..., Any], call: Call, numbers: Numbers) -> Callable[[], Any]:
+    def _run(self, case: Case, function: Callable[..., Any] | None, call: Call, numbers: Numbers) -> Callable[[], Any]:
         torch = self._torch
         arguments = [self._converted(each) for each in call.arguments]
         options = {name: self._converted(each) for name, each in call.options.items()}
+        if case.op in UPDATES:
+            return self._update(case.op, *arguments, **options)
+        assert function is not None
         if case.direction == "fwd":
 
             def forward() -> Any:
@@ -95,6 +99,24 @@ class Torch(Timed):
                 return lambda: (rows[0].t().matmul(rows[1]),)
             return lambda: (rows[0].t().matmul(rows[1]), rows[0].sum(0))
         return lambda: torch.autograd.grad(found, wanted, given, retain_graph=True)
+
+    def _update(
+        self, op: str, param: Any, grad: Any, lr: float | None = None, momentum: float = 0.9
+    ) -> Callable[[], Any]:
+        """A step; the first call makes STEPS of them, as gpucnn's."""
+        kind = {"sgd": self._torch.optim.SGD, "adam": self._torch.optim.Adam}[op]
+        options = {"lr": lr or (0.01 if op == "sgd" else 0.001), **({"momentum": momentum} if op == "sgd" else {})}
+        param, grad = param.detach(), grad.detach()
+        param.grad = grad
+        optimizer = kind([param], fused=not self._is_default or None, **options)
+        for _ in range(STEPS - 1):
+            optimizer.step()
+
+        def step() -> Any:
+            optimizer.step()
+            return (param,)
+
+        return step
 
     def _convolution(self, case: Case, arguments: list[Any], options: dict[str, Any], dy: Any) -> Callable[[], Any]:
         names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")

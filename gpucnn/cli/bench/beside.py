@@ -35,7 +35,7 @@ def show_static(cases: Sequence[Case], kernel: str | None, device_name: str) -> 
     rows: list[StaticRow] = []
     for of_call in tqdm(passes.values(), disable=not sys.stderr.isatty(), leave=False, unit="call"):
         first = of_call[0]
-        call = Call.of(first.op, dtype=first.dtype, fill=zeros, **first.arguments)
+        call = Call.of(first.function, dtype=first.dtype, fill=zeros, **first.arguments)
         for name in [None] if kernel is None else kernel.split(","):
             rows += static_rows(call, [case.direction for case in of_call], name, target)
     click.echo("\n" + static_table(rows, target))

@@ -131,7 +131,7 @@ def measured_kernels(cases: Sequence[Case], own: str, kernels: str | None) -> st
     there: dict[str, list[str]] = {own: [], "cuda": []}
     for case in {case.same_call: case for case in cases}.values():
         for name, found in there.items():
-            explained = explain_quietly(case.op, dtype=case.dtype, backend=name, **case.arguments)
+            explained = explain_quietly(case.function, dtype=case.dtype, backend=name, **case.arguments)
             found += [one.kernel for each in explained.passes for one in each.candidates[name]]
     names = [name.strip() for name in str(kernels).split(",")]
     for name in names:

@@ -10,6 +10,7 @@ import gpucnn.functional as F
 from gpucnn import calls
 from gpucnn.bench.cases import Case, chosen_passes, unknown
 from gpucnn.bench.suites import STEMS, example, words
+from gpucnn.bench.updates import UPDATES
 from gpucnn.cli.arguments import named_values, sizes
 from gpucnn.cli.bench.common import measuring, run
 from gpucnn.cli.bench.conv2d import show_lines
@@ -23,7 +24,7 @@ SIGNS = ("add", "subtract", "multiply", "divide")
 @click.option("--shape", callback=sizes(), metavar="N,C,H,W", help="Of the first tensor: the same as input=N,C,H,W.")
 @measuring
 def op(name: str, arguments: tuple[str, ...], shape: tuple[int, ...] | None, **options: Any) -> None:
-    """Any function, by its name in gpucnn.functional, or by a stem such as norm, pool2d, elementwise, loss, upsample.
+    """Any function, by its name in gpucnn.functional, or by a stem such as norm, pool2d, loss, optim.
 
     \b
       gpucnn bench op norm --shape 32,64,56,56 --dtype bf16
@@ -33,10 +34,11 @@ def op(name: str, arguments: tuple[str, ...], shape: tuple[int, ...] | None, **o
     mostly used with. Lines are those of `gpucnn bench conv2d`.
     """
     function = STEMS.get(name, name)
-    if function not in (*F.__all__, *SIGNS):
-        raise click.UsageError(unknown("op", name, [*STEMS, *F.__all__, *SIGNS]))
+    there = [*F.__all__, *SIGNS, *UPDATES]
+    if function not in there:
+        raise click.UsageError(unknown("op", name, [*STEMS, *there]))
     given = named_values(arguments)
-    first = calls.first_argument(function)
+    first = "param" if function in UPDATES else calls.first_argument(function)
     if shape is not None:
         given = {first: shape, **given}
     if "dtype" in given:
