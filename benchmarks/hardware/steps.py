@@ -168,8 +168,9 @@ def _on_gpu(options: Options) -> list[Step]:
 
 
 def _stand_in(options: Options) -> list[Step]:
-    alone = ("--rounds", "2", "--round-ms", "1", "--backend", "simt", "--batch", "1", "--against", "none")
-    beside = (*alone[:-1], "torch")
+    simt = ("--rounds", "2", "--round-ms", "1", "--no-static", "--backend", "simt", "--batch", "1")
+    alone = (*simt, "--against", "none")
+    beside = (*simt, "--against", "torch")
     briefly = ("--train", "--batch", "8", "--rounds", "2", "--steps", "2", "--against", "none")
     watched = ("hardware.sanitized", "--stand-in", "--most", "6")
     counted = (sys.executable, "benchmarks/calibrate_profile.py", "--rows", "--stand-in", "--most", "2")

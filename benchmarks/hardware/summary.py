@@ -120,6 +120,7 @@ def _counters(rows: Sequence[Row]) -> list[str]:
 
 def _measured(rows: Sequence[Row]) -> list[str]:
     """By dtype and pass the totals beside the peer's, then the worst layers, and what is wrong."""
+    rows = [row for row in rows if row.get("status") != "static"]  # of kernels that were not run
     best: dict[tuple[Any, ...], dict[str, Row]] = defaultdict(dict)
     for row in rows:
         if row.get("microseconds") and row.get("chosen", True) and row["status"] == "ok":

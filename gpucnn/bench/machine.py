@@ -186,7 +186,7 @@ def _events(run: Callable[[], Any]) -> float:
 
 def _gpu_bandwidth() -> dict[int, float]:
     cupy = backend.cupy()
-    source = cupy.random.randint(0, 1 << 20, _COPIED["cuda"] // 8, dtype=np.int64)
+    source = cupy.arange(_COPIED["cuda"] // 8, dtype=np.int64)
     target = cupy.empty_like(source)
     return {2 * source.nbytes: 2 * source.nbytes / _events(lambda: cupy.copyto(target, source))}
 
@@ -205,8 +205,7 @@ def _gpu_rate(factors: str) -> float:
     try:
         a, b = (torch.randn(side, side, device="cuda").to(dtype) for _ in range(2))
         out = torch.empty_like(a)
-        with torch.cuda.stream(torch.cuda.ExternalStream(backend.cupy().cuda.get_current_stream().ptr)):
-            return operations / _events(lambda: torch.matmul(a, b, out=out))
+        return operations / _events(lambda: torch.matmul(a, b, out=out))  # cupy's stream and PyTorch's are the default
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
 
@@ -215,5 +214,6 @@ def _cupy_product(factors: str, side: int) -> Callable[[], Any]:
     cupy = backend.cupy()
     if factors in ("tf32", "bfloat16"):
         raise RuntimeError(f"the rate of products of {factors} is measured through PyTorch, which is not installed")
-    a, b = (cupy.random.standard_normal((side, side), dtype=np.float32).astype(factors) for _ in range(2))
+    rng = np.random.default_rng(0)
+    a, b = (cupy.asarray(rng.standard_normal((side, side), np.float32).astype(factors)) for _ in range(2))
     return lambda: cupy.matmul(a, b)

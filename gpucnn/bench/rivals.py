@@ -31,6 +31,8 @@ SETS = 3
 """Of numbers, that samples go through."""
 _SAMPLES = 5
 """Of a round on a GPU."""
+_FLUSHES = 3
+"""Before each of them: PyTorch's engine takes its time to queue a gradient."""
 
 
 @dataclass
@@ -75,7 +77,7 @@ class Timed:
         self._next = 0
         self._clock: Callable[[Callable[[], Any]], float] | None = None
         if device != "cpu":
-            self._clock = clock_for(backend.cupy().empty(1))
+            self._clock = clock_for(backend.cupy().empty(1), _FLUSHES)
 
     def _turn(self, kernel: str | None) -> Callable[[], Any]:
         runs = self._runs[kernel]

@@ -17,7 +17,7 @@ from gpucnn.bench.static import StaticRow, static_rows, static_table
 from gpucnn.bench.table import by_case
 from gpucnn.calls import Call, zeros
 from gpucnn.profile import device
-from gpucnn.vis.bench import roofline, speedup_bars
+from gpucnn.vis.bench import Bar, Ceilings, Point, roofline, speedup_bars
 
 MOST_BARS = 24
 """Of layers in a picture: those that take most."""
@@ -46,13 +46,13 @@ def draw(rows: Sequence[Row], machine: Machine, baselines: Sequence[str], path: 
     """Draws the roofline to `path` and, where there are baselines, the speed-ups beside it; the paths of both."""
     timed = [row for row in rows if row.tflops and row.gbs and row.chosen]
     points = [
-        (f"{row.layer} {row.direction}", 1e3 * row.tflops / row.gbs, 1e12 * row.tflops, row.contestant)
+        Point(f"{row.layer} {row.direction}", 1e3 * row.tflops / row.gbs, 1e12 * row.tflops, row.contestant)
         for row in timed
         if row.tflops and row.gbs
     ]
     drawn: list[Path] = []
     if points:
-        ceilings = max(machine.bandwidth.values()), machine.rates
+        ceilings = Ceilings(max(machine.bandwidth.values()), machine.rates)
         drawn.append(roofline(points, ceilings, path, title, f"{machine.name}; ceilings measured in the same run"))
     times = by_case(rows)
     own = [row for row in rows if row.chosen and row.contestant not in baselines and row.microseconds is not None]
@@ -62,7 +62,7 @@ def draw(rows: Sequence[Row], machine: Machine, baselines: Sequence[str], path: 
         others = times[row.case]
         ratios = {name: others[name] / row.microseconds for name in baselines if name in others and row.microseconds}
         if ratios:
-            bars.append((f"{row.layer} {row.direction}", ratios))
+            bars.append(Bar(f"{row.layer} {row.direction}", ratios))
     if bars:
         target = path.with_name(f"{path.stem}-speedup{path.suffix}") if points else path
         more = "" if len(own) <= MOST_BARS else f"; the {MOST_BARS} that take most of {len(own)}"
