@@ -16,6 +16,7 @@ from gpucnn.bench.cases import PASSES, Case, Truth
 from gpucnn.bench.measure import judged
 from gpucnn.bench.rivals import Own
 from gpucnn.bench.suites import STEMS, SUITES, Suite, cases, example, layers, suite, words
+from gpucnn.bench.updates import UPDATES
 from gpucnn.calls import Call
 from gpucnn.nn.init import skip_init
 from gpucnn.ops.registry import observe_calls
@@ -126,7 +127,7 @@ def test_layers_are_named_in_a_few_words(op: str, arguments: dict[str, Any], tex
 @pytest.mark.parametrize("op", [*STEMS.values(), "group_norm", "layer_norm", "avg_pool2d", "softmax", "prelu", "gelu"])
 def test_examples_can_be_called(op: str) -> None:
     shape = (4, 8, 6, 6)
-    first = {"input": shape, **example(op, shape)}
+    first = {"param" if op in UPDATES else "input": shape, **example(op, shape)}
     prepared = Own("reference", "reference", "cpu").prepare(Case(op, first), 0, None)
     assert prepared.failed == ""
     assert prepared.kernel

@@ -46,7 +46,7 @@ def draw(rows: Sequence[Row], machine: Machine, baselines: Sequence[str], path: 
     """Draws the roofline to `path` and, where there are baselines, the speed-ups beside it; the paths of both."""
     timed = [row for row in rows if row.tflops and row.gbs and row.chosen]
     points = [
-        Point(f"{row.layer} {row.direction}", 1e3 * row.tflops / row.gbs, 1e12 * row.tflops, row.contestant)
+        Point(_label(row), 1e3 * row.tflops / row.gbs, 1e12 * row.tflops, row.contestant)
         for row in timed
         if row.tflops and row.gbs
     ]
@@ -62,9 +62,15 @@ def draw(rows: Sequence[Row], machine: Machine, baselines: Sequence[str], path: 
         others = times[row.case]
         ratios = {name: others[name] / row.microseconds for name in baselines if name in others and row.microseconds}
         if ratios:
-            bars.append(Bar(f"{row.layer} {row.direction}", ratios))
+            bars.append(Bar(_label(row), ratios))
     if bars:
         target = path.with_name(f"{path.stem}-speedup{path.suffix}") if points else path
         more = "" if len(own) <= MOST_BARS else f"; the {MOST_BARS} that take most of {len(own)}"
         drawn.append(speedup_bars(bars, target, title, f"{machine.name}: times as fast as each baseline{more}"))
     return drawn
+
+
+def _label(row: Row) -> str:
+    """A case in a few words."""
+    op = "" if row.op.startswith(("conv2d", "linear")) else f"{row.op} "
+    return f"{op}{row.layer} {row.direction}"
