@@ -222,6 +222,9 @@ def main() -> None:
     from budget_cases import in_turns
 
     only = {name for name in options.only.split(",") if name}
+    there = {case.op for _, case, _ in in_turns(options.largest)}
+    if unknown := sorted(only - there):
+        raise SystemExit(f"--only: there is no {', '.join(unknown)}; there are {', '.join(sorted(there))}")
     calls = [
         call
         for call in in_turns(options.largest)

@@ -33,7 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--budget", type=float, default=540.0, metavar="SECONDS", help="for everything (default: 540)")
     parser.add_argument("--only", default="", metavar="STEP,...", help="these steps, after the build")
-    parser.add_argument("--out", type=Path, default=Path("build/hardware/hardware.jsonl"), metavar="FILE.jsonl")
+    parser.add_argument("--out", type=Path, default=ROOT / "build/hardware/hardware.jsonl", metavar="FILE.jsonl")
     parser.add_argument("--again", action="store_true", help="also what the file says was done")
     parser.add_argument("--data-dir", metavar="DIR", help="MNIST's four files; without it the sample in the package")
     parser.add_argument(
@@ -44,10 +44,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.budget <= 0:
         parser.error(f"--budget must be positive, got {options.budget:g}")
-    why = None if options.stand_in else place.why_no_gpu()
+    why = None if options.stand_in or options.list else place.why_no_gpu()
     stand_in = options.stand_in or why is not None
     out = options.out.resolve()
-    every = steps(Options(stand_in, out.parent, options.data_dir))
+    data_dir = str(Path(options.data_dir).resolve()) if options.data_dir else None
+    every = steps(Options(stand_in, out.parent, data_dir))
     only = {name.strip() for name in options.only.split(",") if name.strip()}
     for name in sorted(only - {step.name for step in every}):
         near = difflib.get_close_matches(name, [step.name for step in every], n=1)
