@@ -170,17 +170,18 @@ class Counter:
 
     def _of_few(self, few: Question, some: Question, images: int, kernel: str, blocks: int) -> Counted | None:
         """What is counted for a few images, scaled; None where all of them are as well counted."""
-        before, run = _counted(few, kernel, 1).launches, _counted(some, kernel, blocks)
-        after, times = run.launches, self._images / images
-        if [each.kernel for each in before] != [each.kernel for each in after]:
+        times, run = self._images / images, _run(some, kernel, _FIRST)
+        if times * _steps(run) <= 2 * STEPS:  # even if a block has as many times as much to do
             return None
-        expected = 0.0
-        for a, b in zip(before, after, strict=True):
-            of_block = _steps_of_block(b)
-            expected += of_block * (times if of_block > 1.25 * _steps_of_block(a) else 1)
-        if expected <= 2 * STEPS:
+        half = _run(few, kernel, _FIRST)
+        if [each.kernel for each in half.launches] != [each.kernel for each in run.launches]:
             return None
-        launches = [grown(b, a, times) for a, b in zip(before, after, strict=True)]
+        pairs = list(zip(run.launches, half.launches, strict=True))
+        if sum(a.steps * (times if a.steps > 1.25 * b.steps else 1) for a, b in pairs) <= 2 * STEPS:
+            return None
+        if (sample := _sample(run, blocks)) != _FIRST:
+            run, half = _run(some, kernel, sample), _run(few, kernel, sample)
+        launches = [grown(a, b, times) for a, b in zip(run.launches, half.launches, strict=True)]
         return Counted(replace(run, launches=tuple(launches)), (images, self._images))
 
     def _asked_of(self, images: int, number: int) -> Question | None:
@@ -207,13 +208,20 @@ class Counter:
 def _counted(question: Question, kernel: str, blocks: int) -> Run:
     """The first block of each launch and, as far as STEPS go, others: all, or so many, from all over the grid."""
     first = _run(question, kernel, _FIRST)
-    steps = sum(launch.steps for launch in first.launches)
+    sample = _sample(first, blocks)
+    return first if sample == _FIRST else _run(question, kernel, sample)
+
+
+def _sample(first: Run, blocks: int) -> int:
+    """As every how many-th block is to be counted, given the first of each launch."""
     if sum(launch.steps * launch.scale for launch in first.launches) <= STEPS:
-        return _run(question, kernel, 1)
-    several = min(blocks, STEPS // max(steps, 1))
-    if several < 2:
-        return first
-    return _run(question, kernel, stride(max(launch.blocks for launch in first.launches), several))
+        return 1
+    several = min(blocks, STEPS // max(_steps(first), 1))
+    return _FIRST if several < 2 else stride(max(launch.blocks for launch in first.launches), several)
+
+
+def _steps(run: Run) -> int:
+    return sum(launch.steps for launch in run.launches)
 
 
 def stride(blocks: int, several: int) -> int:
