@@ -26,7 +26,7 @@ from gpucnn.data import ArrayDataset, load_dataset
 from gpucnn.nn import Module
 from gpucnn.nn.init import skip_init
 
-LEARNING_RATE, MOMENTUM = 0.01, 0.9
+MOMENTUM = 0.9
 
 RANDOM = "random"
 """In place of a data set: standard normals, labels at random."""
@@ -137,6 +137,11 @@ class Task:
             raise ValueError(f"a network of {held.name} is for inference; with amp={held.name!r} one of float32 trains")
         if self.training and self.fused:
             raise ValueError("fused networks are for inference: a batch norm in training uses the batch's statistics")
+
+    @property
+    def learning_rate(self) -> float:
+        """At which small batches of such images are learned, noise too."""
+        return 0.01 if max(self.image[1:]) <= 32 else 0.001
 
     @property
     def numbers(self) -> str:

@@ -15,7 +15,6 @@ from gpucnn.backend import Array
 from gpucnn.bench import memory
 from gpucnn.bench.networks import (
     ANSWER_SCALE,
-    LEARNING_RATE,
     MOMENTUM,
     Answer,
     Contestant,
@@ -84,7 +83,7 @@ class OwnNetwork(Contestant):
         self._scaler = GradScaler(enabled=task.amp == "float16")
         self._optimizer: SGD | None = None
         if task.training:
-            self._optimizer = SGD(self._network.parameters(), LEARNING_RATE, MOMENTUM, nesterov=True)
+            self._optimizer = SGD(self._network.parameters(), task.learning_rate, MOMENTUM, nesterov=True)
 
     @contextmanager
     def _inside(self) -> Iterator[None]:

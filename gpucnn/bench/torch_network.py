@@ -15,7 +15,6 @@ from typing import Any
 from gpucnn.bench import memory, peers
 from gpucnn.bench.networks import (
     ANSWER_SCALE,
-    LEARNING_RATE,
     MOMENTUM,
     Answer,
     Contestant,
@@ -57,7 +56,7 @@ class TorchNetwork(Contestant):
         self._optimizer: Any = None
         if task.training:
             parameters = self._network.parameters()
-            self._optimizer = torch.optim.SGD(parameters, LEARNING_RATE, MOMENTUM, nesterov=True)
+            self._optimizer = torch.optim.SGD(parameters, task.learning_rate, MOMENTUM, nesterov=True)
 
     def _built(self) -> Any:
         """The peer with gpucnn's weights."""
