@@ -106,9 +106,9 @@ def conv2d(
     """
     arguments = hashable("conv2d", stride=stride, padding=padding, dilation=dilation, groups=groups)
     return _conv2d(
-        *("conv2d", conv2d_ops.Conv2d, input, weight, bias, arguments, kernel, precision),
-        *(scale, shift, residual, return_moments),
-    )
+        "conv2d", conv2d_ops.Conv2d, input, weight, bias, arguments, kernel, precision, scale, shift, residual,
+        return_moments,
+    )  # fmt: skip
 
 
 def conv2d_relu(

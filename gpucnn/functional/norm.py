@@ -12,7 +12,7 @@ import numpy as np
 
 from gpucnn.arguments import whole
 from gpucnn.backend import are_together
-from gpucnn.functional.checks import a_floating, channels_fit, floats_together
+from gpucnn.functional.checks import a_floating, a_tensor, channels_fit, floats_together
 from gpucnn.graph import wrote
 from gpucnn.operators.casts import brought_together
 from gpucnn.ops import norm as ops
@@ -130,9 +130,11 @@ def _batch_problem(
     """What a batch norm is to compute, and its running statistics."""
     channels, positions = _channels(op, input)
     eps = _number(op, "eps", eps)
-    running = _running(op, input, channels, running_mean, running_var)
-    statistics = {"running_mean": running_mean, "running_var": running_var}
-    channels_fit(op, input, (channels,), "one number a channel", weight=weight, bias=bias, **statistics)
+    running = _running(op, running_mean, running_var)
+    channels_fit(
+        op, input, (channels,), "one number a channel",
+        running_mean=running_mean, running_var=running_var, weight=weight, bias=bias,
+    )  # fmt: skip
     if training:
         if input.shape[0] * positions == 1:
             raise ValueError(f"{op}: expected more than 1 value per channel when training, got input {input.shape}")
@@ -166,7 +168,8 @@ def instance_norm(
     """
     channels, positions = _channels("instance_norm", input)
     eps = _number("instance_norm", "eps", eps)
-    running = _running("instance_norm", input, channels, running_mean, running_var)
+    running = _running("instance_norm", running_mean, running_var)
+    _of_channels("instance_norm", input, channels, running_mean=running_mean, running_var=running_var)
     channels_fit("instance_norm", input, (channels,), "one number a channel", weight=weight, bias=bias)
     if not use_input_stats:
         if running is None:
@@ -277,23 +280,28 @@ def _channels(op: str, input: Tensor) -> tuple[int, int]:
     return shape[1], math.prod(shape[2:])
 
 
-def _running(
-    op: str, input: Tensor, channels: int, mean: Tensor | None, var: Tensor | None
-) -> tuple[Tensor, Tensor] | None:
+def _running(op: str, mean: Tensor | None, var: Tensor | None) -> tuple[Tensor, Tensor] | None:
     """Running mean and variance, both or neither."""
     if mean is None and var is None:
         return None
     if mean is None or var is None:
         raise ValueError(f"{op}: running_mean and running_var go together: one is None, the other not")
     for name, kept in (("running_mean", mean), ("running_var", var)):
+        if a_tensor(kept, name, op).requires_grad:
+            raise ValueError(f"{op}: {name} requires a gradient, and running statistics have none")
+    return mean, var
+
+
+def _of_channels(op: str, input: Tensor, channels: int, **statistics: Tensor | None) -> None:
+    """Statistics, where there are any, of any floating dtype."""
+    for name, kept in statistics.items():
+        if kept is None:
+            continue
         array = a_floating(kept, name, op)
         if array.shape != (channels,):
             raise ValueError(f"{op}: {name} must have shape ({channels},), one number a channel, got {array.shape}")
         if not are_together(array, input.data):
             raise ValueError(f"{op}: input is on {input.device}, but {name} on {kept.device}")
-        if kept.requires_grad:
-            raise ValueError(f"{op}: {name} requires a gradient, and running statistics have none")
-    return mean, var
 
 
 def _number(op: str, name: str, value: Any) -> float:

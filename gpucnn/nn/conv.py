@@ -155,8 +155,10 @@ class Conv2d(_Convolution):
 
     def convolve(self, input: Tensor, function: Callable[..., R], **options: Any) -> R:
         """`function`, F.conv2d or F.conv2d_relu, with this layer's state and arguments."""
-        input, padding = self._padded(input)
-        return function(*(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups), **options)
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            input, padding = self._padded(input)
+        return function(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, **options)
 
     def joined(self, following: Module) -> tuple[Module, Module] | None:
         """With a BatchNorm2d as they come: (FusedConv2d, Identity)."""

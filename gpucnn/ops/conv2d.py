@@ -292,13 +292,11 @@ class Conv2d(Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Array | None, **parameters: Any) -> Array:
-        y, *saved = _forward(ctx, False, *inputs, **parameters)
-        ctx.save_for_backward(*saved)
-        return y
+        return _forward(ctx, False, *inputs, **parameters)
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
-        x, w = ctx.saved
+        x, w, _ = ctx.saved
         return _gradients(ctx, to_nhwc(dy), x, w)
 
 
@@ -307,9 +305,7 @@ class Conv2dReLU(Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Array | None, **parameters: Any) -> Array:
-        y, *saved = _forward(ctx, True, *inputs, **parameters)
-        ctx.save_for_backward(*saved, y)
-        return y
+        return _forward(ctx, True, *inputs, **parameters)
 
     @staticmethod
     def backward(ctx: Any, dy: Array) -> tuple[Array | None, ...]:
@@ -331,16 +327,22 @@ def _forward(
     scale: Array | None = None,
     shift: Array | None = None,
     moments: list[Moments] | None = None,
-) -> tuple[Array, Array | None, Array | None]:
-    """y, and the x and w that backward needs, in memory order."""
+) -> Array:
+    """y; saves x and w in memory order, as far as backward needs them, and with `relu` y."""
     x, w, bias = to_nhwc(x), to_nhwc(w), None if bias is None else contiguous(bias)
     ctx.problem, ctx.scale = problem, scale
-    added = None if residual is None else to_nhwc(residual)
-    wanted = epilogue.Epilogue(scale, shift, added, moments is not None)
-    y, taken = epilogue.run(fprop, problem, x, w, bias, relu, wanted, kernel)
-    if moments is not None and taken is not None:
-        moments.append(taken)
-    return from_nhwc(y), x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None
+    if scale is None and residual is None and moments is None:
+        y = fprop(problem, x, w, bias, relu, kernel=kernel, like=x)
+    else:
+        added = None if residual is None else to_nhwc(residual)
+        wanted = epilogue.Epilogue(scale, shift, added, moments is not None)
+        y, taken = epilogue.run(fprop, problem, x, w, bias, relu, wanted, kernel)
+        if moments is not None and taken is not None:
+            moments.append(taken)
+    y = from_nhwc(y)
+    needs_x, needs_w, *_ = ctx.needs_input_grad
+    ctx.save_for_backward(x if needs_w else None, w if needs_x else None, y if relu else None)
+    return y
 
 
 def _gradients(ctx: Any, dy: Array, x: Array, w: Array) -> tuple[Array | None, ...]:

@@ -26,9 +26,13 @@ def in_memory_order(run: Callable[..., Array], problem: Any, *arrays: Array) -> 
     """
     first = arrays[0]
     if first.ndim == 4 and not first.flags.c_contiguous:  # images as they mostly lie: the way below made short
-        views = [array.transpose(NHWC) for array in arrays if array.ndim == 4]
-        if len(views) == len(arrays) and all([view.flags.c_contiguous for view in views]):
-            return run(problem, *views, like=views[0]).transpose(NCHW)
+        laid_out = []
+        for array in arrays:
+            if array.ndim != 4 or not (view := array.transpose(NHWC)).flags.c_contiguous:
+                break
+            laid_out.append(view)
+        else:
+            return run(problem, *laid_out, like=laid_out[0]).transpose(NCHW)
     order = common_axes(arrays)
     ndim = len(order)
     if order is PLAIN[ndim]:

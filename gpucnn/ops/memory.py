@@ -107,7 +107,8 @@ def contiguous(array: Array) -> Array:
 
 def to_nhwc(array: Array) -> Array:
     """Logical N,C,H,W -> C-contiguous N,H,W,C: a free view where memory is channels-last, else a counted copy."""
-    return contiguous(array.transpose(NHWC))
+    laid_out = array.transpose(NHWC)
+    return laid_out if laid_out.flags.c_contiguous else contiguous(laid_out)
 
 
 def converted(array: Array, dtype: np.dtype[Any]) -> Array:

@@ -164,8 +164,8 @@ class KernelTable:
         name = self._backend(like)
         if kernel is not None:
             return ready(self.forced(kernel, name, problem, like), like)
-        spec = self.measured(name, problem, like) if self._is_tuned else None
-        return ready(spec or self._expected(name, problem, like), like)
+        spec = (self._is_tuned and self.measured(name, problem, like)) or self._expected(name, problem, like)
+        return spec if not spec.widens else ready(spec, like)
 
     def pick_unmeasured(self, problem: Any, like: Array) -> KernelSpec:
         """As `pick`, as if nothing had been measured."""
@@ -174,6 +174,8 @@ class KernelTable:
     def _backend(self, like: Array) -> str:
         """The one that kernels for data lying where `like` does are of."""
         name = backend.current_backend()
+        if name == "reference":
+            return name
         on_cpu = isinstance(like, np.ndarray)
         if name == "cuda" and (on_cpu or not backend.runs_kernels(like.device.id)):
             return "reference"  # the kernels work on GPU memory; a CPU tensor beside them is no gap in the backend
@@ -260,7 +262,7 @@ def first_choice(specs: Iterable[KernelSpec], problem: Any, like: Array) -> Kern
     """The first that can run `problem` and does not yield; the first that can where all do; None where none can."""
     yielding: KernelSpec | None = None
     for spec in specs:
-        if spec.why_not(problem, like) is None:
+        if (spec.dtypes is None or backend.dtype_name(like.dtype) in spec.dtypes) and spec.supports(problem) is None:
             if spec.yields is None or spec.yields(problem, like) is None:
                 return spec
             yielding = yielding or spec
