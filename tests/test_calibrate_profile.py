@@ -85,5 +85,5 @@ def test_standing_in_for_a_gpu_the_model_agrees_with_itself() -> None:
 
 def test_an_unknown_op_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["calibrate_profile.py", "--stand-in", "--only", "linear,lineer"])
-    with pytest.raises(SystemExit, match="--only: there is no lineer; there are .*linear"):
+    with pytest.raises(SystemExit, match=r"--only: there is no lineer; there are .*linear"):
         study.main()

@@ -119,6 +119,8 @@ def test_time_that_a_step_leaves_is_for_those_after_it_and_none_left_is_said(
 ) -> None:
     monkeypatch.setattr(driver, "GRACE", 0.1)
     monkeypatch.setattr(driver, "LEAST", 1.0)
+    monkeypatch.setattr(driver, "STEP_FLOOR", 0.0)
+    monkeypatch.setattr(driver, "PART_FLOOR", 0.0)
     limits: list[float] = []
     monkeypatch.setattr(driver.threading, "Timer", timer_that_notes(limits, driver.threading.Timer))
     given = [Step("one", [code("a", ROW), code("b", ROW)], 1.0), Step("two", [code("c", ROW)], 1.0)]
@@ -131,6 +133,15 @@ def test_time_that_a_step_leaves_is_for_those_after_it_and_none_left_is_said(
     _, rows = run(tmp_path / "b.jsonl", *given, budget=0.5)
     assert set(ended(rows).values()) == {"cut"}
     assert {row["why"] for row in rows} == {"no time was left to begin it"}
+
+
+def test_what_comes_first_has_time_however_small_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(driver.threading, "Timer", timer_that_notes(limits, driver.threading.Timer))
+    given = [Step("one", [code("a", ROW), code("b", ROW, weight=99.0)], 1.0), Step("two", [code("c", ROW)], 99.0)]
+    run(tmp_path / "a.jsonl", *given, budget=100.0)
+    assert limits[1] == driver.PART_FLOOR
+    assert driver.STEP_FLOOR - 5.0 < limits[3] <= driver.STEP_FLOOR
 
 
 def timer_that_notes(limits: list[float], timer: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,6 +187,9 @@ def test_what_another_run_did_is_not_taken_for_done(tmp_path: Path, other: dict[
     assert opened.done == set()
     assert opened.of_this() == []
     opened.close()
+    before = path.read_text()
+    journal.Journal(path, HEAD).close()
+    assert path.read_text() == before
 
 
 def test_a_line_that_was_torn_is_passed_over(tmp_path: Path) -> None:

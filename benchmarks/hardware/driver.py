@@ -26,6 +26,9 @@ TAIL = 40
 """Lines of a failed part's output that are kept with it."""
 MORE_THAN_ITS_SHARE = 1.6
 """Times its share of a step's time that a part may take: others take less."""
+STEP_FLOOR, PART_FLOOR = 40.0, 10.0
+"""Seconds that a step and a part may take however small their shares: what comes first is worth more than what is cut
+off at the end."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def run(
     endings: set[str] = set()
     for number, step in enumerate(steps):
         left = budget - (time.monotonic() - start)
-        limit = left * step.weight / sum(each.weight for each in steps[number:])
+        limit = min(left, max(STEP_FLOOR, left * step.weight / sum(each.weight for each in steps[number:])))
         print(f"\n=== {step.name}: at most {max(0.0, limit):.0f} of {max(0.0, left):.0f} s that are left", flush=True)
         ended = _run_step(step, journal, time.monotonic() + limit, root, log, again)
         endings |= ended
@@ -94,7 +97,8 @@ def _run_step(step: Step, journal: Journal, deadline: float, root: Path, log: Te
             ended, seconds = "missing", 0.0
             journal.add(step.name, part.name, {"ended": ended, "why": f"there is no {', '.join(missing)}"})
         else:
-            ended, seconds = _run_part(step.name, part, journal, min(left, MORE_THAN_ITS_SHARE * share), root, log)
+            limit = min(left, max(PART_FLOOR, MORE_THAN_ITS_SHARE * share))
+            ended, seconds = _run_part(step.name, part, journal, limit, root, log)
         endings.add(ended)
         print(f"{ended:7} {seconds:6.1f} s  {step.name}: {part.name}", flush=True)
     return endings
@@ -111,8 +115,13 @@ def _run_part(step: str, part: Part, journal: Journal, limit: float, root: Path,
     reader = part.reader()
     process = subprocess.Popen(
         list(part.command),
-        **{"cwd": root, "env": {**os.environ, **part.environment}, "stdin": subprocess.DEVNULL},
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"},
+        cwd=root,
+        env={**os.environ, **part.environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
         start_new_session=True,
     )
     cut = threading.Event()

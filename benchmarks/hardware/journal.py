@@ -32,10 +32,13 @@ class Journal:
         self._file = path.open("a", encoding="utf-8")
         if torn:  # the line that a run was writing when it was ended
             self._file.write("\n")
-        self._write({"run": head})
+        self._begun = False
 
     def add(self, step: str, part: str, row: Row) -> None:
-        """A row, on the disk when this returns."""
+        """A row, with the system when this returns."""
+        if not self._begun:
+            self._begun = True
+            self._write({"run": self.head})
         self._write({**row, "step": step, "part": part})
 
     def _write(self, row: Row) -> None:
@@ -71,7 +74,7 @@ class Journal:
         kept = []
         for several in attempts.values():
             ended = [each for each in several if each and each[-1].get("ended") == "done"]
-            kept += ended[-1] if ended else max(several, key=len)
+            kept += ended[-1] if ended else max(several, key=lambda each: len(each))
         return kept
 
     def close(self) -> None:

@@ -66,12 +66,18 @@ def _of_part(step: str, part: str, rows: Sequence[Row]) -> list[str]:
     end = next((row for row in rows if "ended" in row), {"ended": "cut", "why": "its end was never written"})
     tell = {"conv": _measured, "memory_bound": _measured, "tests": _tests, "sanitizer": _watched}
     tell |= {"instructions": _instructions, "counters": _counters, "ceilings": _ceilings}
-    tell |= {"training": _networks, "overhead": _overhead}
-    told = [f"  {text}" for text in tell.get(step, _plain)(found)]
+    tell |= {"training": _networks, "overhead": _overhead, "build": _built}
+    told = [f"  {text}" for text in tell.get(step, _plain)(found)] if found else []
     if end["ended"] != "done":
         last = [line for line in end.get("tail", []) if line.strip()][-2:]
         told += [f"  {end['ended'].upper()}: {end.get('why') or ' / '.join(last)}"[:220]]
     return [f"{part}: {told[0].strip()}", *told[1:]] if told else [f"{part}: {end['ended']}"]
+
+
+def _built(rows: Sequence[Row]) -> list[str]:
+    (row,) = rows
+    code = f"{', '.join(row['targets'])}, CUDA {row['toolkit']}" if row.get("cuda") else "no CUDA"
+    return [f"{row['took']} s; {code}; for the CPU: {', '.join(row['simt']['built'])}"]
 
 
 def _instructions(rows: Sequence[Row]) -> list[str]:
