@@ -71,10 +71,10 @@ class Journal:
             mine[-1].append(row)
             if "ended" in row:
                 mine.append([])
-        kept = []
+        kept: list[Row] = []
         for several in attempts.values():
             ended = [each for each in several if each and each[-1].get("ended") == "done"]
-            kept += ended[-1] if ended else max(several, key=lambda each: len(each))
+            kept += ended[-1] if ended else max(several, key=len)
         return kept
 
     def close(self) -> None:
