@@ -259,11 +259,17 @@ def test_the_default_is_not_measured_twice(here: Machine) -> None:
 
 
 def test_baselines_are_read_and_refused() -> None:
-    assert Field.baselines("torch,numpy", "cpu") == ["torch", "torch default", "numpy"]
-    assert Field.baselines("none", "cpu") == []
-    assert Field.baselines("cupy", "cuda") == ["cupy"]
-    with pytest.raises(ValueError, match="no baseline on cpu 'cupy', there are: torch, numpy, none"):
-        Field.baselines("cupy", "cpu")
+    assert Field.baselines("torch,numpy") == ["torch", "torch default", "numpy"]
+    assert Field.baselines("none") == []
+    assert Field.baselines("cupy") == ["cupy"]
+    with pytest.raises(ValueError, match="no baseline 'cudnn', there are: torch, numpy, cupy, none"):
+        Field.baselines("cudnn")
+
+
+def test_a_baseline_of_another_kind_of_device_says_so(here: Machine) -> None:
+    own, cupy = measured(here, [Case("relu", {"input": IMAGE})], ["cupy"])
+    assert own.status == "ok"
+    assert cupy.status == "missing: cupy computes on a GPU, this is measured on cpu"
 
 
 def test_kernels_see_other_numbers_in_each_sample(here: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,14 +110,13 @@ class Field:
             self._hosts[name] = place(Own, name, name, device)
 
     @staticmethod
-    def baselines(text: str, kind: str) -> list[str]:
+    def baselines(text: str) -> list[str]:
         """Those that a comma-separated list stands for, "none" for none. Raises ValueError for any other name."""
-        there = {name: each for name, each in ASKED.items() if each[0] in BASELINES[kind]}
         found: list[str] = []
         for name in [] if text == "none" else text.split(","):
-            if name.strip() not in there:
-                raise ValueError(unknown(f"baseline on {kind}", name.strip(), [*there, "none"]))
-            found += there[name.strip()]
+            if name.strip() not in ASKED:
+                raise ValueError(unknown("baseline", name.strip(), [*ASKED, "none"]))
+            found += ASKED[name.strip()]
         return list(dict.fromkeys(found))
 
     def close(self) -> None:

@@ -213,6 +213,8 @@ def _reachable(tensor: Tensor) -> Array:
 
 def missing(name: str, kind: str) -> str:
     """Why a baseline can't be had here, on a "cpu" or a "cuda" device; "" if it can."""
+    if (name, kind) in (("cupy", "cpu"), ("numpy", "cuda")):
+        return f"{name} computes on {'a GPU' if kind == 'cpu' else 'the CPU'}, this is measured on {kind}"
     if name == "cupy":
         try:
             backend.cupy()

@@ -43,15 +43,18 @@ def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[str]], title: st
 
 
 def lines(rows: Sequence[Row], baselines: Sequence[str]) -> tuple[list[str], list[Cells]]:
-    """Headers and cells: a line for each row, gpucnn's with the ratio to each baseline of the same case."""
+    """Headers and cells: a line for each row, with the ratio to each baseline of the same case; of what is missing one."""
     headers = [
         *("layer", "pass", "contestant", "kernel", "us", "spread", "TFLOP/s", "GB/s", "bound us", "by", "share"),
         *(f"x {name}" for name in baselines),
         *("max error", ""),
     ]
     times = by_case(rows)
-    cells = []
+    cells, told = [], set[str]()
     for row in rows:
+        if row.status.startswith("missing") and row.contestant in told:
+            continue
+        told.add(row.contestant)
         ratios = [_ratio(times[row.case].get(name), row) for name in baselines]
         kernel = f"{row.kernel} *" if row.kernel and row.chosen else row.kernel
         cells.append([row.layer or row.op, row.direction, row.contestant, kernel, *_figures(row), *ratios, *_end(row)])

@@ -63,7 +63,7 @@ _OPTIONS = (
     ),
     click.option("--kernel", metavar="NAME,...", help="Kernels by name, or all.  [default: the registry's choice]"),
     click.option(
-        "--against", metavar="NAME,...", help="torch, numpy (on a CPU), cupy (on a GPU), none.  [default: all]"
+        "--against", metavar="NAME,...", help="torch, numpy (on a CPU), cupy (on a GPU), none.  [default: all that fit]"
     ),
     click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="Interleaved rounds."),
     click.option(
@@ -111,7 +111,7 @@ class Place:
         device = choose(options["device"], options["backend_name"])
         kind = backend.parse_device(device)[0]
         names = options["against"] or ",".join(dict.fromkeys(name.split()[0] for name in BASELINES[kind]))
-        return Place(device, backend.current_backend(), here(device), Field.baselines(names, kind))
+        return Place(device, backend.current_backend(), here(device), Field.baselines(names))
 
     @property
     def text(self) -> str:
