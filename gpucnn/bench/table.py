@@ -43,7 +43,7 @@ def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[str]], title: st
 
 
 def lines(rows: Sequence[Row], baselines: Sequence[str]) -> tuple[list[str], list[Cells]]:
-    """Headers and cells: a line for each row, with the ratio to each baseline of the same case; of what is missing one."""
+    """Headers and cells: a line for each row, with the ratio to each baseline; of a missing one the first alone."""
     headers = [
         *("layer", "pass", "contestant", "kernel", "us", "spread", "TFLOP/s", "GB/s", "bound us", "by", "share"),
         *(f"x {name}" for name in baselines),
