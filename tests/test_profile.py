@@ -124,6 +124,15 @@ def test_capture_leaves_the_process_as_it_was() -> None:
         pass
 
 
+@needs_profile
+def test_the_stem_asks_for_blocks_by_multiprocessors() -> None:
+    with profile.capture(sample=2, only_sampled=True) as runs:
+        F.conv2d(images(8, 3, 40, 40), images(8, 3, 3, 3), kernel="stem")
+    (launch,) = runs[-1].launches
+    assert launch.file == "stem_fprop.cu"
+    assert launch.is_one_wave
+
+
 def test_other_flavours_say_that_they_do_not_count() -> None:
     module = extension.load("_simt_plain")
     if module is None:
@@ -198,6 +207,9 @@ def test_a_grid_of_one_wave_is_as_large_as_the_device() -> None:
     assert bounds(wave, H100).seconds["l1"] == pytest.approx((300 + 60) / 132 / H100.clock)
     fewer = dataclasses.replace(LAUNCH, blocks=15, sampled_blocks=15, grid=(15, 1, 1))
     assert bounds(fewer, H100).seconds["l1"] == pytest.approx((300 + 60) / 15 / H100.clock)
+    stem = dataclasses.replace(fewer, file="stem_fprop.cu", blocks=8, sampled_blocks=8, grid=(8, 1, 1))
+    assert stem.is_one_wave  # of the number of blocks that it asks for itself
+    assert bounds(stem, H100).seconds["l1"] == pytest.approx((300 + 60) / 132 / H100.clock)
     module = extension.load("_simt_profile")
     if module is None:
         return

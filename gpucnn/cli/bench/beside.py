@@ -16,6 +16,7 @@ from gpucnn.bench.measure import Row
 from gpucnn.bench.static import StaticRow, static_rows, static_table
 from gpucnn.bench.table import by_case
 from gpucnn.calls import Call, zeros
+from gpucnn.precision import float32_precision, set_float32_precision
 from gpucnn.profile import device
 from gpucnn.vis.bench import Bar, Ceilings, Point, roofline, speedup_bars
 
@@ -36,8 +37,13 @@ def show_static(cases: Sequence[Case], kernel: str | None, device_name: str) -> 
     for of_call in tqdm(passes.values(), disable=not sys.stderr.isatty(), leave=False, unit="call"):
         first = of_call[0]
         call = Call.of(first.function, dtype=first.dtype, fill=zeros, **first.arguments)
-        for name in [None] if kernel is None else kernel.split(","):
-            rows += static_rows(call, [case.direction for case in of_call], name, target)
+        before = float32_precision()
+        set_float32_precision(first.precision)
+        try:
+            for name in [None] if kernel is None else kernel.split(","):
+                rows += static_rows(call, [case.direction for case in of_call], name, target)
+        finally:
+            set_float32_precision(before)
     click.echo("\n" + static_table(rows, target))
     return [row.to_dict() for row in rows]
 
