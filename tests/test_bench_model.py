@@ -346,6 +346,23 @@ def test_beside_pytorch(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r"^torch default +[\d.]+ ", shown.output, re.MULTILINE)
 
 
+def test_ctrl_c_keeps_what_there_was(scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, turns = contest._turn, iter(range(100))
+
+    def cut(*arguments: Any) -> None:
+        if next(turns) == 4:
+            raise KeyboardInterrupt
+        turn(*arguments)
+
+    monkeypatch.setattr(contest, "_turn", cut)
+    words = ("resnet20", "--batch", "2", "--rounds", "9", "--against", "torch", "--json", str(tmp_path / "a.json"))
+    shown = invoke(*words)
+    assert shown.exit_code == 130
+    assert "interrupted" in shown.output
+    assert re.search(r"^reference +[\d.]+ ", shown.output, re.MULTILINE)
+    assert [row["rounds"] for row in records.read(tmp_path / "a.json")["rows"]] == [2, 1, 1]
+
+
 def test_a_wrong_network_ends_the_command(scripted: Any, tmp_path: Path) -> None:
     scripted["torch"] = {"loss": 2.0}
     shown = invoke("resnet20", "--batch", "2", "--json", str(tmp_path / "a.json"))

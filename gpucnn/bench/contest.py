@@ -65,11 +65,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Contest:
-    """What came of it: gpucnn's result first, and where its time went, which is None where it is wrong."""
+    """What came of it: gpucnn's result first, and where its time went, which is None where it is wrong. `is_cut`:
+    Ctrl-C ended it early, and figures are of the rounds until then."""
 
     task: Task
     results: tuple[Result, ...]
     shares: Shares | None
+    is_cut: bool = False
 
     @property
     def own(self) -> Result:
@@ -190,17 +192,20 @@ def run(
         _judge(field_, task)
         makes_room = task.device != "cpu" and len(field_) > 1
         each = _steps_a_round(field_, rounds, steps, seconds, makes_room)
-        for number in range(rounds):
-            for standing in field_:
-                if standing.runs:
-                    told(f"round {number + 1} of {rounds}: {standing.name}")
-                    with _told_of(standing, standing is field_[0]):
-                        _turn(standing, each, makes_room)
-        shares = None
-        if field_[0].runs and field_[0].host is not None:
-            told(f"{own}: op by op")
-            shares = field_[0].host.call("shares", _SHARES_STEPS)
-    return Contest(task, tuple([standing.result() for standing in field_]), shares)
+        shares, is_cut = None, False
+        try:
+            for number in range(rounds):
+                for standing in field_:
+                    if standing.runs:
+                        told(f"round {number + 1} of {rounds}: {standing.name}")
+                        with _told_of(standing, standing is field_[0]):
+                            _turn(standing, each, makes_room)
+            if field_[0].runs and field_[0].host is not None:
+                told(f"{own}: op by op")
+                shares = field_[0].host.call("shares", _SHARES_STEPS)
+        except KeyboardInterrupt:
+            is_cut = True
+    return Contest(task, tuple([standing.result() for standing in field_]), shares, is_cut)
 
 
 def _enter(standing: _Standing, task: Task, is_own: bool, hosts: ExitStack) -> None:

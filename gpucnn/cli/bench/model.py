@@ -87,6 +87,8 @@ def model(model: str, training: bool, **options: Any) -> None:
     if options["json_file"]:
         head = records.head(f"model {model}", place.machine.to_dict(), ["gpucnn", *sys.argv[1:]])
         records.write(Path(options["json_file"]), {**head, "rows": found.rows()})
+    if found.is_cut:  # what there was until then is shown and kept
+        raise KeyboardInterrupt
     _end(found, options["fail_below"])
 
 
