@@ -19,10 +19,11 @@ from strict_cupy import StrictArray, strict_cupy
 
 from gpucnn import backend
 from gpucnn.bench import contest, peers, records
+from gpucnn.bench.answers import Answer
 from gpucnn.bench.compare import compare
 from gpucnn.bench.contest import ABOVE, BASELINES, baselines
 from gpucnn.bench.memory import Peak
-from gpucnn.bench.networks import Answer, Task, Turn
+from gpucnn.bench.networks import Task, Turn
 from gpucnn.bench.own_network import OwnNetwork, Shares, Watch
 from gpucnn.bench.turns import Here
 from gpucnn.cli import main

@@ -16,7 +16,8 @@ from small_mnist import write_small_mnist
 import gpucnn
 from gpucnn import models
 from gpucnn.bench import memory, peers
-from gpucnn.bench.networks import RANDOM, Answer, Off, Task, batches, network, sketch
+from gpucnn.bench.answers import Answer, Off, sketch
+from gpucnn.bench.networks import RANDOM, Task, batches, network
 from gpucnn.bench.own_network import OwnNetwork
 from gpucnn.bench.torch_network import TorchNetwork, TorchPool
 from gpucnn.nn import Conv2d

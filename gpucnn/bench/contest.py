@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpucnn.bench import peers
+from gpucnn.bench.answers import Answer, Off
 from gpucnn.bench.cases import unknown
 from gpucnn.bench.memory import Peak
-from gpucnn.bench.networks import Answer, Off, Task
+from gpucnn.bench.networks import Task
 from gpucnn.bench.own_network import OwnNetwork, Shares
 from gpucnn.bench.torch_network import TorchNetwork
 from gpucnn.bench.turns import Apart, Here, Host, Timing

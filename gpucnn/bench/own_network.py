@@ -13,15 +13,14 @@ from gpucnn import backend, creation, flags
 from gpucnn.autograd import no_grad
 from gpucnn.backend import Array
 from gpucnn.bench import memory
+from gpucnn.bench.answers import Answer, sketch
 from gpucnn.bench.networks import (
     ANSWER_SCALE,
     MOMENTUM,
-    Answer,
     Contestant,
     Task,
     batches,
     network,
-    sketch,
 )
 from gpucnn.nn import Dropout, Dropout2d
 from gpucnn.ops.registry import KernelTable, observe_calls

@@ -13,15 +13,14 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from gpucnn.bench import memory, peers
+from gpucnn.bench.answers import Answer, sketch
 from gpucnn.bench.networks import (
     ANSWER_SCALE,
     MOMENTUM,
-    Answer,
     Contestant,
     Task,
     batches,
     network,
-    sketch,
 )
 from gpucnn.bench.turns import THREAD_COUNTS
 from gpucnn.train.trainer import AUXILIARY_WEIGHT
