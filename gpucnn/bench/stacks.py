@@ -400,6 +400,10 @@ class Torch(Stack):
         super().__init__(torch, torch.nn.functional, device)
         self._torch: Any = torch
 
+    def _in_force(self) -> AbstractContextManager[Any]:
+        # float32 on a GPU as exact as gpucnn's, of which the results are compared
+        return self._torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # type: ignore[no-any-return]
+
     def _below(self, op: str) -> tuple[str, ...]:
         return (TABLE,)
 

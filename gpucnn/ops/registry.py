@@ -165,7 +165,7 @@ class KernelTable:
         if kernel is not None:
             return ready(self.forced(kernel, name, problem, like), like)
         spec = (self._is_tuned and self.measured(name, problem, like)) or self._expected(name, problem, like)
-        return spec if not spec.widens else ready(spec, like)
+        return _widened(spec) if spec.widens and like.dtype.kind == "V" else spec
 
     def pick_unmeasured(self, problem: Any, like: Array) -> KernelSpec:
         """As `pick`, as if nothing had been measured."""
