@@ -75,6 +75,20 @@ def test_blocks_and_threads_change_nothing(name: str, dtype: str, block_bytes: i
         check(dx, case.truth_grad(of_dy, of_x), dtype, "dx", GRADIENT_ULPS[dtype])
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_one_block_gives_the_bits_of_many(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = ACTIVATIONS[name]
+    x, dy = values(3, 5, 7), draw("normal", (3, 5, 7), 1)
+    found = []
+    for block in (1 << 19, 100):
+        monkeypatch.setattr("gpucnn.reference.common.BLOCK_BYTES", block)
+        y = case.forward(case.problem, x, like=x)
+        dx = case.backward(case.problem, dy, frozen(y if case.saves_output else x), like=x)
+        assert y.shape == dx.shape == x.shape
+        found.append(y.tobytes() + dx.tobytes())
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("name", sorted({name.partition(" ")[0] for name in ACTIVATIONS} | {"glu"}))
 def test_what_is_no_floating_tensor_is_refused(name: str) -> None:
     rest = (0.5, 1.0) if name == "threshold" else ()

@@ -75,8 +75,9 @@ class _Blas:
         with self._lock:
             if self._users == 0:
                 self._before = [library.get_num_threads() for library in self._libraries]
-                for library in self._libraries:
-                    library.set_num_threads(1)
+                for library, count in zip(self._libraries, self._before, strict=True):
+                    if count != 1:
+                        library.set_num_threads(1)
             self._users += 1
         try:
             yield
@@ -88,7 +89,8 @@ class _Blas:
 
     def _restore(self) -> None:
         for library, count in zip(self._libraries, self._before, strict=True):
-            library.set_num_threads(count)
+            if count != 1:
+                library.set_num_threads(count)
 
     def forget_users(self) -> None:
         """In the child of a fork: the threads that held the library to one are not there to let go of it."""
