@@ -80,14 +80,18 @@ class Mirror:
         setattr(self, interface, claims)
 
 
+LARGEST = 1 << 29
+"""Bytes of the largest buffer that is copied; what is larger is there for kernels to refuse."""
+
+
 class Buffer:
     """A copy of the whole memory that an array and its views share."""
 
     def __init__(self, device: Gpu | Host, root: Any) -> None:
         self._device, self._root = device, root
         self.low, high = np.lib.array_utils.byte_bounds(root)
-        self._size = high - self.low if root.size else 0
-        self._memory, self.address = device.take(self._size, self.low % _ALIGNED)
+        self._memory, self.address = device.take(high - self.low, self.low % _ALIGNED)
+        self._size = high - self.low if root.size and high - self.low <= LARGEST else 0
         if self._size:
             device.write(self.address, self.low, self._size)
 

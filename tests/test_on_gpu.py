@@ -88,6 +88,15 @@ def test_addresses_are_as_crooked_as_they_were_and_views_share_a_buffer() -> Non
     assert seen[2] - seen[1] == 64
 
 
+def test_what_is_too_large_to_be_computed_is_not_copied() -> None:
+    seen: list[dict[str, Any]] = []
+    huge = np.empty(on_gpu.LARGEST + 1, np.uint8)  # of which nobody touches a page
+    planted(lambda *given: seen.extend(given)).scale(huge, np.ones(2, np.float32))
+    assert [claims["shape"] for claims in seen] == [huge.shape, (2,)]
+    assert seen[0]["data"][0] % 256 == huge.ctypes.data % 256
+    assert floats(seen[1]).tolist() == [1.0, 1.0]
+
+
 def test_what_is_no_array_goes_as_it_is_and_lists_are_followed() -> None:
     given: list[Any] = []
     module = SimpleNamespace(join=lambda *arguments, **named: given.extend([*arguments, named]), SimtError=RuntimeError)
