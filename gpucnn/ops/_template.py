@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, from_nhwc, memory_order
+from gpucnn.backend import Array, dtype_name, empty, from_nhwc, memory_order
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import contiguous, to_nhwc
 from gpucnn.ops.registry import KernelTable
@@ -40,7 +40,7 @@ class Scale(Function):
 
 
 def _scale(x: Array, alpha: float) -> Array:
-    problem = ScaleProblem(alpha, x.dtype.name)
+    problem = ScaleProblem(alpha, dtype_name(x.dtype))
     if memory_order(x):  # channels-last images are scaled as they lie, and stay so
         return from_nhwc(forward(problem, to_nhwc(x), like=x))
     x = contiguous(x)

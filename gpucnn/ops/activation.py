@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty
+from gpucnn.backend import Array, dtype_name, empty
 from gpucnn.ops import compiled
 from gpucnn.ops.elementwise import Parameters, mapped, no_parameters, unary
 from gpucnn.ops.memory import contiguous
@@ -64,15 +64,15 @@ def _halves(x: Array) -> tuple[Array, Array]:
 
 def _glu(module: Any, problem: None, stream: int, x: Array) -> Array:
     y = empty((*x.shape[:-1], x.shape[-1] // 2), x.dtype, x)
-    module.activation("glu", x.dtype.name, _halves(x), y, (), stream)
+    module.activation("glu", dtype_name(x.dtype), _halves(x), y, (), stream)
     return y
 
 
 def _glu_grad(module: Any, problem: None, stream: int, dy: Array, x: Array) -> Array:
     dx = empty(x.shape, x.dtype, x)
     (a, b), (da, db) = _halves(x), _halves(dx)
-    module.activation("glu", x.dtype.name, (dy, b), da, (), stream)
-    module.activation("gate_grad", x.dtype.name, (dy, a, b), db, (), stream)
+    module.activation("glu", dtype_name(x.dtype), (dy, b), da, (), stream)
+    module.activation("gate_grad", dtype_name(x.dtype), (dy, a, b), db, (), stream)
     return dx
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, from_nhwc
+from gpucnn.backend import Array, dtype_name, empty, from_nhwc
 from gpucnn.ops import compiled
 from gpucnn.ops.images import linear_map
 from gpucnn.ops.memory import to_nhwc
@@ -18,26 +18,26 @@ from gpucnn.reference.adaptive_pool2d import AdaptivePool2dProblem
 
 def _average(module: Any, p: AdaptivePool2dProblem, stream: int, x: Array) -> Array:
     y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
-    module.adaptive_avg_pool2d_fprop(p, x.dtype.name, x, y, stream)
+    module.adaptive_avg_pool2d_fprop(p, dtype_name(x.dtype), x, y, stream)
     return y
 
 
 def _average_dgrad(module: Any, p: AdaptivePool2dProblem, stream: int, dy: Array) -> Array:
     dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
-    module.adaptive_avg_pool2d_dgrad(p, dy.dtype.name, dy, dx, stream)
+    module.adaptive_avg_pool2d_dgrad(p, dtype_name(dy.dtype), dy, dx, stream)
     return dx
 
 
 def _max(module: Any, p: AdaptivePool2dProblem, stream: int, x: Array) -> tuple[Array, Array]:
     y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
     indices = empty(y.shape, np.int64, x)
-    module.adaptive_max_pool2d_fprop(p, x.dtype.name, x, y, indices, stream)
+    module.adaptive_max_pool2d_fprop(p, dtype_name(x.dtype), x, y, indices, stream)
     return y, indices
 
 
 def _max_dgrad(module: Any, p: AdaptivePool2dProblem, stream: int, dy: Array, indices: Array) -> Array:
     dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
-    module.adaptive_max_pool2d_dgrad(p, dy.dtype.name, dy, indices, dx, stream)
+    module.adaptive_max_pool2d_dgrad(p, dtype_name(dy.dtype), dy, indices, dx, stream)
     return dx
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, from_nhwc
+from gpucnn.backend import Array, dtype_name, empty, from_nhwc
 from gpucnn.ops import compiled, epilogue, planned, products, tensor_core, tensor_core_cut
 from gpucnn.ops.linear import column_sums
 from gpucnn.ops.memory import contiguous, to_nhwc
@@ -40,15 +40,15 @@ def _fprop(kernel: str) -> Callable[..., Array]:
     ) -> Array | tuple[Array, Moments]:
         y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
         if not p.epilogue:
-            getattr(module, name)(p, x.dtype.name, x, w, bias, y, relu, stream)
+            getattr(module, name)(p, dtype_name(x.dtype), x, w, bias, y, relu, stream)
             return y
         moments = None
         if "moments" in p.epilogue:
-            rows = getattr(module, f"conv2d_{kernel}_moment_rows")(p, x.dtype.name)
+            rows = getattr(module, f"conv2d_{kernel}_moment_rows")(p, dtype_name(x.dtype))
             splits = -(-p.N * p.P * p.Q // rows)
             moments = Moments(empty((2 * splits + 1, p.K), np.dtype(np.float32), x), rows)
         partial = None if moments is None else moments.partial
-        getattr(module, name)(p, x.dtype.name, x, w, bias, y, relu, stream, scale, shift, residual, partial)
+        getattr(module, name)(p, dtype_name(x.dtype), x, w, bias, y, relu, stream, scale, shift, residual, partial)
         return y if moments is None else (y, moments)
 
     return call
@@ -59,7 +59,7 @@ def _dgrad(kernel: str) -> Callable[..., Array]:
 
     def call(module: Any, p: Conv2dProblem, stream: int, dy: Array, w: Array) -> Array:
         dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
-        getattr(module, name)(p, dy.dtype.name, dy, w, dx, stream)
+        getattr(module, name)(p, dtype_name(dy.dtype), dy, w, dx, stream)
         return dx
 
     return call
@@ -71,7 +71,7 @@ def _wgrad(kernel: str) -> Callable[..., Array]:
     def call(module: Any, p: Conv2dProblem, stream: int, x: Array, dy: Array) -> Array:
         dw = empty((p.K, p.R, p.S, p.C // p.groups), x.dtype, x)
         partial = _parts(getattr(module, f"{name}_splits")(p), dw)
-        getattr(module, name)(p, x.dtype.name, x, dy, dw, partial, stream)
+        getattr(module, name)(p, dtype_name(x.dtype), x, dy, dw, partial, stream)
         return dw
 
     return call
@@ -92,7 +92,7 @@ def _fprop_cut(kernel: str) -> Callable[..., Array]:
     ) -> Array:
         y = empty((p.N, p.P, p.Q, p.K), x.dtype, x)
         partial = empty((getattr(module, f"{name}_splits")(p), *y.shape), np.dtype(np.float32), x)
-        getattr(module, name)(p, x.dtype.name, x, w, bias, y, relu, partial, stream, *epilogue)
+        getattr(module, name)(p, dtype_name(x.dtype), x, w, bias, y, relu, partial, stream, *epilogue)
         return y
 
     return call
@@ -104,7 +104,7 @@ def _dgrad_cut(kernel: str) -> Callable[..., Array]:
     def call(module: Any, p: Conv2dProblem, stream: int, dy: Array, w: Array) -> Array:
         dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
         partial = empty((getattr(module, f"{name}_splits")(p), *dx.shape), np.dtype(np.float32), dy)
-        getattr(module, name)(p, dy.dtype.name, dy, w, dx, partial, stream)
+        getattr(module, name)(p, dtype_name(dy.dtype), dy, w, dx, partial, stream)
         return dx
 
     return call
@@ -116,7 +116,7 @@ def _bgrad(kernel: str) -> Callable[..., Array]:
     def call(module: Any, p: Conv2dProblem, stream: int, dy: Array) -> Array:
         db = empty((p.K,), dy.dtype, dy)
         partial = _parts(getattr(module, f"{name}_splits")(p), db)
-        getattr(module, name)(p, dy.dtype.name, dy, db, partial, stream)
+        getattr(module, name)(p, dtype_name(dy.dtype), dy, db, partial, stream)
         return db
 
     return call

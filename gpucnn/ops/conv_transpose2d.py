@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, from_nhwc
+from gpucnn.backend import Array, dtype_name, from_nhwc
 from gpucnn.ops import compiled, conv2d
 from gpucnn.ops.memory import contiguous, to_nhwc
 from gpucnn.ops.registry import KernelTable
@@ -19,7 +19,7 @@ from gpucnn.reference import conv_transpose2d as reference
 
 
 def _add_bias(module: Any, problem: Conv2dProblem, stream: int, y: Array, bias: Array) -> Array:
-    module.conv_transpose2d_add_bias(y.dtype.name, y, bias, stream)
+    module.conv_transpose2d_add_bias(dtype_name(y.dtype), y, bias, stream)
     return y
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty
+from gpucnn.backend import Array, dtype_name, empty
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import contiguous, inverse, memory_axes
 from gpucnn.ops.registry import KernelTable
@@ -57,7 +57,9 @@ def _redrawn(module: Any, p: DropoutProblem, stream: int, x: Array, keep: Array 
     scale = 0.0 if p.p == 1.0 else 1.0 / (1.0 - p.p)
     if x.dtype == np.float16:
         scale = float(np.float16(scale))  # as array code has it
-    module.dropout_apply(x.dtype.name, x, y, *places(p.shape, x.shape, p.order), p.p, scale, p.seed, p.call, stream)
+    module.dropout_apply(
+        dtype_name(x.dtype), x, y, *places(p.shape, x.shape, p.order), p.p, scale, p.seed, p.call, stream
+    )
     return y
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import FLOAT_KINDS, NCHW, NHWC, Array, empty, namespace
+from gpucnn.backend import FLOAT_KINDS, NCHW, NHWC, Array, dtype_name, empty, namespace
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import PLAIN, common_axes, contiguous, falling, inverse, laid_out
 from gpucnn.ops.reduction import summed
@@ -87,7 +87,7 @@ def mapped(
             arrays = tuple([_alike(array, shape) for array in arrays])
         y = empty(shape, like.dtype, like)
         function = name if isinstance(name, str) else name(problem)
-        getattr(module, binding)(function, like.dtype.name, arrays, y, parameters(problem, like), stream)
+        getattr(module, binding)(function, dtype_name(like.dtype), arrays, y, parameters(problem, like), stream)
         return y
 
     return call

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty
+from gpucnn.backend import Array, dtype_name, empty
 from gpucnn.ops import compiled, planned, products, tensor_core
 from gpucnn.ops.memory import contiguous
 from gpucnn.ops.rectifier import relu_grad
@@ -30,14 +30,14 @@ def tiled_fprop(
 ) -> Array:
     """x (M,I) times w (O,I) transposed."""
     y = empty((x.shape[0], w.shape[0]), x.dtype, x)
-    module.matmul_nt(x.dtype.name, x, w, bias, y, relu, stream)
+    module.matmul_nt(dtype_name(x.dtype), x, w, bias, y, relu, stream)
     return y
 
 
 def tiled_dgrad(module: Any, p: Any, stream: int, dy: Array, w: Array) -> Array:
     """dy (M,O) times w (O,I)."""
     dx = empty((dy.shape[0], w.shape[1]), dy.dtype, dy)
-    module.matmul_nn(dy.dtype.name, dy, w, dx, stream)
+    module.matmul_nn(dtype_name(dy.dtype), dy, w, dx, stream)
     return dx
 
 
@@ -47,7 +47,7 @@ def tiled_wgrad(module: Any, p: Any, stream: int, x: Array, dy: Array) -> Array:
     dw = empty((O, I), x.dtype, x)
     parts = module.matmul_tn_parts(M, O, I)
     partial = empty((parts, O, I), _FLOAT32, x) if parts > 1 else None
-    module.matmul_tn(x.dtype.name, x, dy, dw, partial, stream)
+    module.matmul_tn(dtype_name(x.dtype), x, dy, dw, partial, stream)
     return dw
 
 
@@ -58,7 +58,7 @@ def split_fprop(
     (M, I), O = x.shape, w.shape[0]  # noqa: E741
     y = empty((M, O), x.dtype, x)
     partial = empty((module.linear_split_parts(O, I), M, O), _FLOAT32, x)
-    module.linear_split_fprop(x.dtype.name, x, w, bias, y, relu, partial, stream)
+    module.linear_split_fprop(dtype_name(x.dtype), x, w, bias, y, relu, partial, stream)
     return y
 
 
@@ -67,7 +67,7 @@ def split_dgrad(module: Any, p: Any, stream: int, dy: Array, w: Array) -> Array:
     (M, O), I = dy.shape, w.shape[1]  # noqa: E741
     dx = empty((M, I), dy.dtype, dy)
     partial = empty((module.linear_split_parts(I, O), M, I), _FLOAT32, dy)
-    module.linear_split_dgrad(dy.dtype.name, dy, w, dx, partial, stream)
+    module.linear_split_dgrad(dtype_name(dy.dtype), dy, w, dx, partial, stream)
     return dx
 
 
@@ -76,7 +76,7 @@ def column_sums(module: Any, p: Any, stream: int, x: Array) -> Array:
     sums = empty((x.shape[1],), x.dtype, x)
     parts = module.column_sums_parts(*x.shape)
     partial = empty((parts, x.shape[1]), _FLOAT32, x) if parts > 1 else None
-    module.column_sums(x.dtype.name, x, sums, partial, stream)
+    module.column_sums(dtype_name(x.dtype), x, sums, partial, stream)
     return sums
 
 
@@ -113,7 +113,7 @@ def _tensor_core_fprop(kernel: str) -> tensor_core.Call:
         module: Any, p: Any, stream: int, x: Array, w: Array, bias: Array | None = None, relu: bool = False
     ) -> Array:
         y, q = empty((p.M, p.O), x.dtype, x), tensor_core.as_convolution(p)
-        getattr(module, name)(q, x.dtype.name, _pixels(x), _pixels(w), bias, _pixels(y), relu, stream)
+        getattr(module, name)(q, dtype_name(x.dtype), _pixels(x), _pixels(w), bias, _pixels(y), relu, stream)
         return y
 
     return call
@@ -124,7 +124,7 @@ def _tensor_core_dgrad(kernel: str) -> tensor_core.Call:
 
     def call(module: Any, p: Any, stream: int, dy: Array, w: Array) -> Array:
         dx, q = empty((p.M, p.I), dy.dtype, dy), tensor_core.as_convolution(p)
-        getattr(module, name)(q, dy.dtype.name, _pixels(dy), _pixels(w), _pixels(dx), stream)
+        getattr(module, name)(q, dtype_name(dy.dtype), _pixels(dy), _pixels(w), _pixels(dx), stream)
         return dx
 
     return call
@@ -137,7 +137,7 @@ def _tensor_core_wgrad(kernel: str) -> tensor_core.Call:
         dw, q = empty((p.O, p.I), x.dtype, x), tensor_core.as_convolution(p)
         splits = getattr(module, f"{name}_splits")(q)
         partial = empty((splits, p.O, 1, 1, p.I), _FLOAT32, x) if splits > 1 else None
-        getattr(module, name)(q, x.dtype.name, _pixels(x), _pixels(dy), _pixels(dw), partial, stream)
+        getattr(module, name)(q, dtype_name(x.dtype), _pixels(x), _pixels(dy), _pixels(dw), partial, stream)
         return dw
 
     return call

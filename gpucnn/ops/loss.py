@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, zeros
+from gpucnn.backend import Array, dtype_name, empty, zeros
 from gpucnn.flags import flag_of
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import contiguous
@@ -39,8 +39,8 @@ def _cross_entropy(
     statistics = empty((3 if soft else 2, len(logits)), _FLOAT32, logits)
     indices, probabilities = (None, targets) if soft else (targets, None)
     module.cross_entropy_fprop(
-        *(logits.dtype.name, p, logits, indices, probabilities, _optional(weight), loss, statistics, total, memory),
-        *(flag_of(logits), p.watched, stream),
+        *(dtype_name(logits.dtype), p, logits, indices, probabilities, _optional(weight), loss, statistics, total),
+        *(memory, flag_of(logits), p.watched, stream),
     )
     return loss, statistics, total
 
@@ -61,7 +61,7 @@ def _gradient(by_probabilities: bool) -> Callable[..., Array]:
         soft = targets.dtype == logits.dtype
         indices, probabilities = (None, targets) if soft else (targets, None)
         module.cross_entropy_dgrad(
-            *(logits.dtype.name, p, contiguous(dy), logits, statistics, total, indices, probabilities),
+            *(dtype_name(logits.dtype), p, contiguous(dy), logits, statistics, total, indices, probabilities),
             *(_optional(weight), gradient, by_probabilities, stream),
         )
         return gradient
@@ -74,7 +74,7 @@ def _nll_loss(
 ) -> tuple[Array, Array]:
     loss, total, memory = _outputs(module, p, log_p)
     module.nll_loss_fprop(
-        *(log_p.dtype.name, p, log_p, targets, _optional(weight), loss, total, memory),
+        *(dtype_name(log_p.dtype), p, log_p, targets, _optional(weight), loss, total, memory),
         *(flag_of(log_p), p.watched, stream),
     )
     return loss, total
@@ -91,7 +91,7 @@ def _nll_loss_grad(
     classes: int,
 ) -> Array:
     gradient = empty((len(targets), classes), dy.dtype, dy)
-    module.nll_loss_dgrad(dy.dtype.name, p, contiguous(dy), total, targets, _optional(weight), gradient, stream)
+    module.nll_loss_dgrad(dtype_name(dy.dtype), p, contiguous(dy), total, targets, _optional(weight), gradient, stream)
     return gradient
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, namespace
+from gpucnn.backend import Array, dtype_name, empty, namespace
 from gpucnn.ops import compiled, linear
 from gpucnn.ops.elementwise import unbroadcast
 from gpucnn.ops.memory import contiguous
@@ -51,7 +51,7 @@ def _tiled(module: Any, problem: None, stream: int, a: Array, b: Array) -> Array
         left, right = (_matrices(namespace(each).broadcast_to(each, (*batch, *each.shape[-2:]))) for each in (a, b))
         sizes, steps = _walk(batch, batch, batch)
     y = empty((math.prod(batch), M, N), a.dtype, a)
-    name = a.dtype.name
+    name = dtype_name(a.dtype)
     module.matmul_batched(name, *left[:2], *right[:2], y, sizes, *steps, stream)
     return y.reshape(*batch, M, N)
 
@@ -91,7 +91,7 @@ def _product(module: Any, stream: int, a: Array, transposed_a: bool, b: Array, t
     if not transposed_b:
         return linear.tiled_wgrad(module, None, stream, b, a)
     y = empty((1, M, N), a.dtype, a)
-    module.matmul_batched(a.dtype.name, a[None], True, b[None], True, y, [], [], [], stream)
+    module.matmul_batched(dtype_name(a.dtype), a[None], True, b[None], True, y, [], [], [], stream)
     return y[0]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import NHWC, Array, empty, note_layout_copy
+from gpucnn.backend import NHWC, Array, dtype_name, empty, note_layout_copy
 from gpucnn.ops import compiled
 from gpucnn.ops.registry import KernelTable
 from gpucnn.reference import shape as reference
@@ -72,12 +72,12 @@ def _convert(module: Any, dtype: np.dtype[Any], stream: int, x: Array) -> Array:
     if dtype == x.dtype:
         module.copy(x, y, stream)
     else:
-        module.convert(x.dtype.name, dtype.name, x, y, stream)
+        module.convert(dtype_name(x.dtype), dtype_name(dtype), x, y, stream)
     return y
 
 
 def _converts(dtype: np.dtype[Any]) -> str | None:
-    return None if dtype.name in compiled.FLOATS else f"converts to {', '.join(compiled.FLOATS)}, not to {dtype}"
+    return None if dtype_name(dtype) in compiled.FLOATS else f"converts to {', '.join(compiled.FLOATS)}, not to {dtype}"
 
 
 copy = KernelTable("copy", "forward")
@@ -115,7 +115,7 @@ def converted(array: Array, dtype: np.dtype[Any]) -> Array:
     """`array` in another dtype, itself if it has that; the order of axes in memory is kept."""
     if array.dtype == dtype:
         return array
-    if array.dtype.name not in compiled.FLOATS or dtype.name not in compiled.FLOATS:
+    if dtype_name(array.dtype) not in compiled.FLOATS or dtype_name(dtype) not in compiled.FLOATS:
         return array.astype(dtype)
     order = memory_axes(array)
     view = array.transpose(order)

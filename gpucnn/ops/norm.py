@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, from_nhwc, memory_order
+from gpucnn.backend import Array, dtype_name, empty, from_nhwc, memory_order
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import Axes, contiguous, inverse
 from gpucnn.ops.registry import KernelTable
@@ -40,11 +40,11 @@ def _columns_fprop(
         if (splits := module.norm_condensed_splits(given.splits)) < given.splits:
             partial = empty((1, 2 * splits + 1, p.C), np.float32, x)
     elif p.own_statistics:  # less than a fiftieth of x
-        partial = empty((p.B, 2 * module.norm_splits(p, x.dtype.name) + 1, p.C), np.float32, x)
+        partial = empty((p.B, 2 * module.norm_splits(p, dtype_name(x.dtype)) + 1, p.C), np.float32, x)
     linear = empty((3, p.B, p.C), np.float32, x)
     kept = (None, None) if running is None else tuple(_single(array) for array in running)
     module.norm_fprop(
-        *(p, x.dtype.name, x, _single(weight), _single(bias), *kept),
+        *(p, dtype_name(x.dtype), x, _single(weight), _single(bias), *kept),
         *(residual, y, mean, inverse, partial, linear, stream, taken, rows),
     )
     if running is not None and p.own_statistics:
@@ -77,10 +77,10 @@ def _columns_bprop(
     )
     partial = None
     if wanted.weight or wanted.bias or (wanted.x and p.own_statistics):
-        partial = empty((p.B, 2 * module.norm_splits(p, dy.dtype.name), p.C), np.float32, dy)
+        partial = empty((p.B, 2 * module.norm_splits(p, dtype_name(dy.dtype)), p.C), np.float32, dy)
     linear = empty((4, p.B, p.C), np.float32, dy)
     module.norm_bprop(
-        *(p, dy.dtype.name, dy, x, y, _single(weight), mean, inverse),
+        *(p, dtype_name(dy.dtype), dy, x, y, _single(weight), mean, inverse),
         *(dx, dweight, dbias, passed, partial, linear, stream),
     )
     return dx, dweight, dbias, passed
@@ -88,7 +88,9 @@ def _columns_bprop(
 
 def _single(array: Array | None) -> Array | None:
     """What belongs to channels as the kernels take it: in float32."""
-    return None if array is None else contiguous(array.astype(np.float32, copy=False))
+    if array is None or (array.dtype == np.float32 and array.flags.c_contiguous):
+        return array
+    return contiguous(array.astype(np.float32, copy=False))
 
 
 fprop = KernelTable("norm", "fprop")
@@ -108,7 +110,7 @@ def _rows_fprop(
         return layer_norm.fprop(eps, x, weight, bias)
     y = empty(x.shape, x.dtype, x)
     mean, inverse = empty((2, len(x), 1), np.float64, x)
-    module.layer_norm_fprop(eps, x.dtype.name, x, _single(weight), _single(bias), y, mean, inverse, stream)
+    module.layer_norm_fprop(eps, dtype_name(x.dtype), x, _single(weight), _single(bias), y, mean, inverse, stream)
     return y, mean, inverse
 
 
@@ -129,9 +131,9 @@ def _rows_bprop(
     sums, partial = None, None
     if wanted.weight or wanted.bias:
         sums = empty((2, L), np.float32, dy)
-        if (splits := module.layer_norm_splits(dy.dtype.name, M, L)) > 1:
+        if (splits := module.layer_norm_splits(dtype_name(dy.dtype), M, L)) > 1:
             partial = empty((splits, 2, L), np.float32, dy)
-    module.layer_norm_bprop(dy.dtype.name, dy, x, _single(weight), mean, inverse, dx, sums, partial, stream)
+    module.layer_norm_bprop(dtype_name(dy.dtype), dy, x, _single(weight), mean, inverse, dx, sums, partial, stream)
     return (dx, None, None) if sums is None else (dx, sums[1], sums[0])
 
 
@@ -146,13 +148,13 @@ layer_bprop.add("rows", "reference", layer_norm.bprop)
 
 def _window_fprop(module: Any, p: LocalResponseProblem, stream: int, x: Array) -> Array:
     y = empty(x.shape, x.dtype, x)
-    module.local_response_fprop(x.dtype.name, p.size, p.alpha, p.beta, p.k, x, y, stream)
+    module.local_response_fprop(dtype_name(x.dtype), p.size, p.alpha, p.beta, p.k, x, y, stream)
     return y
 
 
 def _window_dgrad(module: Any, p: LocalResponseProblem, stream: int, dy: Array, x: Array) -> Array:
     dx = empty(x.shape, x.dtype, x)
-    module.local_response_dgrad(x.dtype.name, p.size, p.alpha, p.beta, p.k, dy, x, dx, stream)
+    module.local_response_dgrad(dtype_name(x.dtype), p.size, p.alpha, p.beta, p.k, dy, x, dx, stream)
     return dx
 
 

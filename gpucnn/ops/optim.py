@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from gpucnn import flags
-from gpucnn.backend import Array, accumulator, device_of, empty
+from gpucnn.backend import Array, accumulator, device_of, dtype_name, empty
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import contiguous, memory_axes
 from gpucnn.ops.registry import KernelTable
@@ -64,7 +64,7 @@ def _table(op: str, array_code: Callable[..., None]) -> KernelTable:
         flat_params, flat_grads, *flat_states = flat.lists
         flag = flags.flag_if_any(params[0])
         getattr(module, f"{op}_step")(
-            *(params[0].dtype.name, p, flat_params, flat_grads, tuple(flat_states), flag, p.last, stream),
+            *(dtype_name(params[0].dtype), p, flat_params, flat_grads, tuple(flat_states), flag, p.last, stream),
             *(guard.loss_scale, guard.found),
         )
         flat.write_back(unchanged=1)
@@ -118,7 +118,7 @@ def _skipped(like: Array, last: bool, guard: Guard) -> bool:
 
 def _unscale(module: Any, divides: bool, stream: int, grads: Sequence[Array], loss_scale: Array, found: Array) -> None:
     flat = _Flat(grads)
-    module.unscale(grads[0].dtype.name, divides, flat.lists[0], loss_scale, found, stream)
+    module.unscale(dtype_name(grads[0].dtype), divides, flat.lists[0], loss_scale, found, stream)
     if divides:
         flat.write_back()
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, contiguous, empty, zeros
+from gpucnn.backend import Array, contiguous, dtype_name, empty, zeros
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import inverse, memory_axes
 from gpucnn.ops.registry import KernelTable
@@ -27,7 +27,7 @@ def _along(shape: tuple[int, ...], axis: int, length: int) -> tuple[int, ...]:
 def _extremum(largest: bool) -> Callable[..., Array]:
     def run(module: Any, axis: int, stream: int, x: Array) -> Array:
         index = empty(_along(x.shape, axis, 1), _INT64, x)
-        module.extremum(x.dtype.name, contiguous(x), index, axis, largest, stream)
+        module.extremum(dtype_name(x.dtype), contiguous(x), index, axis, largest, stream)
         return index
 
     return run
@@ -35,19 +35,19 @@ def _extremum(largest: bool) -> Callable[..., Array]:
 
 def _take(module: Any, axis: int, stream: int, x: Array, index: Array) -> Array:
     y = empty(index.shape, x.dtype, x)
-    module.take(x.dtype.name, contiguous(x), contiguous(index), y, axis, stream)
+    module.take(dtype_name(x.dtype), contiguous(x), contiguous(index), y, axis, stream)
     return y
 
 
 def _put(module: Any, p: PutProblem, stream: int, dy: Array, index: Array) -> Array:
     dx = zeros(_along(dy.shape, p.axis, p.size), dy.dtype, dy)
-    module.put(dy.dtype.name, contiguous(dy), contiguous(index), dx, p.axis, stream)
+    module.put(dtype_name(dy.dtype), contiguous(dy), contiguous(index), dx, p.axis, stream)
     return dx
 
 
 def _running_sum(module: Any, p: CumsumProblem, stream: int, x: Array) -> Array:
     y = empty(x.shape, x.dtype, x)
-    module.running_sum(x.dtype.name, contiguous(x), y, p.axis, p.backwards, stream)
+    module.running_sum(dtype_name(x.dtype), contiguous(x), y, p.axis, p.backwards, stream)
     return y
 
 

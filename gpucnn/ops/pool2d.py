@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, from_nhwc
+from gpucnn.backend import Array, dtype_name, empty, from_nhwc
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import to_nhwc
 from gpucnn.ops.registry import KernelTable
@@ -32,13 +32,13 @@ def _images(p: Pool2dProblem, dy: Array) -> Array:
 
 def _direct_max(module: Any, p: Pool2dProblem, stream: int, x: Array) -> Array:
     y = _outputs(p, x)
-    module.max_pool2d_direct_fprop(p, x.dtype.name, x, y, None, stream)
+    module.max_pool2d_direct_fprop(p, dtype_name(x.dtype), x, y, None, stream)
     return y
 
 
 def _direct_max_winners(module: Any, p: Pool2dProblem, stream: int, x: Array) -> tuple[Array, Array]:
     y, winners = _outputs(p, x), empty((p.N, p.P, p.Q, p.C), _winner_type(p), x)
-    module.max_pool2d_direct_fprop(p, x.dtype.name, x, y, winners, stream)
+    module.max_pool2d_direct_fprop(p, dtype_name(x.dtype), x, y, winners, stream)
     return y, winners
 
 
@@ -50,7 +50,7 @@ def _direct_max_indices(module: Any, p: Pool2dProblem, stream: int, winners: Arr
 
 def _direct_max_dgrad(module: Any, p: Pool2dProblem, stream: int, dy: Array, winners: Array) -> Array:
     dx = _images(p, dy)
-    module.max_pool2d_direct_dgrad(p, dy.dtype.name, dy, winners, dx, stream)
+    module.max_pool2d_direct_dgrad(p, dtype_name(dy.dtype), dy, winners, dx, stream)
     return dx
 
 
@@ -60,13 +60,13 @@ def _divided_by(p: AveragePool2dProblem) -> tuple[bool, float | None]:
 
 def _direct_average(module: Any, p: AveragePool2dProblem, stream: int, x: Array) -> Array:
     y = _outputs(p.windows, x)
-    module.avg_pool2d_direct_fprop(p.windows, x.dtype.name, *_divided_by(p), x, y, stream)
+    module.avg_pool2d_direct_fprop(p.windows, dtype_name(x.dtype), *_divided_by(p), x, y, stream)
     return y
 
 
 def _direct_average_dgrad(module: Any, p: AveragePool2dProblem, stream: int, dy: Array) -> Array:
     dx = _images(p.windows, dy)
-    module.avg_pool2d_direct_dgrad(p.windows, dy.dtype.name, *_divided_by(p), dy, dx, stream)
+    module.avg_pool2d_direct_dgrad(p.windows, dtype_name(dy.dtype), *_divided_by(p), dy, dx, stream)
     return dx
 
 
@@ -90,33 +90,33 @@ def _global_average_only(p: AveragePool2dProblem) -> str | None:
 def _global_average(module: Any, p: AveragePool2dProblem, stream: int, x: Array) -> Array:
     y, count = _outputs(p.windows, x), module.avg_pool2d_global_parts(p.windows)
     parts = empty((p.windows.N, count, p.windows.C), np.float32, x) if count > 1 else None
-    module.avg_pool2d_global_fprop(p.windows, x.dtype.name, _divided_by(p)[1], x, parts, y, stream)
+    module.avg_pool2d_global_fprop(p.windows, dtype_name(x.dtype), _divided_by(p)[1], x, parts, y, stream)
     return y
 
 
 def _direct_lp(module: Any, p: LpPool2dProblem, stream: int, x: Array) -> tuple[Array, Array]:
     y = _outputs(p.windows, x)
     sums = empty(y.shape, np.float32, x)
-    module.lp_pool2d_direct_fprop(p.windows, x.dtype.name, p.norm_type, x, y, sums, stream)
+    module.lp_pool2d_direct_fprop(p.windows, dtype_name(x.dtype), p.norm_type, x, y, sums, stream)
     return y, sums
 
 
 def _direct_lp_dgrad(module: Any, p: LpPool2dProblem, stream: int, dy: Array, x: Array, sums: Array) -> Array:
     dx = _images(p.windows, dy)
-    module.lp_pool2d_direct_dgrad(p.windows, dy.dtype.name, p.norm_type, dy, x, sums, dx, stream)
+    module.lp_pool2d_direct_dgrad(p.windows, dtype_name(dy.dtype), p.norm_type, dy, x, sums, dx, stream)
     return dx
 
 
 def _magnitudes(module: Any, p: LpPool2dProblem, stream: int, x: Array) -> tuple[Array, Array]:
     y = _outputs(p.windows, x)
     winners = empty(y.shape, _winner_type(p.windows), x)
-    module.lp_pool2d_magnitude_fprop(p.windows, x.dtype.name, p.norm_type > 0, x, y, winners, stream)
+    module.lp_pool2d_magnitude_fprop(p.windows, dtype_name(x.dtype), p.norm_type > 0, x, y, winners, stream)
     return y, winners
 
 
 def _magnitudes_dgrad(module: Any, p: LpPool2dProblem, stream: int, dy: Array, x: Array, winners: Array) -> Array:
     dx = _images(p.windows, dy)
-    module.lp_pool2d_magnitude_dgrad(p.windows, dy.dtype.name, dy, x, winners, dx, stream)
+    module.lp_pool2d_magnitude_dgrad(p.windows, dtype_name(dy.dtype), dy, x, winners, dx, stream)
     return dx
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty
+from gpucnn.backend import Array, dtype_name, empty
 from gpucnn.ops import compiled
 from gpucnn.ops.activation import from_input, tables
 from gpucnn.ops.dropout import places
@@ -75,7 +75,7 @@ def _philox_slopes(module: Any, p: RReluProblem, stream: int, x: Array) -> Array
     x = contiguous(x)
     slopes = empty(x.shape, x.dtype, x)
     where = places(p.shape, x.shape, p.order)
-    module.rrelu_slopes(x.dtype.name, x, slopes, *where, p.lower, p.upper, p.seed, p.call, stream)
+    module.rrelu_slopes(dtype_name(x.dtype), x, slopes, *where, p.lower, p.upper, p.seed, p.call, stream)
     return slopes
 
 

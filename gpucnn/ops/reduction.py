@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, namespace
+from gpucnn.backend import Array, dtype_name, empty, namespace
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import PLAIN, inverse, laid_out, memory_axes
 from gpucnn.ops.registry import KernelTable
@@ -84,7 +84,7 @@ def _reduced(
     splits = module.reduce_splits(terms, inner)
     y = empty(plan.results, x.dtype if dtype is None else dtype, x)
     partial = empty((outer, splits, inner), np.float32, x) if splits > 1 else None
-    module.reduce(name, x.dtype.name, x, y, centre, partial, exponent, finish, by, stream)
+    module.reduce(name, dtype_name(x.dtype), x, y, centre, partial, exponent, finish, by, stream)
     return y
 
 
@@ -136,7 +136,7 @@ def _var_grad(module: Any, p: VarProblem, stream: int, dy: Array, x: Array, y: A
     plan = _Plan(x, p.axes)
     dx = empty(plan.x.shape, x.dtype, x)
     dy, y, mean = plan.result(dy), plan.result(y), _mean32(module, stream, plan)
-    module.var_grad(x.dtype.name, dy, plan.x, y, mean, dx, p.divisor(x), p.root, stream)
+    module.var_grad(dtype_name(x.dtype), dy, plan.x, y, mean, dx, p.divisor(x), p.root, stream)
     return plan.restored(dx)
 
 
@@ -154,7 +154,7 @@ def _norm(module: Any, p: NormProblem, stream: int, x: Array) -> Array:
 def _mapped(module: Any, name: str, stream: int, like: Array, arrays: tuple[Array, ...], *parameters: float) -> Array:
     """A function of csrc/elementwise of arrays that broadcast to `like`."""
     dx = empty(like.shape, like.dtype, like)
-    module.elementwise(name, like.dtype.name, arrays, dx, parameters, stream)
+    module.elementwise(name, dtype_name(like.dtype), arrays, dx, parameters, stream)
     return dx
 
 
@@ -176,14 +176,14 @@ def _extremum_grad(module: Any, axes: Axes, stream: int, dy: Array, x: Array, y:
     plan = _Plan(x, axes)
     counts = _reduced(module, stream, plan, "count_of_equal", np.float32, centre=plan.result(y))
     dx = empty(plan.x.shape, x.dtype, x)
-    module.extremum_grad(x.dtype.name, plan.result(dy), plan.x, plan.result(y), counts, dx, stream)
+    module.extremum_grad(dtype_name(x.dtype), plan.result(dy), plan.x, plan.result(y), counts, dx, stream)
     return plan.restored(dx)
 
 
 def _prod_grad(module: Any, axes: Axes, stream: int, dy: Array, x: Array, y: Array) -> Array:
     plan = _Plan(x, axes)
     dx = empty(plan.x.shape, x.dtype, x)
-    module.prod_grad(x.dtype.name, plan.result(dy), plan.x, dx, stream)
+    module.prod_grad(dtype_name(x.dtype), plan.result(dy), plan.x, dx, stream)
     return plan.restored(dx)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import NHWC, Array, empty, memory_order, namespace, zeros
+from gpucnn.backend import NHWC, Array, dtype_name, empty, memory_order, namespace, zeros
 from gpucnn.flags import flag_of
 from gpucnn.ops import compiled
 from gpucnn.ops.elementwise import in_memory_order, negative
@@ -37,7 +37,7 @@ def _elements(name: str) -> Callable[..., Array]:
         x, t = contiguous(x), contiguous(t)
         loss = empty(() if p.reduce else x.shape, x.dtype, x)
         memory = zeros((module.loss_words,), np.dtype(np.int32), x) if p.reduce else None
-        operands = (name, x.dtype.name, p, x, t, _repeated(factors, x))
+        operands = (name, dtype_name(x.dtype), p, x, t, _repeated(factors, x))
         module.regression_loss_fprop(*operands, loss, memory, flag_of(x), p.watched, stream)
         return loss
 
@@ -48,7 +48,7 @@ def _slopes(name: str, by_target: bool) -> Callable[..., Array]:
     def run(module: Any, p: LossProblem, stream: int, x: Array, t: Array, dy: Array, *factors: Array) -> Array:
         x, t = contiguous(x), contiguous(t)
         gradient = empty(x.shape, x.dtype, x)
-        operands = (name, x.dtype.name, p, x, t, _repeated(factors, x))
+        operands = (name, dtype_name(x.dtype), p, x, t, _repeated(factors, x))
         module.regression_loss_dgrad(*operands, contiguous(dy), by_target, gradient, stream)
         return gradient
 

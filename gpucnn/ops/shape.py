@@ -13,7 +13,7 @@ import numpy as np
 
 from gpucnn import backend
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty
+from gpucnn.backend import Array, dtype_name, empty
 from gpucnn.ops import compiled
 from gpucnn.ops.elementwise import unbroadcast
 from gpucnn.ops.memory import Axes, common_axes, converted, inverse, laid_out, memory_axes, reshape
@@ -62,7 +62,7 @@ def _pad_grad(module: Any, p: PadProblem, stream: int, dy: Array) -> Array:
     before, after = [a for a, _ in p.amounts], [b for _, b in p.amounts]
     if not dy.flags.c_contiguous:
         dy = _copied(module, stream, dy)
-    module.pad_grad(dy.dtype.name, dy, dx, before, after, p.mode, stream)
+    module.pad_grad(dtype_name(dy.dtype), dy, dx, before, after, p.mode, stream)
     return dx
 
 

@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty
+from gpucnn.backend import Array, dtype_name, empty
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import contiguous
 from gpucnn.ops.registry import KernelTable
@@ -15,13 +15,13 @@ from gpucnn.reference import softmax as reference
 
 def _rows(module: Any, problem: None, stream: int, x: Array, *, logarithm: bool) -> Array:
     y = empty(x.shape, x.dtype, x)
-    module.softmax_fprop(x.dtype.name, x, y, logarithm, stream)
+    module.softmax_fprop(dtype_name(x.dtype), x, y, logarithm, stream)
     return y
 
 
 def _rows_grad(module: Any, problem: None, stream: int, dy: Array, y: Array, *, logarithm: bool) -> Array:
     dx = empty(y.shape, y.dtype, y)
-    module.softmax_dgrad(y.dtype.name, dy, y, dx, logarithm, stream)
+    module.softmax_dgrad(dtype_name(y.dtype), dy, y, dx, logarithm, stream)
     return dx
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, from_nhwc
+from gpucnn.backend import Array, dtype_name, empty, from_nhwc
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import contiguous, to_nhwc
 from gpucnn.ops.registry import KernelTable
@@ -15,13 +15,13 @@ from gpucnn.reference import unfold as reference
 
 def _unfold(module: Any, p: Pool2dProblem, stream: int, x: Array) -> Array:
     columns = empty((p.N, p.C * p.R * p.S, p.P * p.Q), x.dtype, x)
-    module.unfold(p, x.dtype.name, x, columns, stream)
+    module.unfold(p, dtype_name(x.dtype), x, columns, stream)
     return columns
 
 
 def _fold(module: Any, p: Pool2dProblem, stream: int, columns: Array) -> Array:
     x = empty((p.N, p.H, p.W, p.C), columns.dtype, columns)
-    module.fold(p, columns.dtype.name, columns, x, stream)
+    module.fold(p, dtype_name(columns.dtype), columns, x, stream)
     return x
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Function
-from gpucnn.backend import Array, empty, from_nhwc
+from gpucnn.backend import Array, dtype_name, empty, from_nhwc
 from gpucnn.flags import flag_of
 from gpucnn.ops import compiled
 from gpucnn.ops.memory import to_nhwc
@@ -22,7 +22,7 @@ _MOST_NUMBERS = 1 << 24
 
 def _in_place(module: Any, p: Unpool2dProblem, stream: int, x: Array, indices: Array) -> Array:
     y = empty((p.N, p.H, p.W, p.C), x.dtype, x)
-    module.max_unpool2d_fprop(p, x.dtype.name, x, indices, None, y, stream, flag_of(x))
+    module.max_unpool2d_fprop(p, dtype_name(x.dtype), x, indices, None, y, stream, flag_of(x))
     return y
 
 
@@ -33,7 +33,9 @@ def _apart(module: Any, p: Unpool2dProblem, stream: int, x: Array, indices: Arra
     for first in range(0, p.N, images):
         some = slice(first, min(p.N, first + images))
         part, scratch = replace(p, N=some.stop - first), numbers[: some.stop - first]
-        module.max_unpool2d_fprop(part, x.dtype.name, x[some], indices[some], scratch, y[some], stream, flag_of(x))
+        module.max_unpool2d_fprop(
+            part, dtype_name(x.dtype), x[some], indices[some], scratch, y[some], stream, flag_of(x)
+        )
     return y
 
 
@@ -51,7 +53,7 @@ def _small_image(p: Unpool2dProblem) -> str | None:
 
 def _dgrad(module: Any, p: Unpool2dProblem, stream: int, dy: Array, indices: Array) -> Array:
     dx = empty((p.N, p.P, p.Q, p.C), dy.dtype, dy)
-    module.max_unpool2d_dgrad(p, dy.dtype.name, dy, indices, dx, stream)
+    module.max_unpool2d_dgrad(p, dtype_name(dy.dtype), dy, indices, dx, stream)
     return dx
 
 

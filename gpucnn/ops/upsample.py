@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import Array, empty
+from gpucnn.backend import Array, dtype_name, empty
 from gpucnn.ops import compiled
 from gpucnn.ops.images import linear_map
 from gpucnn.ops.registry import KernelTable
@@ -16,13 +16,13 @@ from gpucnn.reference.upsample import InterpolateProblem, NailsProblem, ShuffleP
 
 def _interpolate(module: Any, p: InterpolateProblem, stream: int, x: Array) -> Array:
     y = empty((p.N, p.P, p.Q, p.C), x.dtype, x)
-    module.interpolate_fprop(p, x.dtype.name, x, y, stream)
+    module.interpolate_fprop(p, dtype_name(x.dtype), x, y, stream)
     return y
 
 
 def _interpolate_dgrad(module: Any, p: InterpolateProblem, stream: int, dy: Array) -> Array:
     dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
-    module.interpolate_dgrad(p, dy.dtype.name, dy, dx, stream)
+    module.interpolate_dgrad(p, dtype_name(dy.dtype), dy, dx, stream)
     return dx
 
 
@@ -33,13 +33,13 @@ def _short_axes(p: InterpolateProblem) -> str | None:
 
 def _nails(module: Any, p: NailsProblem, stream: int, x: Array) -> Array:
     y = empty((p.N, p.H * p.factor[0], p.W * p.factor[1], p.C), x.dtype, x)
-    module.bed_of_nails_fprop(p, x.dtype.name, x, y, stream)
+    module.bed_of_nails_fprop(p, dtype_name(x.dtype), x, y, stream)
     return y
 
 
 def _nails_dgrad(module: Any, p: NailsProblem, stream: int, dy: Array) -> Array:
     dx = empty((p.N, p.H, p.W, p.C), dy.dtype, dy)
-    module.bed_of_nails_dgrad(p, dy.dtype.name, dy, dx, stream)
+    module.bed_of_nails_dgrad(p, dtype_name(dy.dtype), dy, dx, stream)
     return dx
 
 
