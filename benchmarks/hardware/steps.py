@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ def _bench(options: Options, name: str, *arguments: str, weight: float = 1.0) ->
 
 def _tests(name: str, options: Options, *arguments: str, weight: float = 1.0) -> Part:
     """Tests of kernels on the GPU. Warnings of versions that nobody has tested with are no failures here."""
-    several = ("-n", str(min(options.processes, 12)), "--dist", "worksteal") if options.processes > 2 else ()
+    processes = min(options.processes, 12) if importlib.util.find_spec("xdist") else 1
+    several = ("-n", str(processes), "--dist", "worksteal") if processes > 2 else ()
     flags = (
         "-m",
         "gpu",
