@@ -273,21 +273,22 @@ class Tensor(Operators):
 
     @staticmethod
     def __record__(function: type[Function], inputs: tuple[Any, ...], parameters: dict[str, Any]) -> Any:
-        enabled, is_needed = grad_mode.enabled, False
         arrays: list[Any] = []
         edges: list[Edge | None] = []
+        needs: list[bool] = []
+        enabled = grad_mode.enabled
         for x in inputs:
-            if not isinstance(x, Tensor):
-                arrays.append(x)
-                edges.append(None)
-                continue
-            arrays.append(x.data)
-            if enabled and x._requires_grad:
-                edges.append(x.node or x)
-                is_needed = True
+            if isinstance(x, Tensor):
+                arrays.append(x.data)
+                if enabled and x._requires_grad:
+                    edges.append(x.node or x)
+                    needs.append(True)
+                    continue
             else:
-                edges.append(None)
-        context = Context(tuple([edge is not None for edge in edges]))
+                arrays.append(x)
+            edges.append(None)
+            needs.append(False)
+        context, is_needed = Context(tuple(needs)), True in needs
         result = function.forward(context, *arrays, **parameters)
         if type(result) in array_types and (kind := result.dtype.kind) in "fiub":  # one array, as mostly: a short way
             outputs: Any = _wrapped(result)
