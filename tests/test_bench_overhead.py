@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from gpucnn import backend, extension
 from gpucnn.bench import overhead
 from gpucnn.bench.overhead import ABOVE_BINDINGS, OURS, PEER, WHOLE, lines, measure, notes
-from gpucnn.bench.stacks import OPS, STEP, Gpucnn
+from gpucnn.bench.stack_calls import OPS
+from gpucnn.bench.stacks import STEP, Gpucnn
 from gpucnn.bench.turns import Here
 from gpucnn.cli.main import main
 from gpucnn.ops.registry import kernels_replaced

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from gpucnn import backend as backends
-from gpucnn.bench.stacks import LAYERS, OPS, Gpucnn, Torch
+from gpucnn.bench.stack_calls import OPS
+from gpucnn.bench.stacks import LAYERS, Gpucnn, Torch
 from gpucnn.bench.turns import Apart, Here, Host, Timing, threads
 
 OURS, WHOLE, ABOVE_BINDINGS, PEER = "gpucnn", "gpucnn, array code", "gpucnn, above bindings", "torch"

@@ -10,7 +10,7 @@ import click
 
 from gpucnn.bench import machine, records, table
 from gpucnn.bench.overhead import Row, Study, lines, measure, notes
-from gpucnn.bench.stacks import OPS
+from gpucnn.bench.stack_calls import OPS
 from gpucnn.cli.options import choose
 
 
