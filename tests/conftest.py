@@ -103,11 +103,15 @@ def poison() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_chosen() -> None:
-    """Tests have modules with other cost models stand in, on which the choice of kernels depends."""
+def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests have modules with other cost models stand in, on which the choice of kernels depends; and commands that
+    are run in this process choose a backend for all that follows."""
+    from gpucnn import backend
     from gpucnn.ops import registry
 
     registry.forget()
+    for name, value in (("name", backend._choice.name), ("strict", backend._choice.strict)):
+        monkeypatch.setattr(backend._choice, name, value)
 
 
 def poisoned(allocate: Callable[..., Any]) -> Callable[..., Any]:

@@ -100,7 +100,7 @@ def has_ended(pid: int) -> bool:
 
 def test_what_is_asked_to_stop_has_time_to_say_what_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "LEAST", 0.5)
-    monkeypatch.setattr(driver, "GRACE", 2.0)
+    monkeypatch.setattr(driver, "GRACE", 4.0)
     file = tmp_path / "record.json"
     text = f"""
 import json, time
@@ -110,7 +110,7 @@ finally:
     open({str(file)!r}, "w").write(json.dumps({{"rows": [{{"n": 7}}]}}))
 """
     part = code("long", text, reader=lambda: readers.Record(file))
-    _, rows = run(tmp_path / "a.jsonl", Step("one", [part], 1.0), budget=3.0)
+    _, rows = run(tmp_path / "a.jsonl", Step("one", [part], 1.0), budget=9.0)
     assert (rows[0]["n"], rows[1]["ended"]) == (7, "cut")
 
 

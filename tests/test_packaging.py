@@ -154,7 +154,7 @@ def test_a_wheel_declares_what_it_needs(plain_wheel: Path) -> None:
         *("numpy", "click", "tqdm", "tabulate", "pooch", "safetensors", "pillow", "threadpoolctl")
     }
     extras = {line.partition(": ")[2] for line in lines if line.startswith("Provides-Extra")}
-    assert extras == {"cuda12", "cuda13", "plot", "bfloat16", "test", "dev", "peers"}
+    assert extras == {"cuda12", "cuda13", "plot", "bench", "bfloat16", "test", "dev", "peers"}
     assert 'torch==2.13.0; extra == "peers"' in required
     assert {folder for folder in top_level if not folder.endswith(".dist-info")} == {"gpucnn"}
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import FLOAT_KINDS, Array, are_together, device_of
+from gpucnn import backend
+from gpucnn.backend import FLOAT_KINDS, Array, are_together
 from gpucnn.tensor import Tensor
 
 
@@ -39,7 +40,8 @@ def floats_together(op: str, *optional: str, **operands: Tensor | None) -> None:
         if array.dtype != first.dtype:
             raise TypeError(f"{op}: {first_name} has dtype {first.dtype}, but {name} has {array.dtype}")
         if not are_together(array, first):
-            raise ValueError(f"{op}: {first_name} is on {device_of(first)}, but {name} on {device_of(array)}")
+            places = backend.device_of(first), backend.device_of(array)
+            raise ValueError(f"{op}: {first_name} is on {places[0]}, but {name} on {places[1]}")
 
 
 def hashable(op: str, **arguments: Any) -> tuple[Any, ...]:
