@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 import pytest
 
-from gpucnn.bench.turns import THREAD_COUNTS, Apart, Here, Timing, sampled, spread, take_turns, threads
+from gpucnn.bench.turns import (
+    THREAD_COUNTS,
+    Apart,
+    Here,
+    Timing,
+    rest,
+    sampled,
+    soon_asleep,
+    spread,
+    take_turns,
+    threads,
+)
 
 
 class Counter:
@@ -26,6 +39,9 @@ class Counter:
 
     def thread_counts(self) -> list[str | None]:
         return [os.environ.get(name) for name in THREAD_COUNTS]
+
+    def variable(self, name: str) -> str | None:
+        return os.environ.get(name)
 
     def fail(self) -> None:
         raise KeyError("lost")
@@ -73,6 +89,27 @@ def test_processes_get_the_threads_that_are_asked_for(monkeypatch: pytest.Monkey
         host.close()
     assert os.environ[THREAD_COUNTS[0]] == "7"
     assert THREAD_COUNTS[1] not in os.environ
+
+
+def test_a_process_is_at_rest_when_its_threads_are() -> None:
+    busy = threading.Thread(target=lambda: sum(range(10_000_000)))
+    busy.start()
+    rest()
+    assert not busy.is_alive()
+    before = time.perf_counter()
+    rest(at_most=60.0)
+    assert time.perf_counter() - before < 30.0, "nothing computes, so there is nothing to wait for"
+
+
+def test_processes_are_told_to_let_threads_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
+    with soon_asleep():
+        host = Apart(Counter, "one", 0)
+    try:
+        assert host.call("variable", "OPENBLAS_THREAD_TIMEOUT") == "20"
+    finally:
+        host.close()
+    assert "OPENBLAS_THREAD_TIMEOUT" not in os.environ
 
 
 def test_rounds_go_from_one_to_the_next_and_medians_pass_over_a_disturbance() -> None:

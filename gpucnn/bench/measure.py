@@ -16,7 +16,7 @@ from gpucnn.bench.machine import Machine
 from gpucnn.bench.plain_rival import Plain
 from gpucnn.bench.rivals import Own, Prepared, directions, missing
 from gpucnn.bench.torch_rival import Torch
-from gpucnn.bench.turns import Apart, Here, Host, Timing, take_turns
+from gpucnn.bench.turns import Apart, Here, Host, Timing, rest, soon_asleep, take_turns
 from gpucnn.books.choice import explain_quietly
 
 BASELINES = {"cpu": ("torch", "torch default", "numpy"), "cuda": ("torch", "torch default", "cupy")}
@@ -99,15 +99,16 @@ class Field:
         self.missing: dict[str, str] = {}
         self._hosts: dict[str, Host] = {}
         place = Here if machine.kind == "cuda" else Apart
-        for name in against:
-            if why := missing(name, machine.kind):
-                self.missing[name] = why
-            elif name == "cupy":
-                self._hosts[name] = place(Own, name, "reference", device)
-            else:
-                self._hosts[name] = place(Plain if name == "numpy" else Torch, name, device)
-        for name in self.own:
-            self._hosts[name] = place(Own, name, name, device)
+        with soon_asleep():
+            for name in against:
+                if why := missing(name, machine.kind):
+                    self.missing[name] = why
+                elif name == "cupy":
+                    self._hosts[name] = place(Own, name, "reference", device)
+                else:
+                    self._hosts[name] = place(Plain if name == "numpy" else Torch, name, device)
+            for name in self.own:
+                self._hosts[name] = place(Own, name, name, device)
 
     @staticmethod
     def baselines(text: str) -> list[str]:
@@ -186,6 +187,8 @@ class Field:
             prepared[name, kernel] = Prepared(
                 [], found.kernel or (kernel or ""), found.moved, found.products, found.failed
             )
+        if self.machine.kind == "cpu":
+            rest()  # of the truth
         running = {key: self._round(*key, at_least) for key in prepared if status[key] == "ok"}
         times = take_turns({repr(key): run for key, run in running.items()}, rounds) if running else {}
         for name in dict.fromkeys(name for name, _ in prepared):

@@ -22,6 +22,7 @@ from gpucnn import models, random
 from gpucnn.backend import FLOAT_KINDS, supported_dtype
 from gpucnn.bench import memory
 from gpucnn.bench.answers import Answer
+from gpucnn.bench.turns import rest
 from gpucnn.data import ArrayDataset, load_dataset
 from gpucnn.nn import Module
 from gpucnn.nn.init import skip_init
@@ -289,6 +290,7 @@ class Contestant(ABC):
             begin = time.perf_counter()
             result = self._next()
             samples.append(time.perf_counter() - begin)
+        rest()
         return Turn(float(np.median(samples)), self._loss(result), self._made)
 
     def _queued(self, steps: int) -> Turn:

@@ -90,8 +90,22 @@ def _continue(method: str, *arguments: Any) -> Any:
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Inside, processes that are started compute with `count` threads each."""
-    before = {name: os.environ.get(name) for name in THREAD_COUNTS}
-    os.environ.update(dict.fromkeys(THREAD_COUNTS, str(count)))
+    with _environment(dict.fromkeys(THREAD_COUNTS, str(count))):
+        yield
+
+
+@contextmanager
+def soon_asleep() -> Iterator[None]:
+    """Inside, processes that are started have threads of OpenBLAS that look out for more to do for a millisecond, not a
+    tenth of a second: between the samples of a round that is enough, and the next contestant finds a free machine."""
+    with _environment({"OPENBLAS_THREAD_TIMEOUT": "20"}):  # 2^20 ticks of the processor's clock
+        yield
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
@@ -148,12 +162,31 @@ def take_turns(contestants: Mapping[str, Callable[[], float]], rounds: int) -> d
     return {name: Timing.of(each) for name, each in found.items()}
 
 
+def rest(at_most: float = 0.5) -> None:
+    """Waits, for `at_most` seconds, until no thread of this process computes.
+
+    Threads of OpenBLAS and OpenMP look out for more to do when they are done. Whoever has the next turn would share the
+    cores with them: of two threads one then waits for milliseconds, where the work takes microseconds.
+    """
+    end = time.perf_counter() + at_most
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(_LOOK)
+        if time.process_time() - before < 0.1 * _LOOK:
+            return
+
+
+_LOOK = 0.002
+
+
 def sampled(step: Callable[[], Any], at_least: float, most: int = 1000) -> float:
-    """A round on a CPU: the median seconds of as many steps as fit into `at_least` seconds, at most `most`."""
+    """A round on a CPU: the median seconds of as many steps as fit into `at_least` seconds, at most `most`. When it
+    returns, this process is at rest."""
     samples: list[float] = []
     begin = time.perf_counter()
     while not samples or (time.perf_counter() - begin < at_least and len(samples) < most):
         before = time.perf_counter()
         step()
         samples.append(time.perf_counter() - before)
+    rest()
     return median(samples)
