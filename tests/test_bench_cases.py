@@ -18,6 +18,7 @@ from gpucnn.bench.cases import (
     gradients,
     passes_of,
     results,
+    smooth,
     walk_back,
 )
 from gpucnn.testing import assert_close, naive, rotating_seed, tolerance
@@ -100,7 +101,7 @@ def test_gradients_are_those_of_the_pass() -> None:
                 | {"bias": (3,), "training": True, "residual": (2, 3, 4, 4)})  # fmt: skip
     numbers = Numbers.of(case, 0)
     call = case.call(numbers)
-    walk_back(results(call), numbers)
+    walk_back(case, results(call), numbers)
     found = gradients(call, "bwd")
     assert [None if grad is None else grad.shape for grad in found] == [(2, 3, 4, 4), (3,), (3,), (2, 3, 4, 4)]
     assert passes_of("batch_norm_relu") == ("fwd", "bwd")
@@ -131,3 +132,18 @@ def test_making_the_truth_changes_no_setting() -> None:
     with gpucnn.use_backend("reference", strict=True):
         Truth(Case("relu", {"input": (3, 4)}), 0, "cpu")
         assert gpucnn.backend.current_backend() == "reference"
+
+
+@pytest.mark.parametrize("limit", [None, 6.0])
+def test_no_gradient_depends_on_which_side_of_a_corner_a_sum_falls(limit: float | None) -> None:
+    """So that a sum that is off by rounding gives nearly the same gradients, though some signs are others."""
+    arguments: dict[str, Any] = {"input": (4, 3, 50, 50), "weight": (3,), "bias": (3,), "training": True}
+    arguments |= dict.fromkeys(("running_mean", "running_var"), (3,)) | ({} if limit is None else {"max_val": limit})
+    case = Case("batch_norm_relu", arguments, "bwd")
+    gradient = np.ones(5)
+    y = np.array([0.0, 1e-9, 1.0, 6.0, 3.0])
+    found = smooth(case, gradient, y)
+    assert np.allclose(found[:2], 0, atol=1e-8)
+    assert found[4] > 1
+    assert (found[3] == 0) == (limit is not None)
+    assert smooth(Case("relu", {"input": (5,)}, "bwd"), gradient, y) is gradient

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn import backend, creation
-from gpucnn.autograd import enable_grad
+from gpucnn.autograd import enable_grad, no_grad
 from gpucnn.bench.updates import UPDATES
 from gpucnn.calls import Call
 from gpucnn.random import manual_seed
@@ -174,11 +174,23 @@ def results(call: Call) -> tuple[Tensor, ...]:
     return tuple(each for each in found if isinstance(each, Tensor) and each.dtype.kind in backend.FLOAT_KINDS)
 
 
-def walk_back(found: tuple[Tensor, ...], numbers: Numbers) -> None:
+def walk_back(case: Case, found: tuple[Tensor, ...], numbers: Numbers) -> None:
     """Backward from all results, with random gradients."""
     for result in found:
         if result.requires_grad:
-            result.backward(numbers(result.shape, result.dtype), retain_graph=True)
+            gradient = numbers(result.shape, result.dtype)
+            with no_grad():
+                gradient = smooth(case, gradient, result.detach())
+            result.backward(gradient, retain_graph=True)
+
+
+def smooth(case: Case, gradient: Any, result: Any) -> Any:
+    """The gradient of a result, in any library's tensors, so that it is 0 where a ReLU that ends a sum has its corner:
+    on which side of that a sum of nearly 0 is found is a matter of its rounding."""
+    if not case.op.endswith("_relu"):
+        return gradient
+    limit = case.arguments.get("max_val", math.inf)
+    return gradient * result if math.isinf(limit) else gradient * result * (limit - result) * (1 / limit)
 
 
 def differentiable(call: Call) -> list[Tensor]:
@@ -209,7 +221,7 @@ class Truth:
         with backend.use_backend("reference"):
             call = case.call(numbers, "float64")
             found = results(call)
-            walk_back(found, numbers)
+            walk_back(case, found, numbers)
             self.outputs = {"fwd": [result.data for result in found]}
             for direction in passes_of(case.op)[1:]:
                 self.outputs[direction] = [tensor.data for tensor in gradients(call, direction) if tensor is not None]

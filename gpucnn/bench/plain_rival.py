@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import gpucnn.functional as F
 from gpucnn import backend
-from gpucnn.bench.cases import Case, Numbers, results
+from gpucnn.bench.cases import Case, Numbers, results, smooth
 from gpucnn.bench.rivals import SETS, Prepared, Timed
 from gpucnn.bench.updates import STEPS, UPDATES
 from gpucnn.tensor import Tensor
@@ -52,7 +52,7 @@ class Plain(Timed):
         with backend.use_backend("reference"):
             call = case.call(numbers)
             found = results(call) if case.direction != "fwd" else ()
-        given = [numbers(each.shape, each.data.dtype).numpy() for each in found]
+        given = [smooth(case, numbers(each.shape, each.data.dtype).numpy(), each.numpy()) for each in found]
         named = {**dict(zip(_names(case), call.arguments, strict=False)), **call.options}
         return make(case.direction, {name: _array(value) for name, value in named.items()}, given)
 

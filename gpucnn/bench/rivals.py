@@ -129,7 +129,7 @@ class Own(Timed):
                 found = results(call)
                 seen.is_backward = True
                 if case.direction != "fwd":
-                    walk_back(found, numbers)
+                    walk_back(case, found, numbers)
             if case.op in UPDATES:
                 seen.keep_last()
             runs.append(_in_order(self._backend, seen.steps))

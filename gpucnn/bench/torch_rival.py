@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn import backend
-from gpucnn.bench.cases import Case, Numbers
+from gpucnn.bench.cases import Case, Numbers, smooth
 from gpucnn.bench.rivals import SETS, Prepared, Timed
 from gpucnn.bench.turns import THREAD_COUNTS
 from gpucnn.bench.updates import STEPS, UPDATES
@@ -84,7 +84,7 @@ class Torch(Timed):
 
             return forward
         found = [each for each in _several(function(*arguments, **options)) if each.is_floating_point()]
-        given = [self._gradient(numbers, each) for each in found]
+        given = [smooth(case, self._gradient(numbers, each), each.detach()) for each in found]
         inputs = [each for each in _flat([*arguments, *options.values()]) if self._is_differentiable(each)]
         wanted = {"dgrad": inputs[:1], "wgrad": inputs[1:], "bwd": inputs}[case.direction]
         if case.op == "conv2d" and not isinstance(case.arguments.get("padding"), str):
