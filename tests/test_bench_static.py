@@ -181,6 +181,7 @@ def test_no_room_is_a_reason_and_no_end(monkeypatch: pytest.MonkeyPatch) -> None
 
 @needs_profile
 def test_registers_are_told_where_nvcc_has_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpucnn.kernels.registers", dict)
     (unknown,) = rows_of(conv(2, 16, 9, 9), ["fwd"], "direct")
     (taken,) = unknown.taken
     assert (taken.registers, taken.waves) == (None, None)
