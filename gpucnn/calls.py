@@ -85,7 +85,8 @@ class Call:
         Args:
             op: the name of a function of `gpucnn.functional` or `gpucnn` or of a tensor's method, or "add" and its
                 like; or what is called itself: a function, a module, a class of optimisers.
-            inputs, parameters: tensors, shapes and options. Labels, indices and conditions get the dtype they need.
+            inputs, parameters: tensors, shapes and options; an int is the shape of a vector where a call takes tensors
+                alone. Labels, indices and conditions get the dtype they need.
             dtype: of the tensors that are given as shapes.
             fill: makes these.
 
@@ -176,6 +177,8 @@ def _arguments(
     def made(name: str, value: Any, annotation: str) -> Any:
         if "Sequence[Tensor]" in annotation and isinstance(value, (tuple, list)) and all(map(_is_shape, value)):
             return [made(name, each, "Tensor") for each in value]
+        if annotation in ("Tensor", "Tensor | None") and type(value) is int:
+            value = (value,)
         untold = annotation in ("Any", str(inspect.Parameter.empty)) and any(value is each for each in inputs)
         if not (_is_shape(value) and ("Tensor" in annotation or name in _TENSORS or untold)):
             return value

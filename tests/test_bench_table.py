@@ -52,6 +52,15 @@ def test_a_suite_has_a_line_for_each_layer_and_says_once_what_failed() -> None:
     ]
 
 
+def test_a_suite_has_a_line_for_each_wrong_result_of_a_baseline() -> None:
+    wrong = [dataclasses.replace(ROWS[5], layer=layer, status="WRONG", error=0.25) for layer in "cd"]
+    lines = cells(table.suite_lines([*ROWS[:5], *wrong], ["reference"], ["torch"]))
+    assert [(line["layer"], line["max error"], line[""]) for line in lines if line["contestant"] == "numpy"] == [
+        ("c", "2.5e-01", "WRONG"),
+        ("d", "2.5e-01", "WRONG"),
+    ]
+
+
 def test_totals_count_a_layer_as_often_as_the_network_has_it() -> None:
     fwd, dgrad, both = cells(table.totals(ROWS, ["reference"], ["torch", "numpy"]))
     assert (fwd["pass"], fwd["ms"], fwd["torch ms"], fwd["x torch"], fwd["share"]) == (

@@ -118,6 +118,11 @@ def test_every_table_is_met() -> None:
         ("add", {}, ["add forward"]),
         ("sum", {}, ["sum forward"]),
         ("linear", {"input": (8, 5), "weight": (3, 5)}, ["linear fprop", "linear dgrad", "linear wgrad"]),
+        (
+            "prelu",
+            {"input": (2, 3, 4), "weight": 3},
+            ["prelu forward", "prelu backward", "prelu weight_grad", "sum forward"],
+        ),
     ],
 )
 def test_shapes_stand_for_tensors(op: str, given: dict[str, Any], expected: list[str]) -> None:

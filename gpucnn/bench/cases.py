@@ -246,9 +246,11 @@ class Truth:
             channel = sizes[0] // max(1, shape[1] if len(shape) > 2 else 1) if sizes else 1
             return max(1, shape[-1] if shape else 1, channel if len(shape) > 2 else 1, self._summed(sizes, outputs))
         shape, groups = self._tensors[1].shape, int(case.arguments.get("groups", 1))
-        if case.direction == "wgrad":  # a sum over images and pixels
-            filters = shape[1] * groups if case.op == "conv_transpose2d" else shape[0]
-            return max(1, int(self.outputs["fwd"][0].size) // filters)
         # Of filters (K, C/groups, R, S): a sum is over all but K forward, over all but C backward.
-        is_forward = (case.direction == "fwd") != (case.op == "conv_transpose2d")
-        return max(1, sizes[1] // shape[0] if is_forward else sizes[1] // shape[1] // groups)
+        over = {"fwd": sizes[1] // shape[0], "dgrad": sizes[1] // shape[1] // groups}
+        channels = shape[0]
+        if case.op == "conv_transpose2d":
+            over, channels = {"fwd": over["dgrad"], "dgrad": over["fwd"]}, shape[1] * groups
+        over["wgrad"] = int(self.outputs["fwd"][0].size) // channels  # images and pixels
+        behind = over["fwd"] if case.op.endswith("_relu") and case.direction != "fwd" else 0  # see `smooth`
+        return max(1, over[case.direction] + behind)

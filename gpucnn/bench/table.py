@@ -85,9 +85,9 @@ def suite_lines(rows: Sequence[Row], own: Sequence[str], baselines: Sequence[str
         if row.contestant in own:
             ratios = [_ratio(times[row.case].get(name), row) for name in baselines]
             cells.append([*mine, *_figures(row), *ratios, *_end(row)])
-        elif row.status != "ok" and (row.contestant, row.status) not in told:
+        elif row.status == "WRONG" or (row.status != "ok" and (row.contestant, row.status) not in told):
             told.add((row.contestant, row.status))
-            cells.append([*mine, *[""] * (8 + len(baselines)), row.status])
+            cells.append([*mine, *[""] * (7 + len(baselines)), *_end(row)])
     return _without_empty(headers, cells)
 
 

@@ -96,9 +96,10 @@ def threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def soon_asleep() -> Iterator[None]:
-    """Inside, processes that are started have threads of OpenBLAS that look out for more to do for a millisecond, not a
-    tenth of a second: between the samples of a round that is enough, and the next contestant finds a free machine."""
-    with _environment({"OPENBLAS_THREAD_TIMEOUT": "20"}):  # 2^20 ticks of the processor's clock
+    """Inside, processes that are started have threads of OpenBLAS that look out for more to do for some milliseconds,
+    not a tenth of a second: between the samples of a round that is enough, and the next contestant soon has the machine
+    to itself."""
+    with _environment({"OPENBLAS_THREAD_TIMEOUT": "23"}):  # 2^23 ticks of the processor's clock
         yield
 
 
@@ -180,13 +181,24 @@ _LOOK = 0.002
 
 
 def sampled(step: Callable[[], Any], at_least: float, most: int = 1000) -> float:
-    """A round on a CPU: the median seconds of as many steps as fit into `at_least` seconds, at most `most`. When it
-    returns, this process is at rest."""
+    """A round on a CPU: the median seconds of as many steps as fit into `at_least` seconds, at most `most`, after as
+    many again that do not count. When it returns, this process is at rest.
+
+    The first steps of a turn find cold caches, and threads that were just woken: two of them may sit on one core and
+    wait for each other for ten milliseconds, until the scheduler moves one.
+    """
+    _steps(step, at_least, most)
+    samples = _steps(step, at_least, most)
+    rest()
+    return median(samples)
+
+
+def _steps(step: Callable[[], Any], at_least: float, most: int) -> list[float]:
+    """The seconds of each."""
     samples: list[float] = []
     begin = time.perf_counter()
     while not samples or (time.perf_counter() - begin < at_least and len(samples) < most):
         before = time.perf_counter()
         step()
         samples.append(time.perf_counter() - before)
-    rest()
-    return median(samples)
+    return samples
