@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from gpucnn.bench import machine, records
+from gpucnn.bench.measure import IDLE
 from gpucnn.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -61,13 +63,16 @@ def test_a_record_is_as_the_schema_has_it(path: Path, problems: Callable[[Any], 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_a_records_name_is_its_day_device_and_study(path: Path) -> None:
     found = records.read(path)
-    assert path.stem.startswith(f"{found['date'][:10]}-")
-    assert path.stem.endswith(found["study"].replace(" ", "-"))
+    study = re.escape(found["study"].replace(" ", "-"))
+    assert re.fullmatch(rf"{found['date'][:10]}-\w+-{study}(-\w+)*", path.stem)  # and settings, if there are several
 
 
 def test_what_the_package_writes_is_as_the_schema_has_it(tmp_path: Path, problems: Callable[[Any], list[str]]) -> None:
-    records.write(tmp_path / "new.json", record())
-    assert problems(json.loads((tmp_path / "new.json").read_text())) == []
+    for status in ("ok", "WRONG", IDLE):
+        written = record()
+        written["rows"][0]["status"] = status
+        records.write(tmp_path / "new.json", written)
+        assert problems(json.loads((tmp_path / "new.json").read_text())) == []
     assert SCHEMA["properties"]["schema"]["const"] == records.SCHEMA
 
 

@@ -58,6 +58,23 @@ def test_the_newest_of_a_study_on_a_machine_counts() -> None:
     assert sorted(tool.newest(found)) == ["c.json", "d.json", "e.json"]
 
 
+def test_other_settings_are_another_study() -> None:
+    def of(date: str, study: str = "model resnet50", **settings: Any) -> dict[str, Any]:
+        return record(study, date, rows=[{"model": "resnet50", "dtype": "float32", **settings}, {"call": "conv2d"}])
+
+    found = {
+        "a.json": of("2026-01-01", mode="training", batch=64),
+        "b.json": of("2026-01-02", mode="training", batch=64),
+        "c.json": of("2026-01-01", mode="training", batch=256),
+        "d.json": of("2026-01-01", mode="inference", batch=64, amp=None, fused=False),
+        "e.json": of("2026-01-01", mode="inference", batch=64, fused=True),
+        "f.json": of("2026-01-01", mode="inference", batch=64, fused=True, dtype="bfloat16"),
+        "g.json": of("2026-01-01", "hardware", mode="training", batch=64),
+        "h.json": of("2026-01-02", "hardware", mode="training", batch=256),
+    }
+    assert sorted(tool.newest(found)) == ["b.json", "c.json", "d.json", "e.json", "f.json", "h.json"]
+
+
 def test_a_suite_beside_its_peers() -> None:
     rows = [
         row("cuda", 10.0, count=2, bound_us=5.0),

@@ -3,7 +3,8 @@
 python tools/benchmark_tables.py            writes everything below the marker anew
 python tools/benchmark_tables.py --check    says whether that would change anything, by its exit status
 
-Of each study on each machine the newest record counts: by its date, then by its name.
+Of each study on each machine the newest record counts: by its date, then by its name. One network trained and run
+forward, or in batches of 64 and of 256, or one suite in two precisions, are studies of their own.
 """
 
 from __future__ import annotations
@@ -53,11 +54,17 @@ def load(folder: Path) -> dict[str, Record]:
     return {path.name: records.read(path) for path in sorted(folder.glob("*.json")) if path.name != "schema.json"}
 
 
+SETTINGS = ("model", "mode", "fused", "batch", "dtype", "amp", "precision")
+"""Of rows: what makes two records of one study answer different questions."""
+
+
 def newest(found: Mapping[str, Record]) -> dict[str, Record]:
-    """Of each study on each machine the newest."""
-    latest: dict[tuple[str, str], tuple[str, str]] = {}
+    """Of each study with the same settings on each machine the newest."""
+    latest: dict[tuple[Any, ...], tuple[str, str]] = {}
     for name, record in found.items():
-        key = (record["study"], record["machine"]["name"])
+        settings = {tuple([row[key] for key in SETTINGS if row.get(key) is not None]) for row in record["rows"]}
+        is_whole = record["study"] == "hardware"  # all of what matters, as far as it got
+        key = (record["study"], record["machine"]["name"], None if is_whole else frozenset(settings))
         latest[key] = max(latest.get(key, ("", "")), (record["date"], name))
     kept = {name for _, name in latest.values()}
     return {name: record for name, record in found.items() if name in kept}
