@@ -9,28 +9,13 @@ import sys
 from typing import Any
 
 import pytest
+from static_checks import H100, conv, needs_profile, rows_of
 
 import gpucnn
-from gpucnn import extension
 from gpucnn.bench import counted
 from gpucnn.bench.counted import Counter, grown, of_images, questions, stride
-from gpucnn.bench.static import StaticRow, static_rows
 from gpucnn.calls import Call
-from gpucnn.profile import Access, Launch, Report, capture, device
-
-needs_profile = pytest.mark.skipif(
-    extension.load("_simt_profile") is None, reason=str(extension.why_missing("_simt_profile"))
-)
-H100 = device("h100")
-
-
-def conv(*shape: int, dtype: str = "float32", filters: int = 16) -> Call:
-    return Call.of("conv2d", shape, (filters, shape[1], 3, 3), padding=1, dtype=dtype)
-
-
-def rows_of(call: Call, passes: list[str] | None = None, kernel: str | None = None) -> list[StaticRow]:
-    return static_rows(call, passes, kernel, H100)
-
+from gpucnn.profile import Access, Launch, Report, capture
 
 # ------------------------------------------------------------------------------------------------------- what is asked
 

@@ -9,32 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from static_checks import H100, conv, needs_profile, rows_of
 
 import gpucnn
-from gpucnn import extension
 from gpucnn.bench import counted
 from gpucnn.bench.cases import Case
 from gpucnn.bench.counted import Counter
-from gpucnn.bench.static import StaticRow, static_rows, static_table
+from gpucnn.bench.static import static_rows, static_table
 from gpucnn.calls import Call
 from gpucnn.cli.bench.beside import show_static
 from gpucnn.kernels import Kernel, Usage
 from gpucnn.ops.registry import TABLES
 from gpucnn.precision import float32_precision
-from gpucnn.profile import device
-
-needs_profile = pytest.mark.skipif(
-    extension.load("_simt_profile") is None, reason=str(extension.why_missing("_simt_profile"))
-)
-H100 = device("h100")
-
-
-def conv(*shape: int, dtype: str = "float32", filters: int = 16) -> Call:
-    return Call.of("conv2d", shape, (filters, shape[1], 3, 3), padding=1, dtype=dtype)
-
-
-def rows_of(call: Call, passes: list[str] | None = None, kernel: str | None = None) -> list[StaticRow]:
-    return static_rows(call, passes, kernel, H100)
 
 
 def test_the_command_shows_the_kernels_of_the_precision_that_is_asked_for(
