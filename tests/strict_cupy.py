@@ -340,6 +340,9 @@ class _Device:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def use(self) -> None:
+        assert self.index == 0
+
 
 def strict_cupy() -> ModuleType:
     """A module that can stand in sys.modules as 'cupy', with one GPU."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from gpucnn.bench import cases, machine
 from gpucnn.bench.cases import Case
 from gpucnn.bench.machine import Machine, here
 from gpucnn.bench.measure import Field, Row
+from gpucnn.cli.options import choose
 
 
 def test_a_bound_is_the_larger_of_bytes_and_operations() -> None:
@@ -127,3 +129,31 @@ def test_numbers_are_the_same_on_a_gpu(cupy: Any) -> None:
     x = ours[0].numpy()
     assert x.size > cases._DRAWN, "so that the row is laid end to end"
     assert len(np.unique(x[:, :, 3, 5])) == x[:, :, 3, 5].size
+
+
+def test_the_gpu_that_is_asked_for_is_the_current_one(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = [0]
+
+    class Device:
+        def __init__(self, index: int | None = None) -> None:
+            self.id = current[0] if index is None else index
+
+        def use(self) -> None:
+            current[0] = self.id
+
+    cupy.cuda.Device = Device
+    cupy.cuda.runtime.getDeviceCount = lambda: 2
+    assert choose("cuda:1", None) == "cuda:1"
+    with pytest.raises(RuntimeError, match=re.escape("device 'cuda:2' asked for, but 2 GPU(s) are usable")):
+        choose("cuda:2", None)
+    assert current == [1]
+    made: list[str] = []
+
+    def randn(*shape: int, device: str) -> Any:
+        made.append(device)
+        return torch.zeros(4, 4)
+
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch, "randn", randn)
+    assert machine._gpu_rate("tf32") > 0
+    assert made == ["cuda:1"] * 2

@@ -203,7 +203,8 @@ def _gpu_rate(factors: str) -> float:
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = factors == "tf32"
     try:
-        a, b = (torch.randn(side, side, device="cuda").to(dtype) for _ in range(2))
+        device = f"cuda:{backend.cupy().cuda.Device().id}"
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         out = torch.empty_like(a)
         return operations / _events(lambda: torch.matmul(a, b, out=out))  # cupy's stream and PyTorch's are the default
     finally:

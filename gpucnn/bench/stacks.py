@@ -324,4 +324,4 @@ class Torch(Stack):
 
     def _wait(self) -> None:
         if self._device != "cpu":
-            self._torch.cuda.synchronize()
+            self._torch.cuda.synchronize(self._device)

@@ -64,14 +64,18 @@ def data_place(function: F) -> F:
 
 
 def choose(device: str | None, backend_name: str | None) -> str:
-    """Puts the backend in force and returns the device. Raises RuntimeError or ValueError if either can't be had."""
+    """Puts the backend in force, makes a GPU the current one, and returns the device.
+
+    Raises RuntimeError or ValueError if either can't be had.
+    """
     if backend_name:
         backend.use_backend(backend_name)
     if device is None:
         return "cuda" if backend.current_backend() == "cuda" else "cpu"
     kind, index = backend.parse_device(device)
     if kind == "cuda":
-        backend.cupy()
+        cuda = backend.cupy().cuda
         if index >= backend.gpu_count():
             raise RuntimeError(f"device {device!r} asked for, but {backend.gpu_count()} GPU(s) are usable: gpucnn info")
+        cuda.Device(index).use()  # of which events and measured ceilings are
     return device
