@@ -17,6 +17,8 @@ from gpucnn.testing import assert_close, assert_equal, gradcheck, naive
 
 SIZES = [  # rows, inputs, outputs
     (1, 1, 1),
+    (1, 129, 33),
+    (7, 33, 1),
     (0, 3, 4),
     (3, 1, 5),
     (64, 400, 120),

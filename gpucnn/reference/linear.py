@@ -47,4 +47,5 @@ def bgrad(problem: LinearProblem, dy: Array) -> Array:
 def _product(a: Array, b: Array) -> Array:
     """a times b in the dtype that sums are kept in."""
     work = accumulator(a.dtype)
-    return matmul(a.astype(work, copy=False), b.astype(work, copy=False))
+    a, b = a.astype(work, copy=False), b.astype(work, copy=False)
+    return a * b if a.shape[1] == 1 else matmul(a, b)  # of which numpy takes three times as long for one image
