@@ -98,6 +98,24 @@ def test_networks_are_told_apart_by_what_was_done_with_them() -> None:
     ]
 
 
+def test_a_problem_is_told_where_the_layer_does_not_tell_it() -> None:
+    rows = [
+        row(1.0, layer="3x3", problem="input=(1,2)"),
+        row(1.0, layer="3x3", problem="input=(3,4)"),
+        row(1.0, layer="5x5", problem="input=(1,2)"),
+    ]
+    assert [pair.what for pair in compare(record(*rows), record(*rows)).pairs] == [
+        *("3x3 input=(1,2)", "3x3 input=(3,4)", "5x5"),
+    ]
+
+
+def test_rows_that_nobody_timed_are_counted(tmp_path: Path) -> None:
+    rows = record(row(1.0), row(None, op="pad", status="static: nothing is measured"))
+    lines = run(tmp_path, rows, rows).output.splitlines()
+    assert "1 rows have a time in neither" in lines
+    assert not any(line.startswith("pad") for line in lines)
+
+
 def test_other_machines_and_versions_are_told(tmp_path: Path) -> None:
     after = record(row(1.0))
     after["machine"]["name"] = "NVIDIA H100"

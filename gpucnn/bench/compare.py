@@ -145,7 +145,8 @@ def _single(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _words(keys: Iterable[Key]) -> dict[Key, str]:
-    """Each key without what is the same in all."""
+    """Each key without what is the same in all, and without its problem in full where the layer in a few words tells it
+    from all others."""
     found = list(keys)
     values: dict[str, set[Any]] = {}
     for key in found:
@@ -153,9 +154,12 @@ def _words(keys: Iterable[Key]) -> dict[Key, str]:
         for name in (*IDENTITY, "kernel"):
             values.setdefault(name, set()).add(given.get(name))
     telling = {name for name, several in values.items() if len(several) > 1}
-    return {
-        key: " ".join(_word(name, value) for name, value in key if name in telling) or _in_full(key) for key in found
-    }
+    full, short = (
+        {key: " ".join(_word(name, value) for name, value in key if name in names) for key in found}
+        for names in (telling, telling - {"problem"})
+    )
+    times = Counter(short.values())
+    return {key: (short[key] if times[short[key]] == 1 else full[key]) or _in_full(key) for key in found}
 
 
 def _word(name: str, value: Any) -> str:

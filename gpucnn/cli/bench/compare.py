@@ -50,7 +50,10 @@ def _show(found: Comparison, before: str, after: str) -> None:
     for note in found.notes:
         click.echo(f"differs: {note}")
     headers = ["what", "times", "A us", "+-", "B us", "+-", "A / B", "kernel"]
-    click.echo(tabulate([_row(pair) for pair in found.pairs], headers, disable_numparse=True, colalign=_ALIGNED))
+    told = [pair for pair in found.pairs if pair.status or (pair.before, pair.after) != (None, None)]
+    click.echo(tabulate([_row(pair) for pair in told], headers, disable_numparse=True, colalign=_ALIGNED))
+    if len(told) < len(found.pairs):
+        click.echo(f"{len(found.pairs) - len(told)} rows have a time in neither")
     a, b = found.totals()
     if found.mean_ratio is not None:
         click.echo(f"\nA {before}, B {after}; geometric mean of A / B {found.mean_ratio:.3f}")
