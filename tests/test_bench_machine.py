@@ -46,6 +46,24 @@ def test_this_machine_is_measured_when_it_is_asked(monkeypatch: pytest.MonkeyPat
     assert found.details["cores"] >= 1
 
 
+def test_the_ceiling_of_16_bit_products_is_what_anyone_reaches_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    dtypes: list[Any] = []
+
+    def best(run: Any) -> float:
+        found = run()
+        dtypes.append(found.dtype)
+        return 0.25 if isinstance(found, torch.Tensor) else 0.5
+
+    monkeypatch.setattr(machine, "_best", best)
+    monkeypatch.setitem(machine._PRODUCT, "cpu", 8)
+    assert [machine._cpu_rate(name) for name in ("float32", "bfloat16")] == [2 * 8**3 / 0.5, 2 * 8**3 / 0.25]
+    assert dtypes == [np.float32, np.float32, torch.bfloat16]
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
+    assert machine._cpu_rate("bfloat16") == 2 * 8**3 / 0.5
+
+
 def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(RuntimeError, match="cupy"):
